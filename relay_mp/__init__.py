@@ -1,0 +1,132 @@
+"""One event stream for agents that run in many processes.
+
+Data flows one way:
+
+    scope, subscribers, ...   the public verbs, one concept a file
+    _emit                     context and producer: runs in every process
+    _native                   C and Cython: encode, ring, registry; knows no event's meaning
+    _deliver                  dispatcher, registry of subscribers, liveness: where the dispatcher runs
+    _session                  a session's life: create, attach, flush, statistics, recover, close
+    pools                     multiprocessing and concurrent.futures, with the scope carried along
+    observability             exporters
+
+Names are those of the `nemo_relay` package where it has them.
+"""
+
+from relay_mp import observability, pools, scope, scope_local, subscribers
+from relay_mp._emit.context import (
+    ScopeHandle,
+    ScopeStack,
+    create_scope_stack,
+    fork_asyncio_context,
+    get_scope_stack,
+    propagate_scope_to_thread,
+    scope_stack_active,
+    set_thread_scope_stack,
+    use_scope_stack,
+)
+from relay_mp._emit.propagation import (
+    PropagationContext,
+    capture_propagation_context,
+    capture_propagation_context_with_root,
+    capture_traceparent,
+    create_scope_stack_from_propagation,
+)
+from relay_mp._session.flush import FlushResult
+from relay_mp._session.recovery import recover
+from relay_mp._session.session import Session, SessionHandle, attach, session, shutdown
+from relay_mp._session.settings import Settings
+from relay_mp._session.stats import ProcessStats, Stats
+from relay_mp.errors import (
+    FlushError,
+    FlushTimeoutError,
+    PayloadError,
+    PropagationError,
+    RecordError,
+    RegistryFullError,
+    RelayError,
+    ScopeError,
+    SegmentError,
+    SessionError,
+    SubscriberError,
+)
+from relay_mp.events import Event, MarkEvent, ScopeEvent
+from relay_mp.observability.atof import AtofExporter, AtofExporterConfig, AtofExporterMode
+from relay_mp.types import (
+    DataSchema,
+    Json,
+    JsonObject,
+    LogSeverity,
+    MetricKind,
+    MetricMeasurement,
+    MetricValueType,
+    ScopeAttributes,
+    ScopeType,
+)
+
+__all__ = [
+    "AtofExporter",
+    "AtofExporterConfig",
+    "AtofExporterMode",
+    "DataSchema",
+    "Event",
+    "FlushError",
+    "FlushResult",
+    "FlushTimeoutError",
+    "Json",
+    "JsonObject",
+    "LogSeverity",
+    "MarkEvent",
+    "MetricKind",
+    "MetricMeasurement",
+    "MetricValueType",
+    "PayloadError",
+    "ProcessStats",
+    "PropagationContext",
+    "PropagationError",
+    "RecordError",
+    "RegistryFullError",
+    "RelayError",
+    "ScopeAttributes",
+    "ScopeError",
+    "ScopeEvent",
+    "ScopeHandle",
+    "ScopeStack",
+    "ScopeType",
+    "SegmentError",
+    "Session",
+    "SessionError",
+    "SessionHandle",
+    "Settings",
+    "Stats",
+    "SubscriberError",
+    "attach",
+    "capture_propagation_context",
+    "capture_propagation_context_with_root",
+    "capture_traceparent",
+    "create_scope_stack",
+    "create_scope_stack_from_propagation",
+    "fork_asyncio_context",
+    "get_scope_stack",
+    "observability",
+    "pools",
+    "propagate_scope_to_thread",
+    "recover",
+    "scope",
+    "scope_local",
+    "scope_stack_active",
+    "session",
+    "set_thread_scope_stack",
+    "shutdown",
+    "subscribers",
+    "use_scope_stack",
+]
+
+
+def __getattr__(name: str) -> str:
+    # Reading the package's metadata takes longer than importing the package.
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("relay_mp")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,205 @@
+"""The dispatcher: takes records out of the ring in order and hands each to the subscribers.
+
+    ring ──▶ Reader.next_batch ──▶ decode ──▶ Registry.viewers ──▶ callbacks ──▶ Reader.done
+
+Runs in one thread of one process at a time: the holder of the session's lease. A record stays in the
+ring until all its callbacks have returned, so a dispatcher that dies loses nothing; its successor
+delivers at most one record again, flagged. A callback that raises is logged and counted, and harms
+neither the dispatcher nor the other callbacks. A callback may emit (the events queue behind, and are
+dropped and counted if the ring is full, since waiting would be for itself), register, deregister and
+fork; it may not flush.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from relay_mp._deliver import named
+from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness
+from relay_mp._deliver.registry import Registry, Subscription
+from relay_mp._native import core
+from relay_mp._native.core import Reader, Segment
+from relay_mp.errors import RecordError, SubscriberError
+from relay_mp.events import Event, MarkEvent, decode
+
+logger = logging.getLogger("relay_mp")
+
+BATCH_EVENTS = 256
+IDLE_SECONDS = 0.05
+LOSS_MARK = "relay_mp.loss"
+LOSS_CAUSES = ("full", "writer_died", "fenced", "corrupt")
+
+REPLY_OK, REPLY_NO, REPLY_ERROR = 0, 1, 2
+
+
+class Dispatcher:
+    """Delivers one session's stream. `run` returns when `stop` was called and all is delivered."""
+
+    def __init__(
+        self, segment: Segment, registry: Registry, *, on_registry_change: Callable[[], None] | None = None
+    ) -> None:
+        self._segment = segment
+        self._registry = registry
+        self._reader = Reader(segment)
+        self._liveness = Liveness(segment, self._reader)
+        self._on_registry_change = on_registry_change
+        self._stall_seconds = segment.stall_timeout_ns / 1e9
+        self._reported: dict[int, tuple[int, ...]] = {}
+        self._last_loss_seq = 0
+        self._next_scan = time.monotonic() + SCAN_SECONDS
+        self._stopping = False
+        self.live_producers = 0
+
+    def stop(self) -> None:
+        """Ends `run` once the sealed ring is drained. Any thread."""
+        self._stopping = True
+
+    def run(self, keep_going: Callable[[], bool] = lambda: True) -> None:
+        """Delivers until stopped and drained; `keep_going` is asked at least every 50 ms."""
+        core.set_dispatching(True)
+        try:
+            while keep_going() and self.step():
+                pass
+            if core.is_dispatching():
+                self._scan()
+        finally:
+            core.set_dispatching(False)
+
+    def step(self) -> bool:
+        """One batch. False when there is no more to come, or this is a forked child of a callback."""
+        batch = self._reader.next_batch(BATCH_EVENTS, IDLE_SECONDS)
+        for record in batch:
+            self._deliver(*record)
+            if not core.is_dispatching():
+                return False
+        self._reader.end_batch()
+        if not batch:
+            self._while_idle()
+        if time.monotonic() >= self._next_scan:
+            self._scan()
+        return not (self._stopping and self._segment.read_pos == self._segment.tail)
+
+    # ---- one record ----
+
+    def _deliver(self, payload: bytes, seq: int, next_position: int, slot: int, owner_seq: int) -> None:
+        missing = self._reader.begin(slot, owner_seq)
+        position = seq // core.UNIT_BYTES
+        if missing > 0:
+            self._report_loss(slot, missing, position)
+        try:
+            if payload[1] == core.KIND_CONTROL:
+                self._control(payload, slot, owner_seq, position)
+            else:
+                event = decode(payload, seq, self._segment.slot_state(slot) >> 32, missing < 0)
+                stack = event.packed_stack if self._registry.has_locals else None
+                self._publish(event, position, stack)
+        except RecordError:
+            logger.exception("a record at %d of slot %d is no event; it is skipped", position, slot)
+        if core.is_dispatching():
+            self._reader.done(next_position)
+
+    def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
+        for subscription in self._registry.viewers(position, stack):
+            try:
+                subscription.callback(event)
+            except BaseException as error:  # SystemExit too: a subscriber ends nothing but itself
+                if not core.is_dispatching():
+                    raise
+                self._segment.count_subscriber_error()
+                logger.error("subscriber %r failed on %r", subscription.name, event, exc_info=error)
+            if not core.is_dispatching():
+                return
+
+    # ---- losses ----
+
+    def _report_loss(self, slot: int, missing: int, position: int) -> None:
+        """Puts a mark where events are missing, before the next event of the same producer."""
+        pid = self._segment.slot_process(slot)[0]
+        mark = MarkEvent.from_fields(
+            LOSS_MARK,
+            uuid=core.uuid7(),
+            timestamp_us=core.now_us(),
+            seq=self._loss_seq(position),
+            pid=pid,
+            data={"pid": pid, "lost": missing, "causes": self._causes(slot, missing)},
+        )
+        self._publish(mark, position, None)
+
+    def _causes(self, slot: int, missing: int) -> dict[str, Any]:
+        # A producer that drops on counts further losses before this place is reached: they are for the
+        # next mark, so each mark takes no more than its own number.
+        counted = self._segment.slot_losses(slot)
+        reported = list(self._reported.get(slot, (0, 0, 0, 0)))
+        causes: dict[str, Any] = {}
+        for index, cause in enumerate(LOSS_CAUSES):
+            share = min(counted[index] - reported[index], missing - sum(causes.values()))
+            if share > 0:
+                causes[cause] = share
+                reported[index] += share
+        self._reported[slot] = tuple(reported)
+        return causes
+
+    def _loss_seq(self, position: int) -> int:
+        """Between the last record's seq and the next one's, which is its last byte's position."""
+        self._last_loss_seq = max(self._last_loss_seq + 1, position * core.UNIT_BYTES)
+        return self._last_loss_seq
+
+    # ---- between batches ----
+
+    def _while_idle(self) -> None:
+        slot = self._reader.blocked_slot
+        if not slot:
+            self._registry.prune(self._segment.read_pos)
+        elif self._liveness.slot_is_dead(slot):
+            self._liveness.retire(slot)
+            self._reader.abort_blocked()
+        elif self._stall_seconds and self._reader.blocked_seconds >= self._stall_seconds:
+            if self._reader.fence_blocked():
+                logger.warning(
+                    "process %d has held up delivery for %.1f s with an unfinished event; it is skipped",
+                    self._segment.slot_process(slot)[0],
+                    self._stall_seconds,
+                )
+
+    def _scan(self) -> None:
+        self._next_scan = time.monotonic() + SCAN_SECONDS
+        lost, self.live_producers = self._liveness.scan()
+        for slot in lost:
+            unreported = sum(self._segment.slot_losses(slot)) - sum(self._reported.get(slot, (0,)))
+            if unreported > 0:
+                self._report_loss(slot, unreported, self._segment.read_pos)
+
+    # ---- requests from other processes ----
+
+    def _control(self, payload: bytes, slot: int, owner_seq: int, position: int) -> None:
+        fields = msgpack.unpackb(payload)
+        try:
+            request = msgpack.unpackb(fields[9])
+            code, text = self._answer(fields[4], request, position), ""
+        except SubscriberError as error:
+            code, text = REPLY_ERROR, str(error)
+        except (KeyError, TypeError, ValueError) as error:
+            code, text = REPLY_ERROR, f"malformed request {fields[4]!r}: {error!r}"
+        self._segment.reply(slot, owner_seq, code, text)
+
+    def _answer(self, verb: str, request: dict[str, Any], position: int) -> int:
+        scope = bytes.fromhex(request["scope"]) if request["scope"] else None
+        if verb == "register":
+            callback = named.resolve(request["target"], request["arguments"])
+            subscription = Subscription(
+                request["name"], callback, scope, position, target=request["target"], arguments=request["arguments"]
+            )
+            self._registry.add(subscription, lambda: position)
+        elif verb == "close_scope":
+            self._registry.close_scope(scope, lambda: position)
+        elif verb == "deregister":
+            if not self._registry.remove(request["name"], scope, lambda: position):
+                return REPLY_NO
+        else:
+            raise SubscriberError(f"unknown request {verb!r}; the processes use different versions of relay_mp")
+        if self._on_registry_change is not None:
+            self._on_registry_change()
+        return REPLY_OK

@@ -1,0 +1,1 @@
+"""The emitting half: runs in every process."""

@@ -1,0 +1,1 @@
+"""The native half: the ring, the encoder, and their only binding (`core`). Runs in every process."""

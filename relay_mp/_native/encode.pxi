@@ -1,0 +1,428 @@
+# A Python value into msgpack: the payload encoder, included textually by core.pyx so that gcc sees it
+# together with the emit path. Runs in the emitting thread of any process, on a buffer private to it.
+#
+# Exact JSON types are encoded in place: no object is created, no Python code runs. Everything else goes
+# through convert.simplify, which may run the user's code (a property, __fspath__, a finalizer) and hence
+# may change what is being encoded, or emit events itself. So:
+#   - every object is held by a strong reference while it is looked at;
+#   - a dict's or list's size is compared after each item, and what was written is counted: a container
+#     changed under our hands is a PayloadError, never a wrong count in the header;
+#   - the caller's buffer must not be reachable by code that the conversion runs. core.pyx takes its
+#     per-thread buffer out of its place for as long as encode_value runs.
+#
+# Where a value is, is known from a chain of rmp_place on the C stack (one store per item) and becomes
+# text only when there is an error to report.
+
+from cpython.object cimport PyObject
+from libc.math cimport isfinite
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from relay_mp._native.convert import Unsupported, simplify
+from relay_mp.errors import PayloadError
+
+
+cdef extern from "encode.h" nogil:
+    int RMP_ENCODE_NO_MEMORY
+    int RMP_ENCODE_TOO_LONG
+
+    ctypedef struct rmp_buffer:
+        uint8_t* bytes
+        size_t length
+        size_t capacity
+
+    int rmp_buffer_reserve(rmp_buffer* buffer, size_t extra_bytes)
+    void rmp_buffer_free(rmp_buffer* buffer)
+    int rmp_write_nil(rmp_buffer* buffer)
+    int rmp_write_bool(rmp_buffer* buffer, int value)
+    int rmp_write_int(rmp_buffer* buffer, int64_t value)
+    int rmp_write_uint(rmp_buffer* buffer, uint64_t value)
+    int rmp_write_double(rmp_buffer* buffer, double value)
+    int rmp_write_str(rmp_buffer* buffer, const char* bytes, size_t length_bytes)
+    int rmp_write_bin(rmp_buffer* buffer, const void* bytes, size_t length_bytes)
+    int rmp_write_bin_header(rmp_buffer* buffer, size_t length_bytes)
+    int rmp_write_array_header(rmp_buffer* buffer, size_t count)
+    int rmp_write_map_header(rmp_buffer* buffer, size_t count)
+    int rmp_write_raw(rmp_buffer* buffer, const void* bytes, size_t length_bytes)
+    int rmp_bin32_begin(rmp_buffer* buffer, size_t* offset)
+    int rmp_bin32_end(rmp_buffer* buffer, size_t offset)
+
+
+cdef extern from *:
+    """
+    #define RMP_MAX_DEPTH 128        /* containers around a value; bounds the C stack and finds cycles */
+    #define RMP_MAX_CONVERSIONS 16   /* a conversion's result may need another one, but not for ever */
+
+    /* Both hand out strong references. PyDict_Next lends, and without a GIL another thread may drop what
+     * was lent before it is taken; the dict's own lock closes that gap. It is held for one step only,
+     * because a critical section is suspended anyway once other locks are taken. */
+    static inline int rmp_dict_next(PyObject *dict, Py_ssize_t *position, PyObject **key, PyObject **item)
+    {
+        int found;
+    #ifdef Py_GIL_DISABLED
+        Py_BEGIN_CRITICAL_SECTION(dict);
+    #endif
+        found = PyDict_Next(dict, position, key, item);
+        if (found) {
+            Py_INCREF(*key);
+            Py_INCREF(*item);
+        }
+    #ifdef Py_GIL_DISABLED
+        Py_END_CRITICAL_SECTION();
+    #endif
+        return found;
+    }
+
+    /* NULL without an exception where the list has become shorter. */
+    static inline PyObject *rmp_list_item(PyObject *list, Py_ssize_t index)
+    {
+    #ifdef Py_GIL_DISABLED
+        PyObject *item = PyList_GetItemRef(list, index);
+        if (item == NULL) {
+            PyErr_Clear();
+        }
+        return item;
+    #else
+        PyObject *item;
+        if (index >= PyList_GET_SIZE(list)) {
+            return NULL;
+        }
+        item = PyList_GET_ITEM(list, index);
+        Py_INCREF(item);
+        return item;
+    #endif
+    }
+
+    #define RMP_IS_NONE(o) ((o) == Py_None)
+    #define RMP_IS_TRUE(o) ((o) == Py_True)
+    #define RMP_IS_FALSE(o) ((o) == Py_False)
+
+    /* What _encode takes as it is. */
+    static inline int rmp_is_plain(PyObject *o)
+    {
+        return PyUnicode_CheckExact(o) || PyLong_CheckExact(o) || PyFloat_CheckExact(o) || PyBool_Check(o)
+            || PyDict_CheckExact(o) || PyList_CheckExact(o) || PyTuple_CheckExact(o) || RMP_IS_NONE(o);
+    }
+    """
+    const int RMP_MAX_DEPTH
+    const int RMP_MAX_CONVERSIONS
+    int rmp_dict_next(PyObject* mapping, Py_ssize_t* position, PyObject** key, PyObject** item)
+    PyObject* rmp_list_item(PyObject* sequence, Py_ssize_t index)
+    int rmp_is_plain(PyObject* o)
+    bint RMP_IS_NONE(PyObject* o)
+    bint RMP_IS_TRUE(PyObject* o)
+    bint RMP_IS_FALSE(PyObject* o)
+    # Declared here rather than cimported: these take borrowed PyObject*, and so cost no reference counting.
+    void Py_INCREF(PyObject* o)
+    void Py_DECREF(PyObject* o)
+    bint PyUnicode_Check(PyObject* o)
+    bint PyUnicode_CheckExact(PyObject* o)
+    bint PyUnicode_IS_COMPACT_ASCII(PyObject* o)
+    void* PyUnicode_DATA(PyObject* o)
+    Py_ssize_t PyUnicode_GET_LENGTH(PyObject* o)
+    const char* PyUnicode_AsUTF8AndSize(PyObject* o, Py_ssize_t* size) except NULL
+    bint PyLong_CheckExact(PyObject* o)
+    long long PyLong_AsLongLongAndOverflow(PyObject* o, int* overflow) except? -1
+    unsigned long long PyLong_AsUnsignedLongLong(PyObject* o) except? 0xFFFFFFFFFFFFFFFF
+    bint PyFloat_CheckExact(PyObject* o)
+    double PyFloat_AS_DOUBLE(PyObject* o)
+    bint PyDict_CheckExact(PyObject* o)
+    Py_ssize_t PyDict_GET_SIZE(PyObject* o)
+    bint PyList_CheckExact(PyObject* o)
+    Py_ssize_t PyList_GET_SIZE(PyObject* o)
+    bint PyTuple_CheckExact(PyObject* o)
+    Py_ssize_t PyTuple_GET_SIZE(PyObject* o)
+    PyObject* PyTuple_GET_ITEM(PyObject* o, Py_ssize_t index)
+    object PyBytes_FromStringAndSize(const char* bytes, Py_ssize_t size)
+
+
+# One step of the way from the payload's name to a value. Lives in the C frame that encodes the container.
+cdef struct rmp_place:
+    rmp_place* parent       # NULL: the payload itself, whose name is `key`
+    PyObject* key           # borrowed from that frame; NULL: an item of an array
+    Py_ssize_t index
+    int depth               # containers around the value
+
+
+cdef int encode_value(rmp_buffer* buffer, object value, object path) except -1:
+    """Appends one value; on an exception `buffer.length` is what it was.
+
+    `path` is the name that a PayloadError's message starts with. The value may run user code, which may
+    come back here: `buffer` must not be shared with it (see the head of this file).
+    """
+    cdef rmp_place place
+    cdef size_t start = buffer.length
+    cdef bint done = False
+    place.parent = NULL
+    place.key = <PyObject*>path
+    place.index = 0
+    place.depth = 0
+    try:
+        _encode(buffer, <PyObject*>value, &place)
+        done = True
+    finally:
+        if not done:
+            buffer.length = start
+    return 0
+
+
+def pack(value) -> bytes:
+    """Encodes a payload on its own, exactly as an event's `data` is encoded.
+
+    Args:
+        value: JSON types, and what relay_mp._native.convert lists.
+
+    Returns:
+        msgpack.
+
+    Raises:
+        PayloadError: unsupported; the message names the place, starting with `value`.
+    """
+    cdef rmp_buffer buffer
+    buffer.bytes = NULL
+    buffer.length = 0
+    buffer.capacity = 0
+    try:
+        encode_value(&buffer, value, "value")
+        return PyBytes_FromStringAndSize(<const char*>buffer.bytes, <Py_ssize_t>buffer.length)
+    finally:
+        rmp_buffer_free(&buffer)
+
+
+cdef inline int _written(int code, rmp_place* place) except -1:
+    if code == 0:
+        return 0
+    return _write_failed(code, place)
+
+
+cdef int _write_failed(int code, rmp_place* place) except -1:
+    if code == RMP_ENCODE_TOO_LONG:
+        raise _refused(place, "more than the 4294967295 bytes or items that msgpack can hold; pass less")
+    raise MemoryError("no memory for the encoded payload")
+
+
+# The caller holds a strong reference to `o` until this returns; so do all the functions below.
+cdef int _encode(rmp_buffer* buffer, PyObject* o, rmp_place* place) except -1:
+    cdef double number
+    if PyUnicode_CheckExact(o):
+        return _encode_text(buffer, o, place)
+    if PyLong_CheckExact(o):
+        return _encode_int(buffer, o, place)
+    if PyFloat_CheckExact(o):
+        number = PyFloat_AS_DOUBLE(o)
+        if isfinite(number):
+            return _written(rmp_write_double(buffer, number), place)
+        return _written(rmp_write_nil(buffer), place)
+    if RMP_IS_NONE(o):
+        return _written(rmp_write_nil(buffer), place)
+    if RMP_IS_TRUE(o):
+        return _written(rmp_write_bool(buffer, 1), place)
+    if RMP_IS_FALSE(o):
+        return _written(rmp_write_bool(buffer, 0), place)
+    if PyDict_CheckExact(o):
+        return _encode_dict(buffer, o, place)
+    if PyList_CheckExact(o):
+        return _encode_list(buffer, o, place)
+    if PyTuple_CheckExact(o):
+        return _encode_tuple(buffer, o, place)
+    return _encode_converted(buffer, <object>o, place)
+
+
+cdef inline int _encode_text(rmp_buffer* buffer, PyObject* o, rmp_place* place) except -1:
+    # Compact ASCII is its own UTF-8: nothing to look up, nothing cached in the user's string.
+    if PyUnicode_IS_COMPACT_ASCII(o):
+        return _written(
+            rmp_write_str(buffer, <const char*>PyUnicode_DATA(o), <size_t>PyUnicode_GET_LENGTH(o)), place
+        )
+    return _encode_wide_text(buffer, o, place)
+
+
+cdef int _encode_wide_text(rmp_buffer* buffer, PyObject* o, rmp_place* place) except -1:
+    cdef Py_ssize_t size = 0
+    cdef const char* utf8
+    try:
+        utf8 = PyUnicode_AsUTF8AndSize(o, &size)
+    except UnicodeEncodeError as failure:
+        raise _refused(place, _surrogate_text("string", failure)) from None
+    return _written(rmp_write_str(buffer, utf8, <size_t>size), place)
+
+
+cdef inline int _encode_int(rmp_buffer* buffer, PyObject* o, rmp_place* place) except -1:
+    cdef int overflow = 0
+    cdef long long number = PyLong_AsLongLongAndOverflow(o, &overflow)
+    if overflow == 0:
+        return _written(rmp_write_int(buffer, number), place)
+    return _encode_big_int(buffer, <object>o, overflow, place)
+
+
+cdef int _encode_big_int(rmp_buffer* buffer, object value, int overflow, rmp_place* place) except -1:
+    cdef unsigned long long number
+    if overflow > 0 and value.bit_length() <= 64:
+        number = PyLong_AsUnsignedLongLong(<PyObject*>value)
+        return _written(rmp_write_uint(buffer, number), place)
+    # Beyond some thousand digits CPython refuses to print an int at all.
+    shown = str(value) if value.bit_length() <= 128 else f"an int of {value.bit_length()} bits"
+    raise _refused(place, f"{shown} is outside -2**63..2**64-1; pass it as a str or a float")
+
+
+cdef int _encode_dict(rmp_buffer* buffer, PyObject* o, rmp_place* place) except -1:
+    cdef Py_ssize_t count = PyDict_GET_SIZE(o)
+    cdef Py_ssize_t written = 0
+    cdef Py_ssize_t position = 0
+    cdef PyObject* key = NULL
+    cdef PyObject* item = NULL
+    cdef rmp_place inner
+    _enter(&inner, place)
+    _written(rmp_write_map_header(buffer, <size_t>count), place)
+    # The count also ends a loop over a dict that is emptied and refilled at its own size.
+    while written < count and rmp_dict_next(o, &position, &key, &item):
+        try:
+            _encode_key(buffer, key, place)
+            inner.key = key
+            _encode(buffer, item, &inner)
+        finally:
+            Py_DECREF(key)
+            Py_DECREF(item)
+        written += 1
+        if PyDict_GET_SIZE(o) != count:
+            break
+    if written != count or PyDict_GET_SIZE(o) != count:
+        raise _refused(place, "dict changed while it was encoded; pass a copy of it")
+    return 0
+
+
+cdef inline int _encode_key(rmp_buffer* buffer, PyObject* key, rmp_place* place) except -1:
+    if PyUnicode_CheckExact(key) and PyUnicode_IS_COMPACT_ASCII(key):
+        return _written(
+            rmp_write_str(buffer, <const char*>PyUnicode_DATA(key), <size_t>PyUnicode_GET_LENGTH(key)), place
+        )
+    return _encode_rare_key(buffer, key, place)
+
+
+cdef int _encode_rare_key(rmp_buffer* buffer, PyObject* key, rmp_place* place) except -1:
+    cdef Py_ssize_t size = 0
+    cdef const char* utf8
+    # A subclass of str (a StrEnum member) counts by its characters, as in json.
+    if not PyUnicode_Check(key):
+        raise _refused(
+            place, f"unsupported key {_key_text(<object>key)}; keys must be str, convert them first"
+        )
+    try:
+        utf8 = PyUnicode_AsUTF8AndSize(key, &size)
+    except UnicodeEncodeError as failure:
+        raise _refused(place, _surrogate_text(f"key {_shortened(<object>key)!r}", failure)) from None
+    return _written(rmp_write_str(buffer, utf8, <size_t>size), place)
+
+
+cdef int _encode_list(rmp_buffer* buffer, PyObject* o, rmp_place* place) except -1:
+    cdef Py_ssize_t count = PyList_GET_SIZE(o)
+    cdef Py_ssize_t index = 0
+    cdef PyObject* item
+    cdef rmp_place inner
+    _enter(&inner, place)
+    _written(rmp_write_array_header(buffer, <size_t>count), place)
+    while index < count:
+        item = rmp_list_item(o, index)
+        if item == NULL:
+            break
+        inner.index = index
+        try:
+            _encode(buffer, item, &inner)
+        finally:
+            Py_DECREF(item)
+        index += 1
+    if index != count or PyList_GET_SIZE(o) != count:
+        raise _refused(place, "list changed while it was encoded; pass a copy of it")
+    return 0
+
+
+cdef int _encode_tuple(rmp_buffer* buffer, PyObject* o, rmp_place* place) except -1:
+    cdef Py_ssize_t count = PyTuple_GET_SIZE(o)
+    cdef Py_ssize_t index
+    cdef rmp_place inner
+    _enter(&inner, place)
+    _written(rmp_write_array_header(buffer, <size_t>count), place)
+    # A tuple keeps its items for as long as the caller keeps the tuple: lending is safe here.
+    for index in range(count):
+        inner.index = index
+        _encode(buffer, PyTuple_GET_ITEM(o, index), &inner)
+    return 0
+
+
+cdef inline int _enter(rmp_place* inner, rmp_place* place) except -1:
+    inner.parent = place
+    inner.key = NULL
+    inner.index = 0
+    inner.depth = place.depth + 1
+    if inner.depth > RMP_MAX_DEPTH:
+        raise _refused(
+            place, f"nested deeper than {RMP_MAX_DEPTH} levels; does it contain itself? pass a flatter value"
+        )
+    return 0
+
+
+cdef int _encode_converted(rmp_buffer* buffer, object value, rmp_place* place) except -1:
+    cdef object simpler = value
+    cdef int step
+    for step in range(RMP_MAX_CONVERSIONS):
+        try:
+            simpler = simplify(simpler)
+        except Unsupported as refusal:
+            raise _refused(place, str(refusal)) from None
+        except MemoryError:
+            raise
+        except Exception as failure:
+            raise _refused(
+                place,
+                f"converting {type(value).__name__} raised {type(failure).__name__}; pass a plain value",
+            ) from failure
+        if rmp_is_plain(<PyObject*>simpler):
+            return _encode(buffer, <PyObject*>simpler, place)
+    raise _refused(
+        place,
+        f"{type(value).__name__} is no JSON type after {RMP_MAX_CONVERSIONS} conversions; pass a plain value",
+    )
+
+
+# What follows runs only when there is an error to report.
+
+cdef object _refused(rmp_place* place, str reason):
+    return PayloadError(f"{_path_text(place)}: {reason}")
+
+
+cdef str _path_text(rmp_place* place):
+    cdef list steps = []
+    while place.parent != NULL:
+        steps.append(f"[{place.index}]" if place.key == NULL else _key_step(<object>place.key))
+        place = place.parent
+    steps.reverse()
+    # A cycle's path has RMP_MAX_DEPTH steps and says nothing after the first few.
+    if len(steps) > 16:
+        steps = steps[:6] + [" ... "] + steps[-2:]
+    return str(<object>place.key) + "".join(steps)
+
+
+cdef str _key_step(object key):
+    # str's own methods: a subclass may have overridden them, and this must not run user code.
+    if str.isidentifier(key):
+        return f".{_shortened(key)}"
+    return f"[{_shortened(key)!r}]"
+
+
+cdef str _shortened(object text):
+    plain = str.__str__(text)
+    return plain if len(plain) <= 64 else plain[:61] + "..."
+
+
+cdef str _key_text(object key):
+    name = type(key).__name__
+    # Of other types the repr is user code, or long.
+    if type(key) in (bool, float, type(None)) or (type(key) is int and key.bit_length() <= 128):
+        return f"{key!r} of type {name}"
+    return f"of type {name}"
+
+
+cdef str _surrogate_text(str subject, object failure):
+    return (
+        f"{subject} has a lone surrogate at index {failure.start}, which UTF-8 cannot hold; "
+        "replace it, for instance by text.encode('utf-8', 'replace').decode()"
+    )

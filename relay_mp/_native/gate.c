@@ -1,0 +1,65 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "gate.h"
+
+#include <time.h>
+
+#include "testpoint.h"
+
+#ifdef __linux__
+#include <linux/futex.h>
+#include <limits.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* Shared futexes (no FUTEX_PRIVATE_FLAG): waiters and wakers are different processes. */
+static void futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns) {
+    struct timespec timeout = {(time_t)(timeout_ns / 1000000000u), (long)(timeout_ns % 1000000000u)};
+    syscall(SYS_futex, word, FUTEX_WAIT, value, &timeout, NULL, 0);
+}
+static void futex_wake_all(uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0); }
+#else
+/* No shared futex: sleep a little and look again. */
+static void futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns) {
+    uint64_t deadline = rmp_monotonic_ns() + timeout_ns;
+    uint64_t sleep_ns = 20000;
+    while (rmp_load_acquire(word) == value && rmp_monotonic_ns() < deadline) {
+        struct timespec pause = {0, (long)sleep_ns};
+        nanosleep(&pause, NULL);
+        if (sleep_ns < 1000000) sleep_ns *= 2;
+    }
+}
+static void futex_wake_all(uint32_t *word) { (void)word; }
+#endif
+
+uint64_t rmp_monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static bool swap(uint32_t *word, uint32_t *expected, uint32_t desired) {
+    return __atomic_compare_exchange_n(word, expected, desired, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
+}
+
+void rmp_gate_wait(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t timeout_ns) {
+    uint32_t seen = rmp_load_acquire(&gate->wanted);
+    while (!(seen & 1) && !swap(&gate->wanted, &seen, seen | 1)) {
+    }
+    rmp_fence_seq_cst(); /* pairs with the opener's fence: one of us sees the other's store */
+    if (ready(context)) return; /* the bit stays on: it costs the next opener one system call, no more */
+    RMP_TESTPOINT("gate.wait");
+    futex_wait(&gate->wanted, seen | 1, timeout_ns < RMP_BACKSTOP_NS ? timeout_ns : RMP_BACKSTOP_NS);
+}
+
+void rmp_gate_wake(rmp_gate *gate) {
+    RMP_TESTPOINT("wake.before");
+    uint32_t seen = rmp_load_acquire(&gate->wanted);
+    while (seen & 1) {
+        if (!swap(&gate->wanted, &seen, seen + 1)) continue; /* bit off, count one up */
+        RMP_TESTPOINT("wake.turned");
+        futex_wake_all(&gate->wanted);
+        return;
+    }
+}

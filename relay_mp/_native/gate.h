@@ -1,0 +1,38 @@
+/* Sleeping until another process has changed something: a futex word and an eventcount's discipline.
+ *
+ * The waiter says that it sleeps (`wanted` odd), fences, looks again, sleeps. The opener changes the
+ * thing, fences, looks at `wanted`. Without either fence each can miss the other's store, and the
+ * waiter sleeps on a thing that is there (the Linux BPF ring buffer was patched for its lack). The
+ * backstop bounds what a waker that died between its store and its wake can cost.
+ */
+#ifndef RMP_GATE_H
+#define RMP_GATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "layout.h"
+
+#ifndef RMP_BACKSTOP_NS
+#define RMP_BACKSTOP_NS 50000000ull /* 50 ms */
+#endif
+
+uint64_t rmp_monotonic_ns(void);
+
+/* Sleeps until the gate opens, `ready(context)` holds, or `timeout_ns` have passed (cut to the
+ * backstop). May return early: callers loop on their own condition and deadline. */
+void rmp_gate_wait(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t timeout_ns);
+
+void rmp_gate_wake(rmp_gate *gate);
+
+/* To be called after the change, behind a full fence of the caller's: one load when nobody sleeps. */
+static inline void rmp_gate_open_fenced(rmp_gate *gate) {
+    if (rmp_load_relaxed(&gate->wanted) & 1) rmp_gate_wake(gate);
+}
+
+static inline void rmp_gate_open(rmp_gate *gate) {
+    rmp_fence_seq_cst(); /* pairs with the fence in rmp_gate_wait */
+    rmp_gate_open_fenced(gate);
+}
+
+#endif

@@ -1,0 +1,169 @@
+/* The segment's bytes. One file in shared memory, mapped by every process of a session:
+ *
+ *     0                    header: identity, then the contended words, a cache line pair each
+ *     RMP_HEADER_BYTES     registry: slot_count slots of RMP_SLOT_BYTES; slot 0 is never taken
+ *     subscriptions_offset two copies of the dispatcher's subscriber table (process dispatcher)
+ *     ring_offset          ring: capacity_units units of RMP_UNIT_BYTES
+ *
+ * A unit's first word (u64, little endian fields from bit 0):
+ *
+ *     FREE(p)     | state:3 = 0 | p:61                                    | nobody's, next used as p
+ *     otherwise   | state:3     | owner:16 | units:16 | p_tag:29          | head of a record at p
+ *
+ * A record, `units` units long, never wraps:
+ *
+ *     0        8              12      16         24
+ *     | word   | payload_bytes | crc   | owner_seq | payload ...
+ *
+ * The CRC-32C covers payload, owner_seq, position and the word without its state.
+ */
+#ifndef RMP_LAYOUT_H
+#define RMP_LAYOUT_H
+
+#include <assert.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "atomics.h"
+
+#define RMP_MAGIC 0x31504d59414c4552ull /* "RELAYMP1" */
+#define RMP_LAYOUT_VERSION 1u
+
+#define RMP_UNIT_BYTES 64u
+#define RMP_RECORD_HEADER_BYTES 24u
+#define RMP_MAX_UNITS 65535u       /* what `units:16` can say: 4 MiB - 64 B */
+#define RMP_MIN_CAPACITY_UNITS 64u
+#define RMP_LINE 128u /* two lines: adjacent-line prefetch pairs them */
+#define RMP_HEADER_BYTES 4096u
+#define RMP_SLOT_BYTES 512u
+#define RMP_MAX_SLOTS 65534u
+#define RMP_OWNER_PAD 0xffffu
+#define RMP_OWNER_SEALED 0xfffeu
+#define RMP_REPLY_TEXT_BYTES 200u
+
+enum rmp_state { RMP_FREE = 0, RMP_BUSY = 1, RMP_COMMITTED = 2, RMP_ABORTED = 3, RMP_FENCED = 4, RMP_PAD = 5 };
+
+/* 0 is what a mapping reads once its session is gone (see rmp_segment_close). */
+enum rmp_session_state { RMP_CLOSED = 0, RMP_OPEN = 1, RMP_CLOSING = 2 };
+
+enum rmp_slot_status {
+    RMP_SLOT_FREE = 0,    /* never taken */
+    RMP_SLOT_TAKING = 1,  /* won by a producer that still writes its identity */
+    RMP_SLOT_LIVE = 2,
+    RMP_SLOT_EXITED = 3,  /* its thread ended in good order: nothing of it is unfinished */
+    RMP_SLOT_DEAD = 4,    /* its process died; settled by the dispatcher once read_pos is past retired_tail */
+    RMP_SLOT_SETTLED = 5, /* dead and accounted for */
+};
+
+typedef struct rmp_record {
+    uint64_t word;
+    uint32_t payload_bytes;
+    uint32_t crc;
+    uint64_t owner_seq;
+    uint8_t payload[];
+} rmp_record;
+static_assert(sizeof(rmp_record) == RMP_RECORD_HEADER_BYTES, "record header");
+
+typedef struct rmp_gate {
+    uint32_t wanted; /* odd: somebody sleeps on this word; whoever makes it even, by adding 1, wakes all */
+} rmp_gate;
+
+typedef struct rmp_header {
+    /* identity: written once, before the magic */
+    uint64_t magic;
+    uint32_t layout_version;
+    uint32_t slot_count;
+    uint64_t segment_bytes;
+    uint64_t capacity_units;
+    uint64_t subscriptions_offset;
+    uint64_t subscriptions_bytes; /* of one of the two copies */
+    uint64_t ring_offset;
+    uint64_t owner_start_time; /* clock ticks since boot, /proc/PID/stat field 22 */
+    uint64_t owner_pid_namespace;
+    uint32_t owner_pid;
+    uint32_t uid;
+    uint64_t block_timeout_ns;
+    uint64_t stall_timeout_ns; /* 0: wait for a slow writer for ever */
+    uint32_t max_payload_bytes;
+    uint32_t drop_when_full;
+    uint32_t dispatcher_is_process;
+    char session_id[36];
+
+    /* the newest claim: {pos, owner << 32 | units}; CASed by every producer */
+    __attribute__((aligned(RMP_LINE))) rmp_pair tail;
+    /* everything before it has been delivered; stored by the dispatcher */
+    __attribute__((aligned(RMP_LINE))) uint64_t read_pos;
+    /* everything before it may be claimed again, a lap later; stored by the dispatcher */
+    __attribute__((aligned(RMP_LINE))) uint64_t free_pos;
+    __attribute__((aligned(RMP_LINE))) rmp_gate data;      /* the dispatcher sleeps on it */
+    __attribute__((aligned(RMP_LINE))) rmp_gate space;     /* producers of a full ring sleep on it */
+    __attribute__((aligned(RMP_LINE))) rmp_gate delivered; /* flushes sleep on it */
+    /* read by every emit, written seldom */
+    __attribute__((aligned(RMP_LINE))) uint32_t session_state;
+    uint32_t subscribers;  /* registrations alive: 0 makes emitting a no-op */
+    uint32_t scope_locals; /* of them, scope-local: > 0 makes records carry the stack */
+    uint32_t slot_cursor;  /* where the search for a slot starts: the longest retired is reused first */
+    /* the dispatcher's own words */
+    __attribute__((aligned(RMP_LINE))) uint64_t lease; /* epoch << 32 | pid */
+    uint64_t lease_start_time;
+    uint64_t delivering_pos;   /* position + 1 of the record whose callbacks run; survives a crash */
+    uint64_t stalled_owner;    /* slot whose unfinished record holds delivery up, 0: none */
+    uint64_t subscriptions[2]; /* length << 32 | generation of each copy; the CRC is in the copy */
+    uint64_t subscriber_errors;
+    uint64_t lost_unregistered; /* added to by producers that found no free slot */
+} rmp_header;
+static_assert(sizeof(rmp_header) <= RMP_HEADER_BYTES, "header page");
+static_assert(offsetof(rmp_header, tail) % 16 == 0, "cmpxchg16b alignment");
+
+/* One per producing thread. Counters run on through all the owners a slot ever has, so that totals
+ * are exact whoever dies when; base_* say where the present owner began. */
+typedef struct rmp_slot {
+    uint64_t state; /* status:8 | generation:24 | pid:32, CASed */
+    uint64_t start_time;
+    uint64_t pid_namespace;
+    uint64_t thread_id;
+    uint64_t retired_tail; /* the tail when the owner was found gone */
+    uint64_t base_emitted, base_delivered, base_cut;
+    uint64_t base_lost_full, base_lost_writer_died, base_lost_fenced, base_lost_corrupt;
+    /* stored by the producer only */
+    __attribute__((aligned(RMP_LINE))) uint64_t emitted; /* events begun; the newest one's owner_seq */
+    uint64_t lost_full;
+    uint64_t cut; /* delivered, but without the payload that was over the limit */
+    /* stored by the dispatcher only */
+    __attribute__((aligned(RMP_LINE))) rmp_pair passed; /* {newest owner_seq passed, of these lost} */
+    uint64_t lost_writer_died, lost_fenced, lost_corrupt;
+    uint64_t reply_seq; /* owner_seq of the control record answered last */
+    uint32_t reply_code;
+    char reply_text[RMP_REPLY_TEXT_BYTES];
+} rmp_slot;
+static_assert(sizeof(rmp_slot) <= RMP_SLOT_BYTES, "slot");
+static_assert(offsetof(rmp_slot, passed) % 16 == 0, "cmpxchg16b alignment");
+
+#define RMP_TAG_MASK ((1ull << 29) - 1)
+/* `p_tag` repeats after 2^29 units (32 GiB written), and a released word is FREE(p) with p in full:
+ * a word of an earlier lap is never taken for this one's. */
+static inline uint64_t rmp_word_free(uint64_t position) { return position << 3; }
+static inline uint64_t rmp_word(enum rmp_state state, uint32_t owner, uint32_t units, uint64_t position) {
+    return (uint64_t)state | (uint64_t)owner << 3 | (uint64_t)units << 19 | (position & RMP_TAG_MASK) << 35;
+}
+static inline enum rmp_state rmp_word_state(uint64_t word) { return (enum rmp_state)(word & 7); }
+static inline uint32_t rmp_word_owner(uint64_t word) { return (uint32_t)(word >> 3) & 0xffffu; }
+static inline uint32_t rmp_word_units(uint64_t word) { return (uint32_t)(word >> 19) & 0xffffu; }
+static inline uint64_t rmp_word_tag(uint64_t word) { return word >> 35; }
+
+static inline uint64_t rmp_tail_claim(uint32_t owner, uint32_t units) { return (uint64_t)owner << 32 | units; }
+static inline uint32_t rmp_tail_units(rmp_pair tail) { return (uint32_t)tail.high; }
+static inline uint32_t rmp_tail_owner(rmp_pair tail) { return (uint32_t)(tail.high >> 32); }
+
+static inline uint32_t rmp_units_for(uint32_t payload_bytes) {
+    return (uint32_t)(((uint64_t)payload_bytes + RMP_RECORD_HEADER_BYTES + RMP_UNIT_BYTES - 1) / RMP_UNIT_BYTES);
+}
+
+static inline uint64_t rmp_slot_state(enum rmp_slot_status status, uint32_t generation, uint32_t pid) {
+    return (uint64_t)status | (uint64_t)(generation & 0xffffffu) << 8 | (uint64_t)pid << 32;
+}
+static inline enum rmp_slot_status rmp_slot_status(uint64_t state) { return (enum rmp_slot_status)(state & 0xff); }
+static inline uint32_t rmp_slot_generation(uint64_t state) { return (uint32_t)(state >> 8) & 0xffffffu; }
+static inline uint32_t rmp_slot_pid(uint64_t state) { return (uint32_t)(state >> 32); }
+
+#endif

@@ -1,0 +1,357 @@
+#include "ring.h"
+
+#include <string.h>
+
+#include "crc32c.h"
+#include "testpoint.h"
+
+#ifdef RMP_TEST_POINTS
+void (*rmp_testpoint_hook)(const char *name);
+#endif
+
+void rmp_ring_format(const rmp_ring *ring) {
+    for (uint64_t p = 0; p < ring->capacity_units; p++)
+        rmp_store_relaxed(&rmp_ring_record(ring, p)->word, rmp_word_free(p));
+}
+
+/* ---- claim, commit ---- */
+
+/* Gives the newest claim its header if it has none yet. Anybody may, at any time: the swap succeeds
+ * only while the unit is FREE for just this position, and a position comes only once. */
+static void publish(const rmp_ring *ring, rmp_pair tail) {
+    uint32_t units = rmp_tail_units(tail), owner = rmp_tail_owner(tail);
+    if (!units) return;
+    uint64_t position = tail.low - units;
+    uint64_t *word = &rmp_ring_record(ring, position)->word;
+    if (rmp_load_relaxed(word) != rmp_word_free(position)) return;
+    enum rmp_state state = owner == RMP_OWNER_PAD ? RMP_PAD : RMP_BUSY;
+    rmp_cas_acq_rel_u64(word, rmp_word_free(position), rmp_word(state, owner, units, position));
+}
+
+enum rmp_result rmp_ring_claim(const rmp_ring *ring, uint32_t owner, uint32_t units, uint64_t *position) {
+    rmp_header *header = ring->header;
+    for (;;) {
+        rmp_pair tail = rmp_load_acquire_pair(&header->tail);
+        if (rmp_tail_owner(tail) == RMP_OWNER_SEALED) return RMP_SEALED;
+        publish(ring, tail);
+        RMP_TESTPOINT("claim.helped");
+        uint64_t room = ring->capacity_units - (tail.low & (ring->capacity_units - 1));
+        bool pad = units > room;
+        uint64_t length = pad ? room : units;
+        /* Pairs with the release in rmp_reader_release: the words up to there are FREE. */
+        if (tail.low + length - rmp_load_acquire(&header->free_pos) > ring->capacity_units) {
+            rmp_pair again = rmp_load_acquire_pair(&header->tail);
+            if (again.low == tail.low) return RMP_FULL;
+            continue; /* free_pos may have passed a tail that others moved meanwhile */
+        }
+        rmp_pair next = {tail.low + length, rmp_tail_claim(pad ? RMP_OWNER_PAD : owner, (uint32_t)length)};
+        if (!rmp_cas_acq_rel_pair(&header->tail, tail, next)) continue;
+        if (pad) {
+            RMP_TESTPOINT("claim.padded");
+            continue; /* published by the help of the next round, or by anybody */
+        }
+        RMP_TESTPOINT("claim.claimed");
+        publish(ring, next);
+        RMP_TESTPOINT("claim.published");
+        *position = tail.low;
+        return RMP_OK;
+    }
+}
+
+/* Turns the caller's own BUSY word. Only a fence can have come between; then the space is the
+ * reader's again as soon as the word says that the writer knows. */
+static enum rmp_result finish(const rmp_ring *ring, uint32_t owner, uint64_t position, uint32_t units,
+                              enum rmp_state state) {
+    uint64_t *word = &rmp_ring_record(ring, position)->word;
+    if (rmp_cas_acq_rel_u64(word, rmp_word(RMP_BUSY, owner, units, position), rmp_word(state, owner, units, position)))
+        return RMP_OK;
+    RMP_TESTPOINT("commit.overtaken");
+    rmp_cas_acq_rel_u64(word, rmp_word(RMP_FENCED, owner, units, position),
+                        rmp_word(RMP_ABORTED, owner, units, position));
+    return RMP_OVERTAKEN;
+}
+
+static uint32_t record_crc(uint32_t payload_crc, uint64_t owner_seq, uint64_t position, uint64_t word) {
+    uint64_t sealed[3] = {owner_seq, position, word >> 3};
+    return rmp_crc32c(payload_crc, sealed, sizeof sealed);
+}
+
+enum rmp_result rmp_ring_commit(const rmp_ring *ring, uint32_t owner, uint64_t position, uint64_t owner_seq,
+                                const void *payload, uint32_t payload_bytes, uint32_t payload_crc) {
+    rmp_record *record = rmp_ring_record(ring, position);
+    uint32_t units = rmp_units_for(payload_bytes);
+    record->payload_bytes = payload_bytes;
+    record->crc = record_crc(payload_crc, owner_seq, position, rmp_word(RMP_COMMITTED, owner, units, position));
+    record->owner_seq = owner_seq;
+    RMP_TESTPOINT("commit.header");
+    memcpy(record->payload, payload, payload_bytes);
+    RMP_TESTPOINT("commit.copied");
+    enum rmp_result result = finish(ring, owner, position, units, RMP_COMMITTED);
+    RMP_TESTPOINT("commit.committed");
+    rmp_fence_after_rmw(); /* pairs with the fence in rmp_gate_wait: no lost wake-up */
+    rmp_gate_open_fenced(&ring->header->data);
+    return result;
+}
+
+enum rmp_result rmp_ring_abort(const rmp_ring *ring, uint32_t owner, uint64_t position, uint32_t units) {
+    enum rmp_result result = finish(ring, owner, position, units, RMP_ABORTED);
+    rmp_fence_after_rmw();
+    rmp_gate_open_fenced(&ring->header->data);
+    return result;
+}
+
+enum rmp_result rmp_ring_write(const rmp_ring *ring, uint32_t owner, uint64_t owner_seq, const void *payload,
+                               uint32_t payload_bytes) {
+    uint64_t position;
+    uint32_t payload_crc = rmp_crc32c(0, payload, payload_bytes);
+    enum rmp_result result = rmp_ring_claim(ring, owner, rmp_units_for(payload_bytes), &position);
+    if (result != RMP_OK) return result;
+    return rmp_ring_commit(ring, owner, position, owner_seq, payload, payload_bytes, payload_crc);
+}
+
+void rmp_ring_seal(const rmp_ring *ring) {
+    for (;;) {
+        rmp_pair tail = rmp_load_acquire_pair(&ring->header->tail);
+        if (rmp_tail_owner(tail) == RMP_OWNER_SEALED) return;
+        publish(ring, tail);
+        rmp_pair sealed = {tail.low, rmp_tail_claim(RMP_OWNER_SEALED, 0)};
+        if (rmp_cas_acq_rel_pair(&ring->header->tail, tail, sealed)) return;
+    }
+}
+
+/* ---- waiting ---- */
+
+typedef struct space_wanted {
+    const rmp_ring *ring;
+    uint64_t units;
+} space_wanted;
+
+static bool has_space(const void *context) {
+    const space_wanted *wanted = context;
+    const rmp_ring *ring = wanted->ring;
+    uint64_t tail = rmp_ring_tail(ring);
+    uint64_t room = ring->capacity_units - (tail & (ring->capacity_units - 1));
+    uint64_t length = wanted->units > room ? room : wanted->units;
+    return tail + length - rmp_load_acquire(&ring->header->free_pos) <= ring->capacity_units;
+}
+
+void rmp_ring_wait_for_space(const rmp_ring *ring, uint32_t payload_bytes, uint64_t timeout_ns) {
+    space_wanted wanted = {ring, rmp_units_for(payload_bytes)};
+    rmp_gate_wait(&ring->header->space, has_space, &wanted, timeout_ns);
+}
+
+typedef struct delivery_wanted {
+    const rmp_ring *ring;
+    uint64_t position;
+} delivery_wanted;
+
+static bool is_delivered(const void *context) {
+    const delivery_wanted *wanted = context;
+    return rmp_load_acquire(&wanted->ring->header->read_pos) >= wanted->position;
+}
+
+void rmp_ring_wait_for_delivery(const rmp_ring *ring, uint64_t position, uint64_t timeout_ns) {
+    delivery_wanted wanted = {ring, position};
+    rmp_gate_wait(&ring->header->delivered, is_delivered, &wanted, timeout_ns);
+}
+
+/* ---- reading ---- */
+
+/* Whether `word` can be the head of a record at `position`, inside [position, end). */
+static bool is_head(const rmp_reader *reader, uint64_t word, uint64_t position, uint64_t end) {
+    enum rmp_state state = rmp_word_state(word);
+    uint32_t units = rmp_word_units(word), owner = rmp_word_owner(word);
+    uint64_t room = reader->ring.capacity_units - (position & (reader->ring.capacity_units - 1));
+    if (state == RMP_FREE || state > RMP_PAD || rmp_word_tag(word) != (position & RMP_TAG_MASK)) return false;
+    if (!units || units > room || units > end - position) return false;
+    if (state == RMP_PAD) return owner == RMP_OWNER_PAD && units == room; /* padding ends where the ring does */
+    return owner && owner < reader->ring.slot_count;
+}
+
+static bool has_valid_length(const rmp_reader *reader, uint32_t payload_bytes, uint32_t units) {
+    return payload_bytes <= reader->ring.max_payload_bytes && rmp_units_for(payload_bytes) == units;
+}
+
+/* Whether [free_pos, cursor) can be: a window that no damaged word of the header stretches. */
+static bool is_plausible_window(const rmp_reader *reader) {
+    return reader->cursor - reader->free_pos <= reader->ring.capacity_units;
+}
+
+/* A fenced claim that this reader passes holds its space back, whoever fenced it: the last reader may
+ * have died between the fence and its next step. False: there is no room to remember it. */
+static bool hold_fenced(rmp_reader *reader, uint64_t position) {
+    if (reader->fenced_count && reader->fenced[reader->fenced_count - 1] >= position) return true;
+    if (reader->fenced_count == RMP_MAX_FENCED) return false;
+    reader->fenced[reader->fenced_count++] = position;
+    return true;
+}
+
+void rmp_reader_open(rmp_reader *reader, const rmp_ring *ring) {
+    memset(reader, 0, sizeof *reader);
+    reader->ring = *ring;
+    reader->read_pos = reader->cursor = rmp_load_acquire(&ring->header->read_pos);
+    reader->free_pos = rmp_load_acquire(&ring->header->free_pos);
+    if (!is_plausible_window(reader)) return; /* every look will say BROKEN */
+    /* The last reader may have died with fenced claims passed but not released. Its release goes from
+     * the newest unit to the oldest: a head that is not FREE yet still tells its record's length. */
+    for (uint64_t p = reader->free_pos; p < reader->read_pos;) {
+        uint64_t word = rmp_load_acquire(&rmp_ring_record(ring, p)->word);
+        bool head = is_head(reader, word, p, reader->read_pos);
+        if (head && rmp_word_state(word) == RMP_FENCED && !hold_fenced(reader, p)) return;
+        p += head ? rmp_word_units(word) : 1;
+    }
+}
+
+static bool is_plausible_tail(const rmp_reader *reader, rmp_pair tail) {
+    return is_plausible_window(reader) && tail.low >= reader->cursor &&
+           tail.low - reader->free_pos <= reader->ring.capacity_units &&
+           rmp_tail_units(tail) <= tail.low - reader->free_pos;
+}
+
+static uint32_t committed_crc(const rmp_read *read, const void *payload) {
+    return record_crc(rmp_crc32c(0, payload, read->payload_bytes), read->owner_seq, read->position, read->word);
+}
+
+/* Whether a record at `position` can be trusted in resync: a committed one proves itself by its CRC,
+ * the others carry 29 bits of their position. */
+static bool is_trusted(const rmp_reader *reader, uint64_t position, uint64_t end) {
+    const rmp_record *record = rmp_ring_record(&reader->ring, position);
+    uint64_t word = rmp_load_acquire(&record->word);
+    if (!is_head(reader, word, position, end)) return false;
+    if (rmp_word_state(word) != RMP_COMMITTED) return true;
+    rmp_read read = {.position = position, .owner_seq = record->owner_seq, .word = word,
+                     .payload_bytes = rmp_load_relaxed(&record->payload_bytes)}; /* read once: it is checked */
+    if (!has_valid_length(reader, read.payload_bytes, rmp_word_units(word))) return false;
+    return committed_crc(&read, record->payload) == record->crc;
+}
+
+/* The record at `read->position` is damaged: find the next that is not. The newest claim's start is
+ * known from the tail, so the search always ends at a true boundary. */
+static void resync(const rmp_reader *reader, rmp_read *read) {
+    rmp_pair tail = rmp_load_acquire_pair(&reader->ring.header->tail);
+    read->kind = RMP_READ_BROKEN;
+    if (!is_plausible_tail(reader, tail) || tail.low == read->position) return; /* bounds the search */
+    uint64_t newest = tail.low - rmp_tail_units(tail);
+    uint64_t position = read->position + 1;
+    while (position < newest && !is_trusted(reader, position, tail.low)) position++;
+    read->kind = RMP_READ_CORRUPT;
+    read->next = read->position < newest ? position : tail.low;
+}
+
+void rmp_reader_look(rmp_reader *reader, rmp_read *read) {
+    rmp_ring *ring = &reader->ring;
+    memset(read, 0, sizeof *read);
+    read->position = read->next = reader->cursor;
+    rmp_pair tail = rmp_load_acquire_pair(&ring->header->tail);
+    read->kind = RMP_READ_EMPTY;
+    if (tail.low == reader->cursor) return;
+    read->kind = RMP_READ_BROKEN;
+    if (!is_plausible_tail(reader, tail)) return;
+
+    rmp_record *record = rmp_ring_record(ring, reader->cursor);
+    uint64_t word = rmp_load_acquire(&record->word); /* pairs with the commit's release */
+    if (word == rmp_word_free(reader->cursor)) {     /* only the newest claim can lack its header */
+        publish(ring, rmp_load_acquire_pair(&ring->header->tail));
+        word = rmp_load_acquire(&record->word);
+    }
+    if (!is_head(reader, word, reader->cursor, tail.low)) {
+        resync(reader, read);
+        return;
+    }
+    read->word = word;
+    read->state = rmp_word_state(word);
+    read->owner = rmp_word_owner(word);
+    read->next = reader->cursor + rmp_word_units(word);
+    read->kind = read->state == RMP_BUSY ? RMP_READ_BLOCKED : RMP_READ_SKIPPED;
+    if (read->state == RMP_FENCED && !hold_fenced(reader, reader->cursor)) read->kind = RMP_READ_BLOCKED;
+    if (read->state != RMP_COMMITTED) return;
+    read->kind = RMP_READ_RECORD;
+    read->payload_bytes = rmp_load_relaxed(&record->payload_bytes); /* read once: it is checked */
+    read->owner_seq = record->owner_seq;
+    read->crc = record->crc;
+    if (!has_valid_length(reader, read->payload_bytes, rmp_word_units(word))) resync(reader, read);
+}
+
+bool rmp_reader_copy(rmp_reader *reader, rmp_read *read, void *destination) {
+    memcpy(destination, rmp_ring_record(&reader->ring, read->position)->payload, read->payload_bytes);
+    if (committed_crc(read, destination) == read->crc) return true;
+    resync(reader, read);
+    return false;
+}
+
+static bool turn_busy(rmp_reader *reader, const rmp_read *read, enum rmp_state state) {
+    uint32_t units = rmp_word_units(read->word);
+    return rmp_cas_acq_rel_u64(&rmp_ring_record(&reader->ring, read->position)->word, read->word,
+                               rmp_word(state, read->owner, units, read->position));
+}
+
+bool rmp_reader_abort_dead(rmp_reader *reader, const rmp_read *read) { return turn_busy(reader, read, RMP_ABORTED); }
+
+bool rmp_reader_fence(rmp_reader *reader, const rmp_read *read) {
+    if (reader->fenced_count == RMP_MAX_FENCED || !turn_busy(reader, read, RMP_FENCED)) return false;
+    return hold_fenced(reader, read->position);
+}
+
+void rmp_reader_forgive(rmp_reader *reader, uint64_t position) {
+    uint64_t *word = &rmp_ring_record(&reader->ring, position)->word;
+    uint64_t found = rmp_load_acquire(word);
+    if (rmp_word_state(found) != RMP_FENCED) return;
+    rmp_cas_acq_rel_u64(word, found, (found & ~7ull) | RMP_ABORTED);
+}
+
+void rmp_reader_delivered(rmp_reader *reader, uint64_t position) {
+    reader->read_pos = position;
+    rmp_store_release(&reader->ring.header->read_pos, position);
+    RMP_TESTPOINT("reader.delivered");
+    /* Unfenced: a flush that falls asleep just now is woken at the batch's end (rmp_reader_release). */
+    rmp_gate_open_fenced(&reader->ring.header->delivered);
+}
+
+/* Up to where space can be handed back: the oldest fenced writer that may still write holds it. */
+static uint64_t release_limit(rmp_reader *reader) {
+    uint32_t noticed = 0;
+    while (noticed < reader->fenced_count) {
+        uint64_t word = rmp_load_acquire(&rmp_ring_record(&reader->ring, reader->fenced[noticed])->word);
+        if (rmp_word_state(word) == RMP_FENCED) break;
+        noticed++;
+    }
+    reader->fenced_count -= noticed;
+    memmove(reader->fenced, reader->fenced + noticed, reader->fenced_count * sizeof reader->fenced[0]);
+    if (!reader->fenced_count || reader->fenced[0] > reader->read_pos) return reader->read_pos; /* cursor runs ahead */
+    return reader->fenced[0];
+}
+
+void rmp_reader_release(rmp_reader *reader) {
+    rmp_ring *ring = &reader->ring;
+    uint64_t limit = release_limit(reader);
+    if (limit > reader->free_pos) {
+        /* Newest first: whoever takes over after a crash in here finds the oldest heads intact. */
+        for (uint64_t p = limit; p-- > reader->free_pos;) {
+            rmp_store_relaxed(&rmp_ring_record(ring, p)->word, rmp_word_free(p + ring->capacity_units));
+            RMP_TESTPOINT("reader.unit_released");
+        }
+        reader->free_pos = limit;
+        rmp_store_release(&ring->header->free_pos, limit); /* pairs with the acquire in rmp_ring_claim */
+        RMP_TESTPOINT("reader.released");
+    }
+    rmp_fence_seq_cst(); /* for both gates; pairs with the fence in rmp_gate_wait */
+    rmp_gate_open_fenced(&ring->header->space);
+    rmp_gate_open_fenced(&ring->header->delivered);
+}
+
+/* Something to look at: a claim beyond the cursor whose head is not BUSY. */
+static bool has_news(const void *context) {
+    const rmp_reader *reader = context;
+    if (rmp_ring_tail(&reader->ring) == reader->cursor) return false;
+    uint64_t word = rmp_load_acquire(&rmp_ring_record(&reader->ring, reader->cursor)->word);
+    return rmp_word_state(word) != RMP_BUSY;
+}
+
+void rmp_reader_wait(rmp_reader *reader, uint64_t spin_ns, uint64_t timeout_ns) {
+    uint64_t until = rmp_monotonic_ns() + spin_ns;
+    do {
+        if (has_news(reader)) return;
+        for (int i = 0; i < 32; i++) rmp_cpu_relax();
+    } while (rmp_monotonic_ns() < until);
+    rmp_gate_wait(&reader->ring.header->data, has_news, reader, timeout_ns);
+}

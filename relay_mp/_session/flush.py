@@ -1,0 +1,73 @@
+"""Waiting until everything emitted before now has been delivered."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from relay_mp._deliver.liveness import holder_is_dead
+from relay_mp._native import core
+from relay_mp._native.core import Segment
+from relay_mp._session.stats import collect
+from relay_mp.errors import FlushError, FlushTimeoutError
+
+LOOK_FOR_DISPATCHER_SECONDS = 0.1
+_SHORTEST_NAP, _LONGEST_NAP = 0.0005, 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """What a flush found: all events before it are delivered, except those lost in the session so far."""
+
+    lost: int = 0
+    causes: dict[str, int] = field(default_factory=dict)
+
+
+def _wait_for(segment: Segment, timeout_seconds: float, *, dispatcher_comes_back: bool) -> Iterator[int]:
+    """Yields the position to wait for until it is delivered; raises when it will not be."""
+    if core.is_dispatching():
+        raise FlushError(
+            "flush() inside a subscriber's callback would wait for itself: call it from another thread, "
+            "after the callback has returned"
+        )
+    position = segment.tail
+    now = time.monotonic()
+    deadline, next_look = now + timeout_seconds, now + LOOK_FOR_DISPATCHER_SECONDS
+    while segment.read_pos < position:
+        yield position
+        now = time.monotonic()
+        if now >= deadline:
+            raise FlushTimeoutError(_why(segment, position, timeout_seconds))
+        if now >= next_look:
+            next_look = now + LOOK_FOR_DISPATCHER_SECONDS
+            if not dispatcher_comes_back and holder_is_dead(segment):
+                raise FlushError("the session's dispatcher has died; what it had not delivered is still in the segment")
+
+
+def _why(segment: Segment, position: int, timeout_seconds: float) -> str:
+    waiting = (position - segment.read_pos) * core.UNIT_BYTES
+    stalled = segment.stalled_slot
+    who = f"process {segment.slot_process(stalled)[0]} has not finished an event" if stalled else "a subscriber is slow or stuck"
+    return f"{waiting} bytes of events were not delivered within {timeout_seconds:g} s: {who}; they are still in the ring"
+
+
+def _result(segment: Segment) -> FlushResult:
+    stats = collect(segment)
+    return FlushResult(stats.lost, stats.causes)
+
+
+def flush(segment: Segment, timeout_seconds: float, *, dispatcher_comes_back: bool) -> FlushResult:
+    """Blocks, GIL released, until all that was emitted before has been delivered."""
+    deadline = time.monotonic() + timeout_seconds
+    for position in _wait_for(segment, timeout_seconds, dispatcher_comes_back=dispatcher_comes_back):
+        segment.wait_delivered(position, max(deadline - time.monotonic(), 0.0))
+    return _result(segment)
+
+
+async def flush_async(segment: Segment, timeout_seconds: float, *, dispatcher_comes_back: bool) -> FlushResult:
+    """The same without blocking the event loop: it looks again after ever longer naps."""
+    nap = _SHORTEST_NAP
+    for _ in _wait_for(segment, timeout_seconds, dispatcher_comes_back=dispatcher_comes_back):
+        await asyncio.sleep(nap)
+        nap = min(nap * 2, _LONGEST_NAP)
+    return _result(segment)

@@ -1,0 +1,120 @@
+"""Where the dispatcher runs: a thread of the owner, or an interpreter of its own.
+
+A host starts it, says whether it lives, and stops it once the sealed ring is drained.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+import time
+
+from relay_mp._deliver.dispatcher import Dispatcher, logger
+from relay_mp._deliver.liveness import holder_is_dead
+from relay_mp._deliver.registry import Registry
+from relay_mp._native import core
+from relay_mp._native.core import Segment
+from relay_mp._session import inheritance
+from relay_mp.errors import SessionError
+
+START_TIMEOUT_SECONDS = 20.0
+RESTART_PAUSE_SECONDS = 0.1
+
+
+class ThreadHost:
+    """A daemon thread of the owner."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.registry: Registry | None = Registry(segment.set_subscribers)
+        segment.take_lease(segment.lease()[0])
+        self._dispatcher = Dispatcher(segment, self.registry)
+        self._thread = threading.Thread(target=self._run, name="relay_mp-dispatcher", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._dispatcher.run()
+        except SessionError:
+            logger.exception("the dispatcher has stopped")
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """True if everything was delivered by then."""
+        self._dispatcher.stop()
+        self._thread.join(max(timeout_seconds, 0.0))
+        return not self._thread.is_alive()
+
+
+class ProcessHost:
+    """`python -m relay_mp._session.dispatcher_process`: not multiprocessing, which would import the user's main module again.
+
+    A thread of the owner waits for it and starts another if it dies.
+    """
+
+    registry: Registry | None = None  # it is over there
+
+    def __init__(self, segment: Segment) -> None:
+        self._segment = segment
+        self._stopping = False
+        self._process = self._start()
+        self._watch = threading.Thread(target=self._restart_when_dead, name="relay_mp-dispatcher-watch", daemon=True)
+        self._watch.start()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+        for variable in (inheritance.SESSION_VARIABLE, inheritance.SCOPE_VARIABLE):
+            environment.pop(variable, None)
+        command = [sys.executable, "-m", "relay_mp._session.dispatcher_process", self._segment.path]
+        # A session of its own: the terminal's Ctrl-C is for the workers, not for what records their end.
+        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        self._await_lease(process)
+        return process
+
+    def _await_lease(self, process: "subprocess.Popen[bytes]") -> None:
+        deadline = time.monotonic() + START_TIMEOUT_SECONDS
+        while self._segment.lease()[1] != process.pid:
+            if process.poll() is not None or time.monotonic() > deadline:
+                process.kill()
+                process.wait()
+                raise SessionError(
+                    f"the dispatcher process ended with code {process.returncode} instead of starting within "
+                    f"{START_TIMEOUT_SECONDS:g} s; its error is on stderr"
+                )
+            time.sleep(0.002)
+
+    def _restart_when_dead(self) -> None:
+        while True:
+            self._process.wait()
+            if self._stopping:
+                return
+            logger.warning("the dispatcher process ended with code %s; starting another", self._process.returncode)
+            try:
+                self._process = self._start()
+            except SessionError:
+                logger.exception("no dispatcher could be started; trying again")
+                time.sleep(RESTART_PAUSE_SECONDS)
+
+    def is_alive(self) -> bool:
+        return not holder_is_dead(self._segment)
+
+    def stop(self, timeout_seconds: float) -> bool:
+        """True if everything was delivered by then. The sealed ring tells the process to end."""
+        self._stopping = True
+        self._segment.set_state(core.STATE_CLOSING)
+        try:
+            self._process.wait(max(timeout_seconds, 0.0))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._watch.join()
+        return self._segment.read_pos == self._segment.tail
+
+
+Host = ThreadHost | ProcessHost
+
+
+def start(segment: Segment) -> Host:
+    """Starts the dispatcher that the segment's settings ask for."""
+    return ProcessHost(segment) if segment.dispatcher_is_process else ThreadHost(segment)

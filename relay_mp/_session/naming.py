@@ -1,0 +1,41 @@
+"""Session ids and the names of segments: uid, boot, pid, start time and randomness.
+
+So that a name is never used twice, and says by itself whose it is and whether it can still be alive.
+"""
+
+import os
+import secrets
+
+from relay_mp._native import core
+
+PREFIX = "relay_mp-"
+
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def _boot() -> str:
+    try:
+        with open(_BOOT_ID) as file:
+            return file.read(8)
+    except OSError:
+        return "0" * 8
+
+
+def new_session_id() -> str:
+    """At most 35 characters: <boot>-<pid>-<start time>-<random>, in hexadecimal."""
+    pid, start_time, _ = core.process_self()
+    return f"{_boot()}-{pid:x}-{start_time & 0xFFFFFFFF:x}-{secrets.token_hex(4)}"
+
+
+def segment_path(directory: str, session_id: str) -> str:
+    """The segment of a session."""
+    return os.path.join(directory, f"{PREFIX}{os.geteuid()}-{session_id}")
+
+
+def own_segments(directory: str) -> list[str]:
+    """The segments of this uid in a directory."""
+    prefix = f"{PREFIX}{os.geteuid()}-"
+    try:
+        return [os.path.join(directory, name) for name in sorted(os.listdir(directory)) if name.startswith(prefix)]
+    except OSError:
+        return []

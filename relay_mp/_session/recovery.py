@@ -1,0 +1,104 @@
+"""What dead sessions left behind: written out, then swept.
+
+An owner that is killed leaves its segment, with what had not been delivered. The next session to start
+on the machine, of the same user, finds it, writes those events as ATOF JSON lines, and removes it.
+"""
+
+import os
+
+from relay_mp._deliver.dispatcher import Dispatcher, logger
+from relay_mp._deliver.jsonl import JsonlFile
+from relay_mp._deliver.liveness import holder_is_dead, is_dead
+from relay_mp._deliver.registry import Registry, Subscription
+from relay_mp._native import core
+from relay_mp._native.core import Segment
+from relay_mp._session import naming
+from relay_mp.errors import SegmentError, SessionError
+
+_LIVE_STATUSES = (1, 2)
+
+
+def recover(path: str, output: str | None = None) -> str | None:
+    """Writes out what a dead session had not delivered, and removes its segment.
+
+    Args:
+        path: the segment, as the warning or `Session.path` named it.
+        output: the JSONL file to append to; default `relay-mp-recovered-<session id>.jsonl` in the
+            current directory.
+
+    Returns:
+        The file, or None if nothing was left to deliver.
+
+    Raises:
+        SegmentError: there is no such segment, or it is damaged.
+        SessionError: a process of that session still lives.
+    """
+    segment = Segment.attach(path)
+    try:
+        alive = _living_process(segment)
+        if alive:
+            raise SessionError(f"the session of {path} is alive: process {alive}; recover it after its end")
+        output = output or f"relay-mp-recovered-{segment.session_id}.jsonl"
+        return _drain(segment, os.path.abspath(output))
+    finally:
+        segment.close()
+
+
+def sweep(directory: str, recovery_directory: str) -> list[str]:
+    """Recovers every dead segment of this uid in `directory`. Returns the files written; never raises."""
+    written = []
+    for path in naming.own_segments(directory):
+        try:
+            file = _sweep_one(path, recovery_directory)
+        except (SegmentError, SessionError, OSError) as error:
+            logger.warning("could not sweep %s: %s", path, error)
+            continue
+        if file:
+            logger.warning("a dead session left undelivered events in %s; they are now in %s", path, file)
+            written.append(file)
+    return written
+
+
+def _sweep_one(path: str, recovery_directory: str) -> str | None:
+    segment = Segment.attach(path)
+    try:
+        if _living_process(segment):
+            return None
+        name = f"relay-mp-recovered-{segment.session_id}.jsonl"
+        return _drain(segment, os.path.join(recovery_directory, name))
+    finally:
+        segment.close()
+
+
+def _living_process(segment: Segment) -> int | None:
+    """A process of the session that is not certainly dead."""
+    if not is_dead(*segment.owner):
+        return segment.owner[0]
+    _, pid, _ = segment.lease()
+    if pid and not holder_is_dead(segment):
+        return pid
+    for slot, status in enumerate(segment.slot_statuses()):
+        if status in _LIVE_STATUSES and not is_dead(*segment.slot_process(slot)):
+            return segment.slot_process(slot)[0]
+    return None
+
+
+def _drain(segment: Segment, output: str) -> str | None:
+    if not segment.take_lease(segment.lease()[0]):
+        return None  # another session was first
+    segment.seal()
+    file = JsonlFile(output, lazily=True)
+    registry = Registry(lambda subscribers, scope_locals: None)
+    registry.add(Subscription("recovery", file, None, 0), lambda: 0)
+    errors = segment.subscriber_errors
+    dispatcher = Dispatcher(segment, registry)
+    dispatcher.stop()
+    try:
+        dispatcher.run()
+    finally:
+        file.close()
+    if segment.subscriber_errors != errors:
+        raise SessionError(f"not all events could be written to {output}; the segment stays")
+    segment.set_state(core.STATE_CLOSED)
+    segment.unlink()
+    return output if file.lines else None

@@ -1,0 +1,119 @@
+"""What a session can be told, and how: argument, then `RELAY_MP_*` environment variable, then default.
+
+Every bound of a session is here, with its name, default and limits.
+"""
+
+import os
+import tempfile
+from dataclasses import dataclass, fields
+from typing import Any
+
+from relay_mp._native import core
+from relay_mp.errors import SessionError
+
+PREFIX = "RELAY_MP_"
+
+DEFAULT_RING_BYTES = 16 * 1024 * 1024
+MIN_RING_BYTES = 64 * 1024
+MAX_RING_BYTES = 1 << 36
+EVENT_SHARE_OF_RING = 8
+MIN_EVENT_BYTES = 1024
+SUBSCRIPTIONS_BYTES = 64 * 1024
+
+
+def shared_memory_directory() -> str:
+    """Where segments live: /dev/shm, or the temporary directory where there is none."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The settings of a session. Times in seconds, sizes in bytes.
+
+    Args:
+        dispatcher: "thread" (of the owner; any callable can subscribe) or "process" (its own
+            interpreter; subscribers are named "package.module:attribute"; outlives a crash of the owner).
+        on_full: what an emit does when the ring is full: "block" waits up to `block_timeout_seconds`,
+            then drops and counts; "drop" drops and counts at once.
+        block_timeout_seconds: see `on_full`.
+        stall_timeout_seconds: how long delivery waits for a live process that has claimed space and does
+            not finish (stopped, swapped out) before it skips that event. 0: for ever.
+        flush_timeout_seconds: the default deadline of `flush`, and that of closing.
+        ring_bytes: size of the ring; rounded up to a power of two.
+        max_event_bytes: larger events lose their payloads, not their identity. 0: an eighth of the ring.
+        max_producers: how many threads, of all processes, may emit at the same time.
+        directory: where the segment is made; a memory file system.
+        recovery_directory: where events that dead sessions left behind are written.
+    """
+
+    dispatcher: str = "thread"
+    on_full: str = "block"
+    block_timeout_seconds: float = 10.0
+    stall_timeout_seconds: float = 0.0
+    flush_timeout_seconds: float = 30.0
+    ring_bytes: int = DEFAULT_RING_BYTES
+    max_event_bytes: int = 0
+    max_producers: int = 1024
+    directory: str = ""
+    recovery_directory: str = ""
+
+
+_LIMITS: dict[str, tuple[float, float]] = {
+    "block_timeout_seconds": (0.0, 86400.0),
+    "stall_timeout_seconds": (0.0, 86400.0),
+    "flush_timeout_seconds": (0.0, 86400.0),
+    "ring_bytes": (MIN_RING_BYTES, MAX_RING_BYTES),
+    "max_producers": (1, core.MAX_PRODUCERS),
+}
+_CHOICES = {"dispatcher": ("thread", "process"), "on_full": ("block", "drop")}
+
+
+def resolve(**arguments: Any) -> Settings:
+    """Settings from arguments (None: not given), environment and defaults, checked.
+
+    Raises:
+        TypeError: an argument that no setting has.
+        SessionError: a value that is none, or outside its limits.
+    """
+    kinds = {field.name: type(field.default) for field in fields(Settings)}
+    unknown = set(arguments) - set(kinds)
+    if unknown:
+        raise TypeError(f"unknown setting {sorted(unknown)[0]!r}; there are {', '.join(kinds)}")
+    values: dict[str, Any] = {}
+    for name, kind in kinds.items():
+        variable = PREFIX + name.upper()
+        if arguments.get(name) is not None:
+            values[name] = _checked(name, kind, arguments[name], name)
+        elif os.environ.get(variable):
+            values[name] = _checked(name, kind, os.environ[variable], variable)
+    return _derived(values)
+
+
+def _checked(name: str, kind: type, value: Any, source: str) -> Any:
+    try:
+        value = kind(value)
+    except (TypeError, ValueError):
+        raise SessionError(f"{source}={value!r} is no {kind.__name__}") from None
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise SessionError(f"{source}={value!r}; expected one of {', '.join(_CHOICES[name])}")
+    low, high = _LIMITS.get(name, (value, value))
+    if not low <= value <= high:
+        raise SessionError(f"{source}={value!r} is outside {low:g} to {high:g}")
+    return value
+
+
+def _derived(values: dict[str, Any]) -> Settings:
+    ring_bytes = 1 << (values.get("ring_bytes", DEFAULT_RING_BYTES) - 1).bit_length()
+    values["ring_bytes"] = ring_bytes
+    # An event and the padding before it must fit; 16 bits count its units.
+    largest = min(ring_bytes // EVENT_SHARE_OF_RING, core.MAX_EVENT_BYTES)
+    wanted = values.get("max_event_bytes", 0) or largest
+    if not MIN_EVENT_BYTES <= wanted <= largest:
+        raise SessionError(
+            f"max_event_bytes={wanted} is outside {MIN_EVENT_BYTES} to {largest}, an eighth of the ring of {ring_bytes} "
+            f"bytes (and at most {core.MAX_EVENT_BYTES}); make the ring larger or the limit smaller"
+        )
+    values["max_event_bytes"] = wanted
+    values["directory"] = values.get("directory") or shared_memory_directory()
+    values["recovery_directory"] = values.get("recovery_directory") or tempfile.gettempdir()
+    return Settings(**values)

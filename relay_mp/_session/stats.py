@@ -1,0 +1,127 @@
+"""What became of a session's events: read from the counters in the segment, by anybody attached.
+
+The counters are the producers' and the dispatcher's own words in shared memory; reading them costs
+neither of them anything. They are exact at rest, as after a flush; in between, events under way show
+as pending.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from relay_mp._native import core
+from relay_mp._native.core import Segment
+
+CAUSES = ("full", "writer_died", "fenced", "corrupt")
+"""Why events were lost: the ring was full; their writer died, or was too slow, before it had finished
+them; their record was damaged. `unregistered`, in totals only: no producer slot was left."""
+
+_STATUS_LIVE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStats:
+    """One process's events; pid 0: of producers whose slots others have taken over since.
+
+    `emitted` = `delivered` + `lost` + `pending`. `cut` were delivered without a payload that was over
+    the size limit. `producers`: its threads that have emitted and live.
+    """
+
+    pid: int
+    emitted: int
+    delivered: int
+    lost: int
+    pending: int
+    cut: int
+    producers: int
+    causes: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A session's events, in all and by process. See `ProcessStats`."""
+
+    emitted: int
+    delivered: int
+    lost: int
+    pending: int
+    cut: int
+    causes: dict[str, int]
+    processes: list[ProcessStats]
+    subscriber_errors: int
+    ring_bytes: int
+    ring_used_bytes: int
+    stalled_pid: int | None
+    """The process whose unfinished event delivery waits for at this moment."""
+
+
+def _columns(segment: Segment) -> Any:
+    """The registry as a NumPy structured array: a row a slot."""
+    import numpy as np
+
+    layout = np.dtype(
+        {
+            "names": list(core.SLOT_FIELDS),
+            "formats": ["<u8"] * len(core.SLOT_FIELDS),
+            "offsets": list(core.SLOT_FIELDS.values()),
+            "itemsize": core.SLOT_BYTES,
+        }
+    )
+    return np.frombuffer(segment.registry(), dtype=layout)
+
+
+def _process(pid: int, rows: Any, *, past: bool) -> ProcessStats:
+    """Sums of slots; `past`: of their earlier owners, else of the present ones."""
+
+    def total(name: str) -> int:
+        before = int(rows[f"base_{name}"].sum())
+        if past:
+            return before
+        now = rows["passed"] - rows["passed_lost"] if name == "delivered" else rows[name]
+        return int(now.sum()) - before
+
+    causes = {cause: count for cause in CAUSES if (count := total(f"lost_{cause}"))}
+    emitted, delivered, lost = total("emitted"), total("delivered"), sum(causes.values())
+    live = 0 if past else int(((rows["state"] & 0xFF) == _STATUS_LIVE).sum())
+    return ProcessStats(pid, emitted, delivered, lost, max(emitted - delivered - lost, 0), total("cut"), live, causes)
+
+
+def _merged(processes: list[ProcessStats], unregistered: int) -> dict[str, int]:
+    causes: dict[str, int] = {}
+    for process in processes:
+        for cause, count in process.causes.items():
+            causes[cause] = causes.get(cause, 0) + count
+    if unregistered:
+        causes["unregistered"] = unregistered
+    return causes
+
+
+def collect(segment: Segment) -> Stats:
+    """Reads a session's counters."""
+    import numpy as np
+
+    rows = _columns(segment)
+    rows = rows[(rows["state"] & 0xFF) != 0]
+    pids = rows["state"] >> 32
+    processes = [
+        _process(int(pid), rows[(pids == pid) & (rows["start_time"] == start)], past=False)
+        for pid, start in np.unique(np.stack([pids, rows["start_time"]], axis=1), axis=0)
+    ]
+    past = _process(0, rows, past=True)
+    if past.emitted:
+        processes.append(past)
+    unregistered = segment.lost_unregistered
+    stalled = segment.stalled_slot
+    causes = _merged(processes, unregistered)
+    return Stats(
+        emitted=sum(p.emitted for p in processes) + unregistered,
+        delivered=sum(p.delivered for p in processes),
+        lost=sum(causes.values()),
+        pending=sum(p.pending for p in processes),
+        cut=sum(p.cut for p in processes),
+        causes=causes,
+        processes=processes,
+        subscriber_errors=segment.subscriber_errors,
+        ring_bytes=segment.ring_bytes,
+        ring_used_bytes=(segment.tail - segment.free_pos) * core.UNIT_BYTES,
+        stalled_pid=segment.slot_process(stalled)[0] if stalled else None,
+    )

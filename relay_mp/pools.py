@@ -1,0 +1,328 @@
+"""multiprocessing and concurrent.futures with the scope carried along.
+
+    submit, map, start      in the submitter's context: the current scope is captured
+          │  (pickled with the task, or left in the new process's configuration)
+          ▼
+    the task, the process   runs under that scope; a reused worker is as before afterwards, also if it raises
+
+Signatures are the standard library's; importing this module patches nothing. `instrument()` puts the
+same behaviour into the standard library's own classes, for code that one does not own. Workers attach
+to the session by themselves, whatever the start method, with these classes or without.
+"""
+
+import concurrent.futures
+import functools
+import inspect
+import logging
+import multiprocessing
+import multiprocessing.context
+import multiprocessing.pool
+import multiprocessing.process
+import os
+import subprocess
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from relay_mp._emit.carry import current_scope_text
+from relay_mp._emit.context import TaskContext, capture, task_scope
+from relay_mp._session import inheritance
+from relay_mp._session.session import attach, current
+from relay_mp.errors import SessionError
+
+__all__ = [
+    "Pool",
+    "Process",
+    "ProcessPoolExecutor",
+    "ThreadPoolExecutor",
+    "environ",
+    "get_context",
+    "instrument",
+    "propagate",
+    "uninstrument",
+]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+logger = logging.getLogger("relay_mp")
+
+
+# ---- tasks ----
+
+
+class _Propagated(Generic[P, R]):
+    """What `propagate` returns: the function, and where it was submitted."""
+
+    def __init__(self, function: Callable[P, R], context: TaskContext) -> None:
+        self._function = function
+        self._context = context
+        functools.update_wrapper(self, function, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        _join(self._context)
+        if inspect.iscoroutinefunction(self._function):
+            return cast(R, self._run_async(*args, **kwargs))
+        with task_scope(self._context):
+            return self._function(*args, **kwargs)
+
+    async def _run_async(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        with task_scope(self._context):
+            return await cast(Awaitable[Any], self._function(*args, **kwargs))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Propagated, (self._function, self._context)
+
+    def __repr__(self) -> str:
+        return f"propagate({self._function!r})"
+
+
+def _join(context: TaskContext) -> None:
+    """Attaches a worker that its parent's word did not reach, or reached for an earlier session."""
+    if context.session is None:
+        return
+    session = current()
+    if session is not None and (session.path == context.session or session.is_owner):
+        return
+    try:
+        attach(context.session)
+    except SessionError as error:
+        logger.debug("a task's session cannot be attached: %s", error)
+
+
+def propagate(function: Callable[P, R]) -> Callable[P, R]:
+    """The function, to be run under the scope that is current now, wherever and whenever it is called.
+
+    Picklable if the function is, so that it carries the scope through anything that moves callables:
+    joblib, Dask, Ray, Celery, a queue. Each call runs under the scope and leaves the caller's context
+    as it was. A coroutine function stays one. Any thread of any process; may be called often.
+
+    Args:
+        function: any callable. One that is propagated already keeps the scope it has.
+    """
+    if isinstance(function, _Propagated):
+        return function
+    if not callable(function):
+        raise TypeError(f"propagate() takes a callable; found {type(function).__name__}")
+    return _Propagated(function, capture())
+
+
+def _carrying(method: Callable[..., R]) -> Callable[..., R]:
+    """A method `(self, function, ...)` that submits its function with the scope."""
+
+    @functools.wraps(method)
+    def carry(self: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> R:
+        return method(self, propagate(function), *args, **kwargs)
+
+    return carry
+
+
+_Pool = multiprocessing.pool.Pool
+_ProcessPoolExecutor = concurrent.futures.ProcessPoolExecutor
+_ThreadPoolExecutor = concurrent.futures.ThreadPoolExecutor
+
+_POOL_METHODS = ("apply_async", "map", "map_async", "starmap", "starmap_async", "imap", "imap_unordered")
+
+
+class Pool(_Pool):
+    """`multiprocessing.pool.Pool`: each task runs under its submitter's scope."""
+
+    apply_async = _carrying(_Pool.apply_async)
+    map = _carrying(_Pool.map)
+    map_async = _carrying(_Pool.map_async)
+    starmap = _carrying(_Pool.starmap)
+    starmap_async = _carrying(_Pool.starmap_async)
+    imap = _carrying(_Pool.imap)
+    imap_unordered = _carrying(_Pool.imap_unordered)
+
+    def __init__(
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+        context: Any = None,
+    ) -> None:
+        super().__init__(processes, initializer, initargs, maxtasksperchild, context or multiprocessing.get_context())
+
+
+class ProcessPoolExecutor(_ProcessPoolExecutor):
+    """`concurrent.futures.ProcessPoolExecutor`: each task runs under its submitter's scope."""
+
+    submit = _carrying(_ProcessPoolExecutor.submit)
+
+
+class ThreadPoolExecutor(_ThreadPoolExecutor):
+    """`concurrent.futures.ThreadPoolExecutor`: each task runs under its submitter's scope."""
+
+    submit = _carrying(_ThreadPoolExecutor.submit)
+
+
+# ---- processes ----
+
+
+class _StartsUnderScope:
+    """A process that begins under the scope in which it was started, whatever the start method.
+
+    The scope goes into the configuration that multiprocessing copies to the child; a forked child has
+    it in its context anyway.
+    """
+
+    _config: dict[str, Any]
+
+    def start(self) -> None:
+        """`multiprocessing.Process.start`; captures the current scope."""
+        _leave_scope(self._config)
+        super().start()  # type: ignore[misc]
+
+
+def _leave_scope(config: dict[str, Any]) -> None:
+    config[inheritance.SCOPE_VARIABLE] = current_scope_text()
+
+
+class Process(_StartsUnderScope, multiprocessing.Process):
+    """`multiprocessing.Process`, begun under the scope in which it is started."""
+
+
+class ForkProcess(_StartsUnderScope, multiprocessing.context.ForkProcess):
+    """`Process` of `get_context("fork")`."""
+
+
+class SpawnProcess(_StartsUnderScope, multiprocessing.context.SpawnProcess):
+    """`Process` of `get_context("spawn")`."""
+
+
+class ForkServerProcess(_StartsUnderScope, multiprocessing.context.ForkServerProcess):
+    """`Process` of `get_context("forkserver")`."""
+
+
+class _MakesCarryingPools:
+    def Pool(  # noqa: N802 - the standard library's name
+        self,
+        processes: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: int | None = None,
+    ) -> Pool:
+        """`multiprocessing.Pool` of this context."""
+        return Pool(processes, initializer, initargs, maxtasksperchild, context=self)
+
+    def get_context(self, method: str | None = None) -> Any:
+        """This context, or the one of another start method."""
+        return self if method is None else get_context(method)
+
+
+class ForkContext(_MakesCarryingPools, multiprocessing.context.ForkContext):
+    """The context of `get_context("fork")`."""
+
+    Process = ForkProcess
+
+
+class SpawnContext(_MakesCarryingPools, multiprocessing.context.SpawnContext):
+    """The context of `get_context("spawn")`."""
+
+    Process = SpawnProcess
+
+
+class ForkServerContext(_MakesCarryingPools, multiprocessing.context.ForkServerContext):
+    """The context of `get_context("forkserver")`."""
+
+    Process = ForkServerProcess
+
+
+_CONTEXTS: dict[str, Any] = {"fork": ForkContext(), "spawn": SpawnContext(), "forkserver": ForkServerContext()}
+
+
+def get_context(method: str | None = None) -> Any:
+    """`multiprocessing.get_context`: a context whose Process and Pool carry the scope.
+
+    Args:
+        method: "fork", "spawn", "forkserver"; the default start method if left out.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    method = method or multiprocessing.get_start_method()
+    if method not in _CONTEXTS:
+        raise ValueError(f"cannot find context for {method!r}; there are {', '.join(_CONTEXTS)}")
+    return _CONTEXTS[method]
+
+
+def environ(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """An environment for a plain subprocess: it attaches by itself and begins under the current scope.
+
+        subprocess.run([...], env=relay_mp.pools.environ())
+
+    Args:
+        base: the variables to add to; default: this process's.
+
+    Returns:
+        A new dict. Without a session it is a copy of `base`.
+    """
+    variables = dict(os.environ if base is None else base)
+    session = current()
+    if session is not None and session.is_open:
+        variables[inheritance.SESSION_VARIABLE] = session.path
+        variables[inheritance.SCOPE_VARIABLE] = current_scope_text()
+    return variables
+
+
+# ---- the standard library, in place ----
+
+_ENV_POSITION = 10
+"""Of `env` among the positional arguments of `subprocess.Popen` behind `self`."""
+
+
+def _starting_under_scope(start: Callable[[Any], None]) -> Callable[[Any], None]:
+    @functools.wraps(start)
+    def start_under_scope(self: Any) -> None:
+        _leave_scope(self._config)
+        start(self)
+
+    return start_under_scope
+
+
+def _passing_environ(init: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(init)
+    def init_with_environ(self: Any, *args: Any, **kwargs: Any) -> None:
+        if len(args) <= _ENV_POSITION:
+            kwargs["env"] = environ(kwargs.get("env"))
+        init(self, *args, **kwargs)
+
+    return init_with_environ
+
+
+_PATCHES: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
+    (multiprocessing.process.BaseProcess, "start", _starting_under_scope),
+    *((_Pool, method, _carrying) for method in _POOL_METHODS),
+    (_ProcessPoolExecutor, "submit", _carrying),
+    (_ThreadPoolExecutor, "submit", _carrying),
+    (subprocess.Popen, "__init__", _passing_environ),
+)
+
+_instrumenting = threading.Lock()
+_originals: list[tuple[type, str, Any]] = []
+
+
+def instrument() -> None:
+    """Puts scope propagation into the standard library's own classes, in this process. Idempotent.
+
+    `multiprocessing.Process` and `Pool`, `concurrent.futures`' executors and `subprocess.Popen` then
+    behave as the classes of this module. Forked children inherit it; others may call it themselves, if
+    they start workers of their own.
+    """
+    with _instrumenting:
+        if _originals:
+            return
+        for owner, name, wrap in _PATCHES:
+            original = owner.__dict__[name]
+            _originals.append((owner, name, original))
+            setattr(owner, name, wrap(original))
+
+
+def uninstrument() -> None:
+    """Takes `instrument()` back. Idempotent."""
+    with _instrumenting:
+        for owner, name, original in _originals:
+            setattr(owner, name, original)
+        _originals.clear()

@@ -1,0 +1,88 @@
+"""Global subscribers: who sees every event of the session, whichever process emitted it.
+
+Callbacks run where the session's dispatcher runs, one event at a time, in the order of the stream; for
+one event, in the order of registration. Events that nobody subscribes to are not even encoded.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from relay_mp._session.flush import FlushResult
+from relay_mp._session.session import current, current_or_default
+from relay_mp.errors import FlushError
+from relay_mp.events import Event
+
+__all__ = ["deregister", "flush", "flush_async", "register"]
+
+
+def register(
+    name: str, callback: Callable[[Event], object] | str, *, arguments: dict[str, Any] | None = None
+) -> None:
+    """Subscribes to all events emitted from now on.
+
+    In a process that is in no session, this starts the default one, of which it is the owner.
+
+    Args:
+        name: unique among the global subscribers.
+        callback: called with each event, in the dispatcher. It may emit, register and deregister, but
+            not flush. If it raises, that is logged and counted, and the stream goes on. A string
+            "package.module:attribute" names it; that is the only way where the dispatcher is another
+            process (a worker, or dispatcher="process"); top-level functions are named by themselves.
+        arguments: for a named one: JSON keyword arguments with which the attribute is called to make
+            the callback.
+
+    Raises:
+        TypeError: the name is no str, or the callback cannot be called.
+        SubscriberError: the name is taken, or the dispatcher cannot reach the callback.
+        SessionError: no session could be started.
+    """
+    check_registration(name, callback)
+    current_or_default().register(name, callback, arguments, None)
+
+
+def check_registration(name: object, callback: object) -> None:
+    """Refuses what can be no registration, before a session is started for it."""
+    if not isinstance(name, str):
+        raise TypeError(f"name is a {type(name).__name__}; expected str")
+    if not callable(callback) and not isinstance(callback, str):
+        raise TypeError(
+            f"callback is a {type(callback).__name__}; expected a callable that takes an event, or the name of one "
+            'as "package.module:attribute"'
+        )
+
+
+def deregister(name: str) -> bool:
+    """Ends a subscription: events emitted before are still delivered to it, later ones are not.
+
+    Returns:
+        Whether there was one of that name.
+    """
+    session = current()
+    return session is not None and session.is_open and session.deregister(name, None)
+
+
+def flush(timeout: float | None = None) -> FlushResult:
+    """Waits until every event emitted before, by any process, has been delivered.
+
+    Args:
+        timeout: seconds; default: the session's `flush_timeout_seconds`.
+
+    Returns:
+        The session's losses so far. Outside any session there is nothing to wait for.
+
+    Raises:
+        FlushError: inside a subscriber's callback, or in a running event loop (use `flush_async`), or
+            the dispatcher has died.
+        FlushTimeoutError: not delivered within `timeout`; nothing is lost by that.
+    """
+    if asyncio._get_running_loop() is not None:
+        raise FlushError("flush() would block the running event loop: use 'await flush_async()'")
+    session = current()
+    return session.flush(timeout) if session is not None else FlushResult()
+
+
+async def flush_async(timeout: float | None = None) -> FlushResult:
+    """`flush` for a running event loop: other tasks go on meanwhile. Same arguments and errors."""
+    session = current()
+    return await session.flush_async(timeout) if session is not None else FlushResult()

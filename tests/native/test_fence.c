@@ -1,0 +1,197 @@
+/* A writer that is stopped between its claim and its commit, passed over, and let go again: it finds
+ * out, nobody's record is harmed, and its space is nobody else's until then. */
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ring_test.h"
+
+#define LENGTH_LIMIT 300u
+
+typedef struct fenced_scene {
+    rmp_segment segment;
+    dispatcher reader;
+    pid_t writer;      /* stopped; its exit status is the result of its write */
+    uint64_t position; /* of its claim */
+    uint32_t own;      /* slot of this process */
+    uint64_t sequence;
+} fenced_scene;
+
+static void write_own(fenced_scene *scene) { CHECK_EQUAL(emit(&scene->segment.ring, scene->own, ++scene->sequence, LENGTH_LIMIT), RMP_OK); }
+
+static rmp_read blocked(fenced_scene *scene) {
+    rmp_read read;
+    rmp_reader_look(&scene->reader.reader, &read);
+    CHECK_EQUAL(read.kind, RMP_READ_BLOCKED);
+    CHECK_EQUAL(read.position, scene->position);
+    return read;
+}
+
+static void stop_writer_at(fenced_scene *scene, const char *point, unsigned records_before) {
+    memset(scene, 0, sizeof *scene);
+    scene->segment = make_segment(64, 8, LENGTH_LIMIT);
+    const rmp_ring *ring = &scene->segment.ring;
+    scene->own = take_slot(ring);
+    dispatcher_open(&scene->reader, ring);
+    for (unsigned i = 0; i < records_before; i++) {
+        write_own(scene);
+        dispatcher_drain(&scene->reader);
+    }
+    scene->position = rmp_ring_tail(ring);
+    scene->writer = fork_child();
+    if (!scene->writer) {
+        uint32_t slot = take_slot(ring);
+        signal_at(point, 1, SIGSTOP);
+        uint8_t payload[200];
+        memset(payload, 0xee, sizeof payload);
+        rmp_store_relaxed(&rmp_ring_slot(ring, slot)->emitted, 1);
+        _exit((int)rmp_ring_write(ring, slot, 1, payload, sizeof payload));
+    }
+    wait_until_stopped(scene->writer);
+    if ((scene->position & 63) + rmp_units_for(200) > 64) scene->position = (scene->position | 63) + 1;
+}
+
+static void fence(fenced_scene *scene) {
+    while (dispatcher_step(&scene->reader)) {} /* padding before it */
+    rmp_read read = blocked(scene);
+    CHECK(rmp_reader_fence(&scene->reader.reader, &read));
+    rmp_add_relaxed(&rmp_ring_slot(&scene->segment.ring, read.owner)->lost_fenced, 1);
+}
+
+static uint32_t writer_slot(const fenced_scene *scene) { return scene->own + 1; }
+
+/* All others wrap, and stop in front of the fenced space; all of theirs is delivered. */
+static void fill_up_to_the_fence(fenced_scene *scene) {
+    const rmp_ring *ring = &scene->segment.ring;
+    uint8_t byte = 1;
+    uint64_t before = scene->reader.delivered, written = 0;
+    for (;;) {
+        rmp_store_relaxed(&rmp_ring_slot(ring, scene->own)->emitted, scene->sequence + 1);
+        if (rmp_ring_write(ring, scene->own, scene->sequence + 1, &byte, 1) == RMP_FULL) break;
+        scene->sequence++;
+        written++;
+        dispatcher_drain(&scene->reader);
+        CHECK(ring->header->free_pos <= scene->position);
+    }
+    rmp_store_relaxed(&rmp_ring_slot(ring, scene->own)->emitted, scene->sequence);
+    CHECK_EQUAL(scene->reader.delivered, before + written);
+    CHECK_EQUAL(ring->header->free_pos, scene->position);
+    CHECK_EQUAL(rmp_ring_tail(ring), scene->position + ring->capacity_units);
+}
+
+static void check_space_is_whole_again(fenced_scene *scene) {
+    const rmp_ring *ring = &scene->segment.ring;
+    dispatcher_drain(&scene->reader);
+    CHECK_EQUAL(ring->header->free_pos, rmp_ring_tail(ring));
+    uint64_t before = scene->reader.delivered;
+    for (int i = 0; i < 100; i++) {
+        write_own(scene);
+        dispatcher_drain(&scene->reader);
+    }
+    CHECK_EQUAL(scene->reader.delivered, before + 100);
+    CHECK_EQUAL(scene->reader.corrupt, 0);
+}
+
+static void end_scene(fenced_scene *scene) {
+    dispatcher_bury(&scene->reader);
+    check_accounts(&scene->segment.ring);
+    CHECK_EQUAL(rmp_ring_slot(&scene->segment.ring, writer_slot(scene))->lost_fenced, 1);
+    dispatcher_close(&scene->reader);
+    rmp_segment_close(&scene->segment, false);
+}
+
+static void let_go(fenced_scene *scene) {
+    kill(scene->writer, SIGCONT);
+    int status = wait_child(scene->writer);
+    CHECK(WIFEXITED(status));
+    CHECK_EQUAL(WEXITSTATUS(status), RMP_OVERTAKEN);
+}
+
+static const char *const points[] = {"claim.claimed", "claim.published", "commit.header", "commit.copied"};
+#define POINTS (sizeof points / sizeof points[0])
+
+TEST(a_fenced_writer_finds_out_and_harms_nobody) {
+    for (size_t i = 0; i < POINTS; i++)
+        for (unsigned before = 0; before < 40; before += 3) {
+            fenced_scene scene;
+            stop_writer_at(&scene, points[i], before);
+            fence(&scene);
+            fill_up_to_the_fence(&scene);
+            let_go(&scene);
+            check_space_is_whole_again(&scene);
+            end_scene(&scene);
+        }
+}
+
+TEST(the_space_of_a_fenced_writer_that_is_killed_comes_back) {
+    for (size_t i = 0; i < POINTS; i++) {
+        fenced_scene scene;
+        stop_writer_at(&scene, points[i], 7);
+        fence(&scene);
+        fill_up_to_the_fence(&scene);
+        kill(scene.writer, SIGKILL);
+        CHECK(was_killed(wait_child(scene.writer)));
+        rmp_reader_forgive(&scene.reader.reader, scene.position);
+        check_space_is_whole_again(&scene);
+        end_scene(&scene);
+    }
+}
+
+static void restart_reader(fenced_scene *scene) {
+    dispatcher before = scene->reader;
+    dispatcher_open(&scene->reader, &scene->segment.ring);
+    scene->reader.delivered = before.delivered;
+    dispatcher_close(&before);
+}
+
+/* A reader is gone, with all that only it knew, at each step behind the fence. */
+TEST(a_new_reader_knows_what_the_last_one_fenced) {
+    enum { FENCED, PASSED, RELEASED, DELIVERED_MORE, STEPS };
+    for (size_t i = 0; i < POINTS; i++)
+        for (int step = FENCED; step < STEPS; step++) {
+            fenced_scene scene;
+            stop_writer_at(&scene, points[i], 9);
+            fence(&scene);
+            if (step >= PASSED) CHECK(dispatcher_step(&scene.reader));
+            if (step >= RELEASED) rmp_reader_release(&scene.reader.reader);
+            if (step >= DELIVERED_MORE) {
+                write_own(&scene);
+                dispatcher_drain(&scene.reader);
+            }
+            restart_reader(&scene);
+            fill_up_to_the_fence(&scene);
+            let_go(&scene);
+            check_space_is_whole_again(&scene);
+            end_scene(&scene);
+        }
+}
+
+/* More slow writers than the reader can remember: it waits for the next, and passes nothing unheld. */
+TEST(no_more_is_fenced_than_can_be_remembered) {
+    rmp_segment segment = make_segment(256, 8, LENGTH_LIMIT);
+    const rmp_ring *ring = &segment.ring;
+    rmp_reader reader;
+    rmp_reader_open(&reader, ring);
+    uint64_t positions[RMP_MAX_FENCED + 1];
+    for (int i = 0; i <= RMP_MAX_FENCED; i++) CHECK_EQUAL(rmp_ring_claim(ring, 1, 2, &positions[i]), RMP_OK);
+    rmp_read read;
+    for (int i = 0; i < RMP_MAX_FENCED; i++) {
+        rmp_reader_look(&reader, &read);
+        CHECK(rmp_reader_fence(&reader, &read));
+        rmp_reader_advance(&reader, &read);
+    }
+    rmp_reader_look(&reader, &read);
+    CHECK(!rmp_reader_fence(&reader, &read));
+    rmp_reader_look(&reader, &read);
+    CHECK_EQUAL(read.kind, RMP_READ_BLOCKED);
+    rmp_reader_delivered(&reader, read.position);
+    rmp_reader_open(&reader, ring); /* a successor counts the same */
+    CHECK_EQUAL(reader.fenced_count, RMP_MAX_FENCED);
+    CHECK_EQUAL(rmp_ring_abort(ring, 1, positions[0], 2), RMP_OVERTAKEN);
+    rmp_reader_release(&reader);
+    CHECK_EQUAL(ring->header->free_pos, positions[1]);
+    rmp_reader_look(&reader, &read);
+    CHECK(rmp_reader_fence(&reader, &read));
+    rmp_segment_close(&segment, false);
+}

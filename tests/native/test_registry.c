@@ -1,0 +1,207 @@
+/* Who has which slot, since when, and what became of each event. */
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "ring_test.h"
+
+#define SLOTS 5u
+
+static enum rmp_slot_status status_of(const rmp_ring *ring, uint32_t slot) {
+    return rmp_slot_status(rmp_load_acquire(&rmp_ring_slot(ring, slot)->state));
+}
+
+static void write_one(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq) {
+    rmp_store_relaxed(&rmp_ring_slot(ring, slot)->emitted, owner_seq);
+    CHECK_EQUAL(rmp_ring_write(ring, slot, owner_seq, "x", 1), RMP_OK);
+}
+
+TEST(slots_are_numbered_from_1_and_run_out) {
+    rmp_segment segment = make_segment(64, SLOTS, 1000);
+    const rmp_ring *ring = &segment.ring;
+    bool taken[SLOTS] = {false};
+    for (uint32_t i = 1; i < SLOTS; i++) {
+        uint32_t slot = take_slot(ring);
+        CHECK(slot < SLOTS && !taken[slot]);
+        taken[slot] = true;
+        CHECK_EQUAL(status_of(ring, slot), RMP_SLOT_LIVE);
+        CHECK_EQUAL(rmp_slot_pid(rmp_ring_slot(ring, slot)->state), getpid());
+        CHECK_EQUAL(rmp_ring_slot(ring, slot)->start_time, rmp_process_self().start_time);
+    }
+    CHECK_EQUAL(rmp_registry_take(ring, rmp_process_self(), 1), 0);
+    rmp_registry_exit(ring, 3);
+    CHECK_EQUAL(take_slot(ring), 3);
+    CHECK_EQUAL(rmp_slot_generation(rmp_ring_slot(ring, 3)->state), 2);
+    rmp_segment_close(&segment, false);
+}
+
+TEST(a_slot_is_used_again_only_when_free_pos_has_passed_its_end) {
+    rmp_segment segment = make_segment(64, 2, 1000);
+    const rmp_ring *ring = &segment.ring;
+    dispatcher reader;
+    dispatcher_open(&reader, ring);
+    for (int owner = 0; owner < 6; owner++) {
+        uint32_t slot = take_slot(ring);
+        CHECK_EQUAL(slot, 1);
+        uint64_t base = rmp_ring_slot(ring, slot)->emitted;
+        CHECK_EQUAL(rmp_ring_slot(ring, slot)->base_emitted, base);
+        CHECK_EQUAL(rmp_ring_slot(ring, slot)->base_delivered, base); /* all of its earlier owners' arrived */
+        write_one(ring, slot, base + 1);
+        bool dies = owner % 2;
+        if (dies)
+            rmp_registry_mark_dead(ring, slot, rmp_ring_slot(ring, slot)->state);
+        else
+            rmp_registry_exit(ring, slot);
+        CHECK_EQUAL(rmp_registry_take(ring, rmp_process_self(), 1), 0);
+        CHECK_EQUAL(rmp_registry_settle(ring, slot), 0);
+        CHECK_EQUAL(status_of(ring, slot), dies ? RMP_SLOT_DEAD : RMP_SLOT_EXITED); /* not delivered yet */
+        CHECK(dispatcher_step(&reader));
+        CHECK_EQUAL(rmp_registry_take(ring, rmp_process_self(), 1), 0); /* delivered, not released */
+        rmp_registry_settle(ring, slot);
+        CHECK_EQUAL(status_of(ring, slot), dies ? RMP_SLOT_SETTLED : RMP_SLOT_EXITED);
+        CHECK_EQUAL(rmp_registry_take(ring, rmp_process_self(), 1), 0);
+        rmp_reader_release(&reader.reader);
+    }
+    check_accounts(ring);
+    dispatcher_close(&reader);
+    rmp_segment_close(&segment, false);
+}
+
+TEST(a_state_that_has_moved_on_is_not_marked_dead) {
+    rmp_segment segment = make_segment(64, 2, 1000);
+    const rmp_ring *ring = &segment.ring;
+    uint32_t slot = take_slot(ring);
+    uint64_t seen = rmp_ring_slot(ring, slot)->state;
+    rmp_registry_exit(ring, slot);
+    rmp_registry_mark_dead(ring, slot, seen);
+    CHECK_EQUAL(status_of(ring, slot), RMP_SLOT_EXITED);
+    CHECK_EQUAL(take_slot(ring), slot);
+    rmp_registry_mark_dead(ring, slot, seen);
+    CHECK_EQUAL(status_of(ring, slot), RMP_SLOT_LIVE);
+    rmp_segment_close(&segment, false);
+}
+
+static const rmp_ring *watched;
+
+/* What a dispatcher sees, and does, while a slot is TAKING. */
+static void bury_the_taker(const char *name) {
+    if (strcmp(name, "registry.taking") != 0) return;
+    rmp_testpoint_hook = NULL;
+    rmp_slot *slot = rmp_ring_slot(watched, 1);
+    CHECK_EQUAL(status_of(watched, 1), RMP_SLOT_TAKING);
+    rmp_process said = {rmp_slot_pid(slot->state), slot->start_time, slot->pid_namespace};
+    CHECK_EQUAL(rmp_process_liveness(said), RMP_ALIVE); /* whatever the owner before it left there */
+    rmp_registry_mark_dead(watched, 1, slot->state);
+    CHECK_EQUAL(status_of(watched, 1), RMP_SLOT_DEAD);
+    rmp_registry_settle(watched, 1);
+    CHECK_EQUAL(take_slot(watched), 1);
+}
+
+/* A slot of another process that has ended, then taken by us. Should anybody take us for dead all the
+ * same, the slot is lost to us: two owners of one number could not be told apart. */
+TEST(a_taker_that_was_taken_for_dead_does_not_get_the_slot) {
+    for (int dies = 0; dies < 2; dies++) {
+        rmp_segment segment = make_segment(64, 2, 1000);
+        const rmp_ring *ring = watched = &segment.ring;
+        dispatcher reader;
+        dispatcher_open(&reader, ring);
+        pid_t child = fork_child();
+        if (!child) {
+            rmp_process other = rmp_process_self();
+            other.start_time--; /* as a process that began earlier */
+            uint32_t slot = rmp_registry_take(ring, other, 1);
+            if (!dies) rmp_registry_exit(ring, slot);
+            _exit(0);
+        }
+        check_exits_clean(child);
+        dispatcher_bury(&reader);
+        rmp_testpoint_hook = bury_the_taker;
+        CHECK_EQUAL(rmp_registry_take(ring, rmp_process_self(), 1), 0);
+        CHECK(!rmp_testpoint_hook);
+        CHECK_EQUAL(rmp_slot_generation(rmp_ring_slot(ring, 1)->state), 3);
+        dispatcher_close(&reader);
+        rmp_segment_close(&segment, false);
+    }
+}
+
+TEST(a_slot_whose_taker_was_killed_comes_back) {
+    rmp_segment segment = make_segment(64, 2, 1000);
+    const rmp_ring *ring = &segment.ring;
+    dispatcher reader;
+    dispatcher_open(&reader, ring);
+    for (int i = 0; i < 4; i++) {
+        pid_t child = fork_child();
+        if (!child) {
+            signal_at("registry.taking", 1, SIGKILL);
+            take_slot(ring);
+            _exit(0);
+        }
+        CHECK(was_killed(wait_child(child)));
+        dispatcher_bury(&reader);
+        uint32_t slot = take_slot(ring);
+        if (i % 2) rmp_registry_exit(ring, slot);
+        else rmp_registry_mark_dead(ring, slot, rmp_ring_slot(ring, slot)->state);
+        rmp_registry_settle(ring, slot);
+    }
+    dispatcher_close(&reader);
+    rmp_segment_close(&segment, false);
+}
+
+TEST(gaps_are_counted_once_and_repeats_are_told) {
+    rmp_segment segment = make_segment(64, 4, 1000);
+    const rmp_ring *ring = &segment.ring;
+    uint32_t slot = take_slot(ring);
+    bool redelivered;
+    CHECK_EQUAL(rmp_registry_pass(ring, slot, 1, &redelivered), 0);
+    CHECK(!redelivered);
+    CHECK_EQUAL(rmp_registry_pass(ring, slot, 1, &redelivered), 0);
+    CHECK(redelivered);
+    rmp_ring_slot(ring, slot)->lost_full = 3;
+    CHECK_EQUAL(rmp_registry_pass(ring, slot, 5, &redelivered), 3);
+    CHECK(!redelivered);
+    CHECK_EQUAL(lost_of_slot(rmp_ring_slot(ring, slot)), 3);
+    CHECK_EQUAL(rmp_registry_pass(ring, slot, 5, &redelivered), 0);
+    CHECK(redelivered);
+    CHECK_EQUAL(rmp_registry_pass(ring, slot, 6, &redelivered), 0);
+    CHECK_EQUAL(rmp_ring_slot(ring, slot)->passed.low, 6);
+    CHECK_EQUAL(rmp_ring_slot(ring, slot)->passed.high, 3);
+    rmp_ring_slot(ring, slot)->emitted = 10; /* four more begun, never seen: dead with their writer */
+    rmp_registry_mark_dead(ring, slot, rmp_ring_slot(ring, slot)->state);
+    CHECK_EQUAL(rmp_registry_settle(ring, slot), 4);
+    CHECK_EQUAL(rmp_registry_settle(ring, slot), 0);
+    CHECK_EQUAL(rmp_ring_slot(ring, slot)->lost_writer_died, 4);
+    check_accounts(ring);
+    rmp_segment_close(&segment, false);
+}
+
+typedef struct contest {
+    const rmp_ring *ring;
+    uint32_t *holders; /* by slot: how many think it theirs */
+    uint64_t rounds;
+} contest;
+
+static void *contend(void *argument) {
+    contest *contest = argument;
+    rmp_process self = rmp_process_self();
+    for (uint64_t i = 0; i < contest->rounds;) {
+        uint32_t slot = rmp_registry_take(contest->ring, self, 1);
+        if (!slot) continue;
+        CHECK_EQUAL(rmp_add_acq_rel(&contest->holders[slot], 1), 0);
+        rmp_add_acq_rel(&contest->holders[slot], -1);
+        rmp_registry_exit(contest->ring, slot);
+        i++;
+    }
+    return NULL;
+}
+
+TEST_COUNTED(a_slot_has_one_holder_at_a_time, 200000) {
+    rmp_segment segment = make_segment(64, SLOTS, 1000);
+    uint32_t holders[SLOTS] = {0};
+    contest contest = {&segment.ring, holders, count};
+    pthread_t threads[8];
+    for (int i = 0; i < 8; i++) CHECK(pthread_create(&threads[i], NULL, contend, &contest) == 0);
+    for (int i = 0; i < 8; i++) pthread_join(threads[i], NULL);
+    rmp_segment_close(&segment, false);
+}
