@@ -10,6 +10,7 @@ same behaviour into the standard library's own classes, for code that one does n
 to the session by themselves, whatever the start method, with these classes or without.
 """
 
+import asyncio
 import concurrent.futures
 import functools
 import inspect
@@ -20,6 +21,7 @@ import multiprocessing.pool
 import multiprocessing.process
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, cast
@@ -58,6 +60,8 @@ class _Propagated(Generic[P, R]):
         self._function = function
         self._context = context
         functools.update_wrapper(self, function, updated=())
+        if inspect.iscoroutinefunction(function):
+            _mark_coroutine_function(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         _join(self._context)
@@ -75,6 +79,14 @@ class _Propagated(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"propagate({self._function!r})"
+
+
+def _mark_coroutine_function(carrier: Any) -> None:
+    """So that `iscoroutinefunction` says of it what it says of its function, as frameworks ask."""
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(carrier)
+    else:  # asyncio's own question; inspect's has no marker before 3.12
+        carrier._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
 
 
 def _join(context: TaskContext) -> None:
@@ -107,12 +119,24 @@ def propagate(function: Callable[P, R]) -> Callable[P, R]:
     return _Propagated(function, capture())
 
 
-def _carrying(method: Callable[..., R]) -> Callable[..., R]:
-    """A method `(self, function, ...)` that submits its function with the scope."""
+def _carried(function: Any) -> Any:
+    # What is no callable goes through: the standard library's own refusal comes at its own time.
+    return propagate(function) if callable(function) else function
+
+
+def _carrying(method: Callable[..., R], parameter: str | None = None) -> Callable[..., R]:
+    """A method that submits its callable `parameter`, by default the first behind self, with the scope."""
+    names = list(inspect.signature(method).parameters)
+    index = (1 if parameter is None else names.index(parameter)) - 1
+    name = names[index + 1]
 
     @functools.wraps(method)
-    def carry(self: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> R:
-        return method(self, propagate(function), *args, **kwargs)
+    def carry(self: Any, /, *args: Any, **kwargs: Any) -> R:
+        if index < len(args):
+            args = (*args[:index], _carried(args[index]), *args[index + 1 :])
+        elif name in kwargs:
+            kwargs[name] = _carried(kwargs[name])
+        return method(self, *args, **kwargs)
 
     return carry
 
@@ -125,8 +149,9 @@ _POOL_METHODS = ("apply_async", "map", "map_async", "starmap", "starmap_async", 
 
 
 class Pool(_Pool):
-    """`multiprocessing.pool.Pool`: each task runs under its submitter's scope."""
+    """`multiprocessing.pool.Pool`: each task, and the initializer, runs under its submitter's scope."""
 
+    __init__ = _carrying(_Pool.__init__, "initializer")
     apply_async = _carrying(_Pool.apply_async)
     map = _carrying(_Pool.map)
     map_async = _carrying(_Pool.map_async)
@@ -135,27 +160,22 @@ class Pool(_Pool):
     imap = _carrying(_Pool.imap)
     imap_unordered = _carrying(_Pool.imap_unordered)
 
-    def __init__(
-        self,
-        processes: int | None = None,
-        initializer: Callable[..., object] | None = None,
-        initargs: Iterable[Any] = (),
-        maxtasksperchild: int | None = None,
-        context: Any = None,
-    ) -> None:
-        super().__init__(processes, initializer, initargs, maxtasksperchild, context or multiprocessing.get_context())
-
 
 class ProcessPoolExecutor(_ProcessPoolExecutor):
-    """`concurrent.futures.ProcessPoolExecutor`: each task runs under its submitter's scope."""
+    """`concurrent.futures.ProcessPoolExecutor`: each task, and the initializer, runs under its submitter's scope."""
 
+    __init__ = _carrying(_ProcessPoolExecutor.__init__, "initializer")
     submit = _carrying(_ProcessPoolExecutor.submit)
+    # Not left to submit, which sees chunks: each item starts clean, not what the one before it left open.
+    map = _carrying(_ProcessPoolExecutor.map)
 
 
 class ThreadPoolExecutor(_ThreadPoolExecutor):
-    """`concurrent.futures.ThreadPoolExecutor`: each task runs under its submitter's scope."""
+    """`concurrent.futures.ThreadPoolExecutor`: each task, and the initializer, runs under its submitter's scope."""
 
+    __init__ = _carrying(_ThreadPoolExecutor.__init__, "initializer")
     submit = _carrying(_ThreadPoolExecutor.submit)
+    map = _carrying(_ThreadPoolExecutor.map)
 
 
 # ---- processes ----
@@ -197,7 +217,7 @@ class ForkServerProcess(_StartsUnderScope, multiprocessing.context.ForkServerPro
 
 
 class _MakesCarryingPools:
-    def Pool(  # noqa: N802 - the standard library's name
+    def Pool(
         self,
         processes: int | None = None,
         initializer: Callable[..., object] | None = None,
@@ -282,10 +302,16 @@ def _starting_under_scope(start: Callable[[Any], None]) -> Callable[[Any], None]
     return start_under_scope
 
 
+def _carrying_initializer(init: Callable[..., None]) -> Callable[..., None]:
+    return _carrying(init, "initializer")
+
+
 def _passing_environ(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
     def init_with_environ(self: Any, *args: Any, **kwargs: Any) -> None:
-        if len(args) <= _ENV_POSITION:
+        if len(args) > _ENV_POSITION:
+            args = (*args[:_ENV_POSITION], environ(args[_ENV_POSITION]), *args[_ENV_POSITION + 1 :])
+        else:
             kwargs["env"] = environ(kwargs.get("env"))
         init(self, *args, **kwargs)
 
@@ -295,8 +321,9 @@ def _passing_environ(init: Callable[..., None]) -> Callable[..., None]:
 _PATCHES: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
     (multiprocessing.process.BaseProcess, "start", _starting_under_scope),
     *((_Pool, method, _carrying) for method in _POOL_METHODS),
-    (_ProcessPoolExecutor, "submit", _carrying),
+    *((_ProcessPoolExecutor, method, _carrying) for method in ("submit", "map")),
     (_ThreadPoolExecutor, "submit", _carrying),
+    *((pool, "__init__", _carrying_initializer) for pool in (_Pool, _ProcessPoolExecutor, _ThreadPoolExecutor)),
     (subprocess.Popen, "__init__", _passing_environ),
 )
 

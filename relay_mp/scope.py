@@ -62,7 +62,7 @@ _R = TypeVar("_R")
 STATUS_KEY = "otel.status_code"
 DESCRIPTION_KEY = "otel.status_description"
 
-# inspect.CO_COROUTINE, without the import of inspect, which takes longer than all of this package.
+# inspect.CO_COROUTINE: one constant is no reason to import inspect.
 _CO_COROUTINE = 0x80
 
 # Never changed: the encoder reads them, and merging copies.
@@ -253,10 +253,10 @@ def event(
         name = check_name(name)
     if handle is not None:
         check_handle(handle)
-    if severity is not None:
-        metadata = with_severity(metadata, severity)
     if data_schema is not None:
         data_schema = check_schema(data_schema)
+    if severity is not None:
+        metadata = with_severity(metadata, severity)
     current = _current.get()
     if current is None or not current._open:
         current = current_scope()

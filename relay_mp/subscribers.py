@@ -4,7 +4,7 @@ Callbacks run where the session's dispatcher runs, one event at a time, in the o
 one event, in the order of registration. Events that nobody subscribes to are not even encoded.
 """
 
-import asyncio
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -47,8 +47,8 @@ def check_registration(name: object, callback: object) -> None:
         raise TypeError(f"name is a {type(name).__name__}; expected str")
     if not callable(callback) and not isinstance(callback, str):
         raise TypeError(
-            f"callback is a {type(callback).__name__}; expected a callable that takes an event, or the name of one "
-            'as "package.module:attribute"'
+            f"callback is a {type(callback).__name__}; expected a callable that takes an event, or the name "
+            'of one as "package.module:attribute"'
         )
 
 
@@ -76,10 +76,16 @@ def flush(timeout: float | None = None) -> FlushResult:
             the dispatcher has died.
         FlushTimeoutError: not delivered within `timeout`; nothing is lost by that.
     """
-    if asyncio._get_running_loop() is not None:
+    if _in_event_loop():
         raise FlushError("flush() would block the running event loop: use 'await flush_async()'")
     session = current()
     return session.flush(timeout) if session is not None else FlushResult()
+
+
+def _in_event_loop() -> bool:
+    # Who runs a loop has imported asyncio; this package does not, for its import time.
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
 
 
 async def flush_async(timeout: float | None = None) -> FlushResult:

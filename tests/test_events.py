@@ -30,18 +30,18 @@ UUID_TEXT = "01a1ffd4-6628-7773-90bd-78c5867010d0"
 PARENT_TEXT = "01a1ffd4-6628-7773-90bd-78c5867010d1"
 NOON_US = 1_790_000_000_123_456
 
+text = st.text(st.characters(exclude_categories=["Cs"]))
+numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4)
-    | st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4),
+    st.none() | st.booleans() | numbers | text,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 def mark(**fields):
-    return decode(pack_record(**{"kind": KIND_MARK, "uuid": UUID, "parent_uuid": PARENT, "timestamp_us": NOON_US,
-                                 "name": "m"} | fields), 7, 42)  # fmt: skip
+    defaults = {"kind": KIND_MARK, "uuid": UUID, "parent_uuid": PARENT, "timestamp_us": NOON_US, "name": "m"}
+    return decode(pack_record(**defaults | fields), 7, 42)
 
 
 def test_a_mark_in_canonical_json():

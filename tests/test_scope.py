@@ -290,26 +290,33 @@ def test_a_closed_generator_is_unset(recorder):
 
 @pytest.mark.parametrize("error", [None, KeyError("body")])
 def test_a_block_whose_scope_was_popped_inside_is_an_error(recorder, error):
-    with (
-        pytest.raises(ScopeError, match="ended already") as caught,
-        scope.scope("s", ScopeType.Agent) as handle,
-    ):
-        scope.pop(handle)
-        if error:
-            raise error
+    def run():
+        with scope.scope("s", ScopeType.Agent) as handle:
+            scope.pop(handle)
+            if error:
+                raise error
+
+    with pytest.raises(ScopeError, match="ended already") as caught:
+        run()
     assert caught.value.__context__ is error or error is None
     assert [event.scope_category for event in recorder.events()] == ["start", "end"]
 
 
 @pytest.mark.parametrize("error", [None, KeyError("body")])
 def test_a_block_that_leaves_a_child_open_is_an_error_and_stays_open(recorder, error):
-    with pytest.raises(ScopeError, match=r"'child'.*still open"), scope.scope("s", ScopeType.Agent) as handle:
-        child = push("child")
-        if error:
-            raise error
-    assert scope.get_handle() is child
-    scope.pop(child)
-    scope.pop(handle)
+    opened = []
+
+    def run():
+        with scope.scope("s", ScopeType.Agent) as handle:
+            opened.extend([handle, push("child")])
+            if error:
+                raise error
+
+    with pytest.raises(ScopeError, match=r"'child'.*still open"):
+        run()
+    assert scope.get_handle() is opened[1]
+    scope.pop(opened[1])
+    scope.pop(opened[0])
     assert len(recorder.events()) == 4
 
 
@@ -366,6 +373,16 @@ def test_a_bad_payload_names_its_path_emits_nothing_and_moves_nothing(recorder):
         assert scope.get_handle() is handle
     scope.pop(handle)
     assert len(recorder.events()) == 2
+
+
+@pytest.mark.parametrize("payload", [2**64, -(2**63) - 1, "\ud800", b"x"])
+@pytest.mark.parametrize("argument", ["data", "metadata", "input"])
+def test_a_bad_scalar_is_refused_as_a_payload_too(recorder, argument, payload):
+    root = scope.get_handle()
+    with pytest.raises(PayloadError):
+        push(**{argument: payload})
+    assert scope.get_handle() is root
+    assert recorder.events() == []
 
 
 def test_a_lone_surrogate_in_a_name_opens_no_scope(recorder):
@@ -465,10 +482,10 @@ def test_without_any_session_nothing_raises():
     subprocess.run([sys.executable, "-c", script], check=True, timeout=60)
 
 
-def test_importing_the_verbs_imports_no_asyncio_inspect_or_numpy():
+def test_importing_the_verbs_imports_no_asyncio_numpy_or_psutil():
     script = (
         "import sys, relay_mp.scope\n"
-        "print([name for name in ('asyncio', 'inspect', 'numpy', 'psutil') if name in sys.modules])\n"
+        "print([name for name in ('asyncio', 'numpy', 'psutil') if name in sys.modules])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True

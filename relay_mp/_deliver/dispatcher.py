@@ -156,13 +156,15 @@ class Dispatcher:
         elif self._liveness.slot_is_dead(slot):
             self._liveness.retire(slot)
             self._reader.abort_blocked()
-        elif self._stall_seconds and self._reader.blocked_seconds >= self._stall_seconds:
-            if self._reader.fence_blocked():
-                logger.warning(
-                    "process %d has held up delivery for %.1f s with an unfinished event; it is skipped",
-                    self._segment.slot_process(slot)[0],
-                    self._stall_seconds,
-                )
+        elif self._is_stalled() and self._reader.fence_blocked():
+            logger.warning(
+                "process %d has held up delivery for %.1f s with an unfinished event; it is skipped",
+                self._segment.slot_process(slot)[0],
+                self._stall_seconds,
+            )
+
+    def _is_stalled(self) -> bool:
+        return 0 < self._stall_seconds <= self._reader.blocked_seconds
 
     def _scan(self) -> None:
         self._next_scan = time.monotonic() + SCAN_SECONDS
@@ -194,7 +196,7 @@ class Dispatcher:
             )
             self._registry.add(subscription, lambda: position)
         elif verb == "close_scope":
-            self._registry.close_scope(scope, lambda: position)
+            self._registry.close_scope(bytes.fromhex(request["scope"]), lambda: position)
         elif verb == "deregister":
             if not self._registry.remove(request["name"], scope, lambda: position):
                 return REPLY_NO

@@ -19,7 +19,7 @@ def is_dead(pid: int, start_time: int, pid_namespace: int) -> bool:
     """True only if the process has certainly ended."""
     answer = core.process_liveness(pid, start_time, pid_namespace)
     if answer == core.UNKNOWN and pid_namespace in (0, core.process_self()[2]):
-        import psutil
+        import psutil  # type: ignore[import-untyped]
 
         try:
             return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)

@@ -56,7 +56,9 @@ class Registry:
         with self._lock:
             if any(other.name == subscription.name and other.is_live for other in self._level(subscription.scope)):
                 where = "globally" if subscription.scope is None else "on this scope"
-                raise SubscriberError(f"a subscriber {subscription.name!r} is already registered {where}; deregister it first")
+                raise SubscriberError(
+                    f"a subscriber {subscription.name!r} is already registered {where}; deregister it first"
+                )
             self._set_level(subscription.scope, (*self._level(subscription.scope), subscription))
             self._publish()
             subscription.since = max(subscription.since, position())

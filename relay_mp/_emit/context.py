@@ -44,17 +44,17 @@ __all__ = [
     "ScopeStack",
     "TaskContext",
     "capture",
-    "close_handle",
     "create_scope_stack",
     "current_scope",
+    "ended_already",
     "fork_asyncio_context",
     "freeze",
     "get_scope_stack",
     "leave_handle",
     "make_foreign_handle",
     "propagate_scope_to_thread",
-    "reopen_handle",
     "require_open",
+    "require_poppable",
     "scope_stack_active",
     "set_inherited_hook",
     "set_session_hook",
@@ -72,11 +72,11 @@ FOREIGN = -1
 
 # ---------------------------------------------------------------------------- payloads kept by handles
 
-_SCALARS = frozenset({type(None), bool, int, float, str})
+_SCALARS = frozenset({type(None), bool, float})
 
 
 def freeze(value: object, argument: str) -> Any:
-    """A payload as a handle keeps it: a scalar as it is, all else packed, safe from later changes.
+    """A payload as a handle keeps it: packed, and so checked, and safe from later changes.
 
     Raises:
         PayloadError: it is no payload; the path starts with `argument`.
@@ -334,6 +334,11 @@ def stack_uuids(handle: ScopeHandle) -> bytes:
     return packed
 
 
+def ended_already(handle: ScopeHandle, purpose: str) -> ScopeError:
+    """The error for a scope that has ended."""
+    return ScopeError(f"cannot {purpose} scope {handle._name!r} ({handle.uuid}): it has ended already")
+
+
 def require_open(handle: ScopeHandle, purpose: str) -> None:
     """Holds if this process pushed the scope, or has it as a root, and it is still open.
 
@@ -350,29 +355,21 @@ def require_open(handle: ScopeHandle, purpose: str) -> None:
             "or this is a copy; here it can only be a parent"
         )
     if not handle._open:
-        raise ScopeError(f"cannot {purpose} scope {handle._name!r} ({handle.uuid}): it has ended already")
+        raise ended_already(handle, purpose)
 
 
-def close_handle(handle: ScopeHandle) -> None:
-    """The first step of a pop: checks that it is allowed, and claims the scope's one end.
-
-    Followed by `leave_handle` once the end has been emitted, or `reopen_handle` if that failed.
+def require_poppable(handle: ScopeHandle) -> None:
+    """Holds if this context may pop the scope; whether it has ended already is decided by `_open.pop()`.
 
     Raises:
         ScopeError: the scope is a root, another process's, has ended, or has an open descendant that is
-            this context's current scope. The scopes are as they were.
+            this context's current scope.
     """
     if handle._parent is None:
         raise ScopeError(f"cannot pop {handle._name!r} ({handle.uuid}): it is a root, which has no end")
+    require_open(handle, "pop")
     if _current.get() is not handle:
-        require_open(handle, "pop")
         _require_innermost(handle)
-    elif handle._epoch != fork_epoch():
-        require_open(handle, "pop")
-    try:
-        handle._open.pop()
-    except IndexError:
-        raise ScopeError(f"cannot pop scope {handle._name!r} ({handle.uuid}): it has ended already") from None
 
 
 def _require_innermost(handle: ScopeHandle) -> None:
@@ -388,13 +385,11 @@ def _require_innermost(handle: ScopeHandle) -> None:
         inner = inner._outer
 
 
-def reopen_handle(handle: ScopeHandle) -> None:
-    """Takes `close_handle` back."""
-    handle._open.append(True)
-
-
 def leave_handle(handle: ScopeHandle) -> None:
-    """The last step of a pop: this context goes back to the nearest open scope around it."""
+    """The last step of a pop: this context goes back to the nearest open scope around it.
+
+    The chain is shortened to that scope, for those that still hold this one: see the module.
+    """
     outer = handle._outer
     if outer is None:
         return

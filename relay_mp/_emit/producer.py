@@ -17,14 +17,15 @@ from typing import Any
 from relay_mp._emit import scope_end
 from relay_mp._emit.context import (
     ScopeHandle,
-    close_handle,
+    _current,
+    ended_already,
     freeze,
     leave_handle,
-    reopen_handle,
+    require_poppable,
     stack_uuids,
     thaw,
 )
-from relay_mp._native.core import active, emit, scope_local_active
+from relay_mp._native.core import active, emit, fork_epoch, scope_local_active
 from relay_mp.errors import PayloadError, ScopeError
 from relay_mp.events import KIND_END, SEVERITY_KEY
 from relay_mp.types import DataSchema, LogSeverity
@@ -144,7 +145,13 @@ def end_scope(handle: ScopeHandle, output: Any, metadata: Any, timestamp: object
         PayloadError: a payload is none.
         TypeError, ValueError: the timestamp is no timezone-aware datetime.
     """
-    close_handle(handle)
+    # What the usual case, the current scope, needs to know is known without a look at the chain.
+    if _current.get() is not handle or handle._epoch != fork_epoch() or handle._parent is None:
+        require_poppable(handle)
+    try:
+        handle._open.pop()
+    except IndexError:
+        raise ended_already(handle, "pop") from None
     try:
         start_us = handle._start_us
         end_us = None
@@ -170,7 +177,7 @@ def end_scope(handle: ScopeHandle, output: Any, metadata: Any, timestamp: object
             None,
         )
     except BaseException:
-        reopen_handle(handle)
+        handle._open.append(True)
         raise
     leave_handle(handle)
     if scope_end.local_scopes and handle._uuid in scope_end.local_scopes:

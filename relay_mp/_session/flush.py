@@ -1,6 +1,5 @@
 """Waiting until everything emitted before now has been delivered."""
 
-import asyncio
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -47,8 +46,13 @@ def _wait_for(segment: Segment, timeout_seconds: float, *, dispatcher_comes_back
 def _why(segment: Segment, position: int, timeout_seconds: float) -> str:
     waiting = (position - segment.read_pos) * core.UNIT_BYTES
     stalled = segment.stalled_slot
-    who = f"process {segment.slot_process(stalled)[0]} has not finished an event" if stalled else "a subscriber is slow or stuck"
-    return f"{waiting} bytes of events were not delivered within {timeout_seconds:g} s: {who}; they are still in the ring"
+    who = "a subscriber is slow or stuck"
+    if stalled:
+        who = f"process {segment.slot_process(stalled)[0]} has not finished an event"
+    return (
+        f"{waiting} bytes of events were not delivered within {timeout_seconds:g} s: {who}; "
+        "they are still in the ring"
+    )
 
 
 def _result(segment: Segment) -> FlushResult:
@@ -66,6 +70,8 @@ def flush(segment: Segment, timeout_seconds: float, *, dispatcher_comes_back: bo
 
 async def flush_async(segment: Segment, timeout_seconds: float, *, dispatcher_comes_back: bool) -> FlushResult:
     """The same without blocking the event loop: it looks again after ever longer naps."""
+    import asyncio  # lazily: it takes as long to import as all of this package
+
     nap = _SHORTEST_NAP
     for _ in _wait_for(segment, timeout_seconds, dispatcher_comes_back=dispatcher_comes_back):
         await asyncio.sleep(nap)

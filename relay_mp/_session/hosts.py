@@ -25,6 +25,7 @@ class ThreadHost:
     """A daemon thread of the owner."""
 
     def __init__(self, segment: Segment) -> None:
+        self._segment = segment
         self.registry: Registry | None = Registry(segment.set_subscribers)
         segment.take_lease(segment.lease()[0])
         self._dispatcher = Dispatcher(segment, self.registry)
@@ -35,7 +36,8 @@ class ThreadHost:
         try:
             self._dispatcher.run()
         except SessionError:
-            logger.exception("the dispatcher has stopped")
+            if self._segment.is_open:  # else: closed at the deadline of a stop, which says so itself
+                logger.exception("the dispatcher has stopped")
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
@@ -48,9 +50,9 @@ class ThreadHost:
 
 
 class ProcessHost:
-    """`python -m relay_mp._session.dispatcher_process`: not multiprocessing, which would import the user's main module again.
+    """`python -m relay_mp._session.dispatcher_process`.
 
-    A thread of the owner waits for it and starts another if it dies.
+    Not multiprocessing, which would import the user's main module again. A thread of the owner waits for it and starts another if it dies.
     """
 
     registry: Registry | None = None  # it is over there

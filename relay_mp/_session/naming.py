@@ -24,7 +24,7 @@ def _boot() -> str:
 def new_session_id() -> str:
     """At most 35 characters: <boot>-<pid>-<start time>-<random>, in hexadecimal."""
     pid, start_time, _ = core.process_self()
-    return f"{_boot()}-{pid:x}-{start_time & 0xFFFFFFFF:x}-{secrets.token_hex(4)}"
+    return f"{_boot()}-{pid:x}-{start_time:x}-{secrets.token_hex(4)}"
 
 
 def segment_path(directory: str, session_id: str) -> str:
@@ -39,3 +39,18 @@ def own_segments(directory: str) -> list[str]:
         return [os.path.join(directory, name) for name in sorted(os.listdir(directory)) if name.startswith(prefix)]
     except OSError:
         return []
+
+
+def maker(path: str) -> tuple[int, int, int] | None:
+    """(pid, start time, pid namespace) of the process that made a segment, by its name; None if it is none.
+
+    The namespace is this process's own: a process of another one is not found by its pid here, and its
+    segments are told apart by the header.
+    """
+    fields = os.path.basename(path).removeprefix(f"{PREFIX}{os.geteuid()}-").split("-")
+    try:
+        boot, pid, start_time, _ = fields
+        own_boot, found = _boot(), (int(pid, 16), int(start_time, 16), core.process_self()[2])
+    except ValueError:
+        return None
+    return (0, 0, 0) if boot != own_boot else found

@@ -48,6 +48,9 @@ def sweep(directory: str, recovery_directory: str) -> list[str]:
     """Recovers every dead segment of this uid in `directory`. Returns the files written; never raises."""
     written = []
     for path in naming.own_segments(directory):
+        maker = naming.maker(path)
+        if maker is None or not is_dead(*maker):
+            continue  # alive, perhaps still being made: whoever made it closes it
         try:
             file = _sweep_one(path, recovery_directory)
         except (SegmentError, SessionError, OSError) as error:

@@ -118,8 +118,8 @@ class Session:
     ) -> None:
         """See subscribers.register and scope_local.register_subscriber."""
         if self._registry is None:
-            target = callback if isinstance(callback, str) else named.name_of(callback)
-            self._request("register", name=name, target=target, arguments=arguments, scope=scope)
+            named_target = callback if isinstance(callback, str) else named.name_of(callback)
+            self._request("register", name=name, target=named_target, arguments=arguments, scope=scope)
             return
         target = callback if isinstance(callback, str) else None
         call = named.resolve(callback, arguments) if isinstance(callback, str) else callback
@@ -297,7 +297,9 @@ class _State:
                 if session.path == path:
                     return session
                 if session.is_owner:
-                    raise SessionError(f"this process owns the session of {session.path}; close it before attaching to {path}")
+                    raise SessionError(
+                        f"this process owns the session of {session.path}; close it before attaching to {path}"
+                    )
                 session.close()
             return self._attach(path)
 

@@ -110,8 +110,8 @@ def _derived(values: dict[str, Any]) -> Settings:
     wanted = values.get("max_event_bytes", 0) or largest
     if not MIN_EVENT_BYTES <= wanted <= largest:
         raise SessionError(
-            f"max_event_bytes={wanted} is outside {MIN_EVENT_BYTES} to {largest}, an eighth of the ring of {ring_bytes} "
-            f"bytes (and at most {core.MAX_EVENT_BYTES}); make the ring larger or the limit smaller"
+            f"max_event_bytes={wanted} is outside {MIN_EVENT_BYTES} to {largest}, an eighth of the ring of "
+            f"{ring_bytes} bytes (and at most {core.MAX_EVENT_BYTES}); make the ring larger or the limit smaller"
         )
     values["max_event_bytes"] = wanted
     values["directory"] = values.get("directory") or shared_memory_directory()

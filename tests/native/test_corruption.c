@@ -1,6 +1,9 @@
 /* Random bit flips in a segment that is being read. No crash, no hang, no record that nobody wrote; and
  * where only the ring is hit, every record that was not comes out. Run it under AddressSanitizer: header,
  * slots and ring are separate allocations here, so a step out of one of them is seen. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <stdlib.h>
 
 #include "ring_test.h"

@@ -1,5 +1,10 @@
 /* A writer that is stopped between its claim and its commit, passed over, and let go again: it finds
  * out, nobody's record is harmed, and its space is nobody else's until then. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/wait.h>
@@ -193,5 +198,74 @@ TEST(no_more_is_fenced_than_can_be_remembered) {
     CHECK_EQUAL(ring->header->free_pos, positions[1]);
     rmp_reader_look(&reader, &read);
     CHECK(rmp_reader_fence(&reader, &read));
+    rmp_segment_close(&segment, false);
+}
+
+/* ---- fenced without mercy, while all run ---- */
+
+#define WRITERS 4
+
+typedef struct hurried {
+    const rmp_ring *ring;
+    uint64_t count, overtaken;
+    uint32_t running;
+} hurried;
+
+static void dawdle(const char *name) {
+    static __thread unsigned passes;
+    if (name[0] == 'c' && ++passes % 7 == 0) sched_yield();
+}
+
+static void *write_hurriedly(void *argument) {
+    hurried *job = argument;
+    uint32_t slot = take_slot(job->ring);
+    for (uint64_t n = 1; n <= job->count; n++) {
+        enum rmp_result result = emit(job->ring, slot, n, LENGTH_LIMIT);
+        CHECK(result == RMP_OK || result == RMP_OVERTAKEN);
+        if (result == RMP_OVERTAKEN) rmp_add_relaxed(&job->overtaken, 1);
+    }
+    rmp_registry_exit(job->ring, slot);
+    rmp_add_acq_rel(&job->running, -1);
+    return NULL;
+}
+
+static void check_rising(dispatcher *self, const rmp_read *read, bool redelivered) {
+    uint64_t *last = self->context;
+    uint64_t number = check_payload(self->payload, read->payload_bytes, read->owner, LENGTH_LIMIT);
+    CHECK(!redelivered && number > last[read->owner]);
+    last[read->owner] = number;
+}
+
+static void fence_whoever_blocks(dispatcher *reader) {
+    rmp_read read;
+    rmp_reader_look(&reader->reader, &read);
+    if (read.kind == RMP_READ_BLOCKED && rmp_reader_fence(&reader->reader, &read))
+        rmp_add_relaxed(&rmp_ring_slot(&reader->reader.ring, read.owner)->lost_fenced, 1);
+}
+
+TEST_COUNTED(a_reader_that_fences_at_once_loses_what_it_fences_and_nothing_else, 10000) {
+    rmp_segment segment = make_segment(128, 8, LENGTH_LIMIT);
+    hurried job = {&segment.ring, count, 0, WRITERS};
+    uint64_t last[8] = {0};
+    dispatcher reader;
+    dispatcher_open(&reader, &segment.ring);
+    reader.deliver = check_rising;
+    reader.context = last;
+    rmp_testpoint_hook = dawdle;
+    pthread_t threads[WRITERS];
+    for (int i = 0; i < WRITERS; i++) CHECK(pthread_create(&threads[i], NULL, write_hurriedly, &job) == 0);
+    while (rmp_load_acquire(&job.running)) {
+        while (dispatcher_step(&reader)) {}
+        fence_whoever_blocks(&reader);
+        rmp_reader_release(&reader.reader);
+    }
+    for (int i = 0; i < WRITERS; i++) pthread_join(threads[i], NULL);
+    rmp_testpoint_hook = NULL;
+    dispatcher_drain(&reader);
+    CHECK_EQUAL(reader.corrupt, 0);
+    CHECK_EQUAL(segment.ring.header->free_pos, rmp_ring_tail(&segment.ring));
+    CHECK_EQUAL(reader.delivered + job.overtaken, count * WRITERS);
+    printf("    %llu of %llu fenced\n", (unsigned long long)job.overtaken, (unsigned long long)count * WRITERS);
+    dispatcher_close(&reader);
     rmp_segment_close(&segment, false);
 }

@@ -1,4 +1,7 @@
 /* Sleeping and waking. The backstop is off here (an hour): one lost wake-up, and the test hangs. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <pthread.h>
 #include <sched.h>
 #include <sys/wait.h>

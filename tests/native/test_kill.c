@@ -1,5 +1,8 @@
 /* SIGKILL of real processes at every point where another process can see what was done: nobody hangs,
  * survivors go on, and no more is lost than was killed. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>

@@ -1,4 +1,7 @@
 /* Who has which slot, since when, and what became of each event. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>

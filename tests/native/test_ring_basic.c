@@ -1,4 +1,7 @@
 /* One process, one thread: what each call of the ring does, at every place of the ring. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <stdlib.h>
 
 #include "ring_test.h"

@@ -1,0 +1,55 @@
+# Which session this process emits to, and whether anybody listens. Included textually by core.pyx.
+
+cdef object _resolve = None          # called once in a process that knows no session yet
+cdef object _report_unregistered = None
+cdef uint64_t _resolved_epoch = 0    # the process epoch in which _resolve has run
+
+
+def set_hooks(resolve, report_unregistered) -> None:
+    """Sets what runs when a process emits without knowing a session, and when its registry is full."""
+    global _resolve, _report_unregistered
+    _resolve = resolve
+    _report_unregistered = report_unregistered
+
+
+cdef rmp_segment* _attach_late() except? NULL:
+    """Off the emit path: once per process, look for the session that the parent left word of."""
+    global _resolved_epoch
+    _resolved_epoch = rmp_fork_epoch()
+    if _resolve is not None:
+        _resolve()
+    return rmp_attachment()
+
+
+cdef inline rmp_segment* _attached() except? NULL:
+    cdef rmp_segment* segment = rmp_attachment()
+    if segment != NULL or _resolved_epoch == rmp_fork_epoch():
+        return segment
+    return _attach_late()
+
+
+cdef inline bint _listening(rmp_segment* segment) noexcept:
+    return (segment != NULL and load_u32(&segment.ring.header.session_state) == RMP_OPEN
+            and load_u32(&segment.ring.header.subscribers) != 0)
+
+
+def active() -> bool:
+    """Whether an event emitted now would reach a subscriber."""
+    return _listening(_attached())
+
+
+def scope_local_active() -> bool:
+    """Whether records have to carry the emitting stack."""
+    cdef rmp_segment* segment = rmp_attachment()
+    return segment != NULL and load_u32(&segment.ring.header.scope_locals) != 0
+
+
+def set_dispatching(dispatching: bool) -> None:
+    """Says whether the calling thread is the dispatcher's: it must never wait for itself."""
+    global rmp_dispatching
+    rmp_dispatching = rmp_fork_epoch() if dispatching else 0
+
+
+def is_dispatching() -> bool:
+    """Whether the calling thread is the dispatcher's (and not a fork of it)."""
+    return rmp_dispatching == rmp_fork_epoch()

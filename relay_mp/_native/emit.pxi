@@ -1,0 +1,264 @@
+# From a verb's arguments to a committed record, in one call. Included textually by core.pyx.
+
+cdef int _out_of_memory() except -1:
+    raise MemoryError("no memory for the encoded event")
+
+
+cdef inline int _checked(int code) except -1:
+    return 0 if code == 0 else _out_of_memory()
+
+
+cdef int _write_uuid(rmp_buffer* buffer, object uuid) except -1:
+    if uuid is None:
+        return _checked(rmp_write_nil(buffer))
+    return _checked(rmp_write_bin(buffer, PyBytes_AS_STRING(uuid), PyBytes_GET_SIZE(uuid)))
+
+
+cdef int _write_name(rmp_buffer* buffer, str name) except -1:
+    cdef Py_ssize_t length
+    cdef const char* text = PyUnicode_AsUTF8AndSize(<PyObject*>name, &length)
+    return _checked(rmp_write_str(buffer, text, length))
+
+
+cdef int _write_category(rmp_buffer* buffer, object category) except -1:
+    if category is None:
+        return _checked(rmp_write_nil(buffer))
+    if type(category) is str:
+        return _write_name(buffer, category)
+    return _checked(rmp_write_int(buffer, category))
+
+
+cdef int _write_payload(rmp_buffer* buffer, object value, object path) except -1:
+    cdef size_t offset
+    if value is None:
+        return _checked(rmp_write_nil(buffer))
+    _checked(rmp_bin32_begin(buffer, &offset))
+    encode_value(buffer, value, path)
+    return _checked(rmp_bin32_end(buffer, offset))
+
+
+cdef int _cut(rmp_buffer* buffer, const size_t* ends, uint32_t limit) except -1:
+    """Replaces payloads by their sizes, the largest first, until the record fits.
+
+    `ends[0]` is where the first payload starts, `ends[i + 1]` where payload i ends.
+    """
+    cdef bint kept[4]
+    cdef size_t total = ends[4], largest
+    cdef int i, victim
+    cdef rmp_buffer shorter
+    for i in range(4):
+        kept[i] = True
+    while total > limit:
+        victim, largest = -1, 40
+        for i in range(4):
+            if kept[i] and ends[i + 1] - ends[i] > largest:
+                victim, largest = i, ends[i + 1] - ends[i]
+        if victim < 0:
+            break
+        kept[victim] = False
+        total -= largest - 40
+    shorter.bytes, shorter.length, shorter.capacity = NULL, 0, 0
+    try:
+        _checked(rmp_write_raw(&shorter, buffer.bytes, ends[0]))
+        for i in range(4):
+            if kept[i]:
+                _checked(rmp_write_raw(&shorter, buffer.bytes + ends[i], ends[i + 1] - ends[i]))
+            else:
+                _write_payload(&shorter, {"relay_mp.cut": {"bytes": ends[i + 1] - ends[i] - 5}}, "cut")
+        buffer.length = 0
+        _checked(rmp_write_raw(buffer, shorter.bytes, shorter.length))
+    finally:
+        rmp_buffer_free(&shorter)
+    return 0
+
+
+cdef inline uint32_t _payload_limit(const rmp_ring* ring) noexcept:
+    return ring.max_payload_bytes
+
+
+cdef bint _nobody_drains(const rmp_ring* ring) noexcept:
+    """Whether waiting for space is waiting for nothing: the dispatcher is dead and stays dead."""
+    cdef rmp_process process
+    process.pid = <uint32_t>load_u64(&ring.header.lease)
+    process.start_time = load_u64(&ring.header.lease_start_time)
+    process.pid_namespace = ring.header.owner_pid_namespace
+    if process.pid and rmp_process_liveness(process) != DEAD_CODE:
+        return False
+    process.pid = ring.header.owner_pid
+    process.start_time = ring.header.owner_start_time
+    return rmp_process_liveness(process) == DEAD_CODE
+
+
+cdef int DEAD_CODE = 1
+
+
+cdef int _write_waiting(const rmp_ring* shared, rmp_producer* producer, const void* payload, uint32_t length) except -1:
+    """The ring was full: wait for space, GIL released, until the session's deadline."""
+    cdef rmp_ring ring = shared[0]
+    cdef uint32_t slot = producer.slot
+    cdef uint64_t owner_seq = producer.owner_seq
+    cdef uint64_t now = rmp_monotonic_ns()
+    cdef uint64_t deadline = now + ring.header.block_timeout_ns
+    cdef uint64_t look_for_dispatcher = now
+    cdef int result = RMP_FULL
+    rmp_attachment_enter()
+    try:
+        while now < deadline and load_u32(&ring.header.session_state) == RMP_OPEN:
+            if now >= look_for_dispatcher:
+                if _nobody_drains(&ring):
+                    break
+                look_for_dispatcher = now + 100_000_000
+            with nogil:
+                rmp_ring_wait_for_space(&ring, length, deadline - now)
+                result = rmp_ring_write(&ring, slot, owner_seq, payload, length)
+            if result != RMP_FULL:
+                break
+            PyErr_CheckSignals()
+            now = rmp_monotonic_ns()
+    finally:
+        rmp_attachment_leave()
+        if result == RMP_FULL:
+            add_u64(&rmp_ring_slot(&ring, slot).lost_full, 1)
+    return result
+
+
+cdef int _commit(const rmp_ring* ring, rmp_producer* producer, rmp_buffer* buffer) except -1:
+    cdef int result
+    producer.owner_seq += 1
+    store_u64(&producer.counters.emitted, producer.owner_seq)
+    result = rmp_ring_write(ring, producer.slot, producer.owner_seq, buffer.bytes, <uint32_t>buffer.length)
+    if result == RMP_SEALED:
+        # The session has ended in between: the event is outside it, and was never emitted.
+        producer.owner_seq -= 1
+        store_u64(&producer.counters.emitted, producer.owner_seq)
+    if result != RMP_FULL:
+        return result
+    if ring.header.drop_when_full or rmp_dispatching == rmp_fork_epoch():
+        add_u64(&producer.counters.lost_full, 1)
+        return result
+    return _write_waiting(ring, producer, buffer.bytes, <uint32_t>buffer.length)
+
+
+cdef size_t KEPT_BUFFER_BYTES = 1 << 20  # a thread keeps this much between events, so that one huge event is not for ever
+
+
+cdef int _emit_record(int kind, bytes uuid, object parent, int64_t timestamp_us, str name, object category,
+                      unsigned int attributes, object stack, object data, object metadata, object category_profile,
+                      object data_schema) except -1:
+    """Encodes into the thread's buffer, then claims, copies and commits. Returns the ring's result."""
+    cdef rmp_producer* producer = rmp_producer_own()
+    cdef rmp_segment* segment
+    cdef rmp_buffer buffer
+    cdef size_t ends[5]
+    cdef uint32_t limit
+    cdef int result = RMP_SEALED
+    if producer == NULL:
+        return RMP_SEALED
+    # Conversions may run user code that emits: the buffer is out of its place meanwhile.
+    buffer = producer.buffer
+    producer.buffer.bytes, producer.buffer.length, producer.buffer.capacity = NULL, 0, 0
+    buffer.length = 0
+    try:
+        _checked(rmp_write_array_header(&buffer, 13))
+        _checked(rmp_write_int(&buffer, kind))
+        _write_uuid(&buffer, uuid)
+        _write_uuid(&buffer, parent)
+        _checked(rmp_write_int(&buffer, timestamp_us))
+        _write_name(&buffer, name)
+        _write_category(&buffer, category)
+        _checked(rmp_write_int(&buffer, attributes))
+        _checked(rmp_write_int(&buffer, producer.thread_id))
+        _write_uuid(&buffer, stack)
+        ends[0] = buffer.length
+        _write_payload(&buffer, data, "data")
+        ends[1] = buffer.length
+        _write_payload(&buffer, metadata, "metadata")
+        ends[2] = buffer.length
+        _write_payload(&buffer, category_profile, "category_profile")
+        ends[3] = buffer.length
+        _write_payload(&buffer, data_schema, "data_schema")
+        ends[4] = buffer.length
+        # User code may have run: the session may have ended, or this may be a forked child now.
+        segment = rmp_attachment()
+        producer = rmp_producer_own()
+        if segment == NULL or producer == NULL:
+            return RMP_SEALED
+        if producer.slot == 0:
+            add_u64_ordered(&segment.ring.header.lost_unregistered, 1)
+            if _report_unregistered is not None:
+                _report_unregistered()
+            return RMP_FULL
+        limit = _payload_limit(&segment.ring)
+        if buffer.length > limit:
+            add_u64(&producer.counters.cut, 1)
+            if ends[0] + 200 > limit:  # no room for the four markers: the name or the stack is the culprit
+                return _emit_record(kind, uuid, parent, timestamp_us, name[:limit // 16], None if type(category) is str
+                                    else category, attributes, None, {"relay_mp.cut": {"bytes": buffer.length}},
+                                    None, None, None)
+            _cut(&buffer, ends, limit)
+        result = _commit(&segment.ring, producer, &buffer)
+        return result
+    finally:
+        producer = rmp_producer_own()
+        if producer != NULL and producer.buffer.bytes == NULL and buffer.capacity <= KEPT_BUFFER_BYTES:
+            producer.buffer = buffer
+        else:
+            rmp_buffer_free(&buffer)
+
+
+def emit(int kind, bytes uuid not None, parent, timestamp_us, int64_t not_before_us, str name not None, category,
+         unsigned int attributes, stack, data, metadata, category_profile, data_schema):
+    """Encodes one event and commits it to the ring: once this has returned, it survives the process.
+
+    When the ring is full: see the module's text. Any thread of any process; fork-safe; no lock, no I/O.
+
+    Args:
+        kind: KIND_SCOPE_START, KIND_SCOPE_END or KIND_MARK.
+        uuid, parent: 16 bytes; parent may be None.
+        timestamp_us: microseconds since the epoch; None: now, but not before `not_before_us`.
+        category: None, an index into types.CATEGORIES, or a name.
+        stack: uuids of the emitting stack, 16 bytes each, innermost first, or None.
+
+    Returns:
+        The timestamp used; 0 when nobody listens, in which case nothing was looked at.
+
+    Raises:
+        PayloadError: a payload cannot be encoded; nothing was emitted.
+        UnicodeEncodeError: the name has a lone surrogate.
+    """
+    cdef int64_t timestamp
+    if not _listening(_attached()):
+        return 0
+    if timestamp_us is None:
+        timestamp = <int64_t>rmp_realtime_us()
+        if timestamp < not_before_us:
+            timestamp = not_before_us
+    else:
+        timestamp = timestamp_us
+    _emit_record(kind, uuid, parent, timestamp, name, category, attributes, stack, data, metadata, category_profile,
+                 data_schema)
+    return timestamp
+
+
+def emit_control(name: str, data) -> tuple:
+    """Puts a request to the dispatcher into the stream, whether or not anybody subscribes.
+
+    Returns:
+        (slot, owner_seq) under which the reply will appear.
+
+    Raises:
+        SessionError: not attached, the session ended, or the ring stayed full.
+        RegistryFullError: no slot left.
+    """
+    cdef rmp_producer* producer
+    cdef int result = _emit_record(KIND_CONTROL_CODE, uuid7(), None, <int64_t>rmp_realtime_us(), name, None, 0, None,
+                                   data, None, None, None)
+    producer = rmp_producer_own()
+    if producer != NULL and producer.slot == 0:
+        raise RegistryFullError("every producer slot of the session is taken; raise max_producers (RELAY_MP_MAX_PRODUCERS)")
+    if producer == NULL or result != RMP_OK:
+        raise SessionError(f"the request {name!r} did not reach the dispatcher: the session has ended or its ring stayed full")
+    return producer.slot, producer.owner_seq
+
+
+cdef int KIND_CONTROL_CODE = 3

@@ -1,0 +1,143 @@
+# Taking records out of the ring. Included textually by core.pyx.
+
+cdef class Reader:
+    """Takes records out of a segment, in order. For the holder of the lease only; one thread.
+
+    A record stays in the ring until `done` says that its callbacks have returned.
+    """
+    cdef Segment _segment
+    cdef rmp_reader _reader
+    cdef rmp_read _blocked
+    cdef uint64_t _blocked_since_ns
+
+    def __init__(self, Segment segment not None):
+        segment._header()
+        self._segment = segment
+        rmp_reader_open(&self._reader, &segment._segment.ring)
+
+    def next_batch(self, int limit, double timeout_seconds) -> list:
+        """Up to `limit` records: (payload, seq, next position, slot, owner_seq) each.
+
+        Waits, GIL released, up to `timeout_seconds` (at most 50 ms) for the first. An empty list means
+        that there was none; `blocked_slot` tells if one was claimed and is not finished.
+        """
+        cdef list batch = []
+        self._segment._header()
+        self._fill(batch, limit)
+        if not batch:
+            self._wait(timeout_seconds)
+            self._segment._header()
+            self._fill(batch, limit)
+        return batch
+
+    cdef int _wait(self, double timeout_seconds) except -1:
+        cdef uint64_t timeout_ns = <uint64_t>(max(timeout_seconds, 0.0) * 1e9)
+        if self._blocked.kind == RMP_READ_BLOCKED and timeout_ns > 2_000_000:
+            timeout_ns = 2_000_000  # a dead writer is found this soon
+        rmp_attachment_enter()
+        with nogil:
+            rmp_reader_wait(&self._reader, 5000, timeout_ns)
+        rmp_attachment_leave()
+        return 0
+
+    cdef int _fill(self, list batch, int limit) except -1:
+        cdef rmp_read read
+        cdef bytes payload
+        while limit > 0:
+            rmp_reader_look(&self._reader, &read)
+            if read.kind == RMP_READ_RECORD:
+                payload = PyBytes_FromStringAndSize(NULL, read.payload_bytes)
+                if rmp_reader_copy(&self._reader, &read, PyBytes_AS_STRING(payload)):
+                    batch.append((payload, read.position * RMP_UNIT_BYTES + RMP_UNIT_BYTES - 1, read.next, read.owner,
+                                  read.owner_seq))
+                    limit -= 1
+                else:
+                    add_u64(&rmp_ring_slot(&self._reader.ring, read.owner).lost_corrupt, 1)
+            elif read.kind == RMP_READ_SKIPPED and read.state == RMP_FENCED:
+                pass  # counted when it was fenced
+            elif read.kind == RMP_READ_EMPTY or read.kind == RMP_READ_BLOCKED or read.kind == RMP_READ_BROKEN:
+                self._note_blocked(&read)
+                if read.kind == RMP_READ_BROKEN:
+                    raise SegmentError(f"the ring of {self._segment.path} is damaged beyond reading: its tail and its "
+                                       "read position contradict each other")
+                return 0
+            rmp_reader_advance(&self._reader, &read)
+        return 0
+
+    cdef void _note_blocked(self, rmp_read* read) noexcept:
+        if read.kind != RMP_READ_BLOCKED:
+            self._blocked.kind = RMP_READ_EMPTY
+        elif self._blocked.kind != RMP_READ_BLOCKED or self._blocked.position != read.position:
+            self._blocked = read[0]
+            self._blocked_since_ns = rmp_monotonic_ns()
+        store_u64(&self._reader.ring.header.stalled_owner, self._blocked.owner if self._blocked.kind == RMP_READ_BLOCKED else 0)
+
+    @property
+    def blocked_slot(self) -> int:
+        """The slot whose claimed, unfinished record is next; 0 if none is."""
+        return self._blocked.owner if self._blocked.kind == RMP_READ_BLOCKED else 0
+
+    @property
+    def blocked_seconds(self) -> float:
+        return (rmp_monotonic_ns() - self._blocked_since_ns) / 1e9 if self.blocked_slot else 0.0
+
+    def abort_blocked(self) -> bool:
+        """The blocked record's writer is dead: give the record up. False: it was finished after all."""
+        self._segment._header()
+        if self._blocked.kind != RMP_READ_BLOCKED or not rmp_reader_abort_dead(&self._reader, &self._blocked):
+            return False
+        add_u64(&rmp_ring_slot(&self._reader.ring, self._blocked.owner).lost_writer_died, 1)
+        return True
+
+    def fence_blocked(self) -> bool:
+        """The blocked record's writer is too slow: go on without it; its space stays its own."""
+        self._segment._header()
+        if self._blocked.kind != RMP_READ_BLOCKED or not rmp_reader_fence(&self._reader, &self._blocked):
+            return False
+        add_u64(&rmp_ring_slot(&self._reader.ring, self._blocked.owner).lost_fenced, 1)
+        return True
+
+    def fenced_slots(self) -> list:
+        """(position, slot) of the fenced records whose writers have not noticed yet."""
+        cdef uint32_t i
+        self._segment._header()
+        return [(self._reader.fenced[i], self._fenced_owner(self._reader.fenced[i])) for i in range(self._reader.fenced_count)]
+
+    cdef uint32_t _fenced_owner(self, uint64_t position) noexcept:
+        cdef rmp_read read
+        cdef rmp_reader at = self._reader
+        at.cursor = position
+        rmp_reader_look(&at, &read)
+        return read.owner
+
+    def forgive(self, uint64_t position) -> None:
+        """The writer of the fenced record at `position` is dead: its space may be used again."""
+        self._segment._header()
+        rmp_reader_forgive(&self._reader, position)
+
+    def begin(self, uint32_t slot, uint64_t owner_seq) -> int:
+        """A record's callbacks are about to run.
+
+        Returns:
+            How many events of the same producer before it never arrived; -1 if this one was begun
+            before by a dispatcher that died.
+        """
+        cdef bint redelivered = False
+        cdef uint64_t missing
+        self._segment._header()
+        missing = rmp_registry_pass(&self._reader.ring, slot, owner_seq, &redelivered)
+        return -1 if redelivered else <int64_t>missing
+
+    def done(self, uint64_t next_position) -> None:
+        """A record's callbacks have returned."""
+        self._segment._header()
+        rmp_reader_delivered(&self._reader, next_position)
+        if next_position - self._reader.free_pos >= self._reader.ring.capacity_units >> 4:
+            rmp_reader_release(&self._reader)
+
+    def end_batch(self) -> None:
+        """All of the batch is done, and what was skipped behind it: hand its space back."""
+        self._segment._header()
+        if self._reader.cursor != self._reader.read_pos:
+            rmp_reader_delivered(&self._reader, self._reader.cursor)
+        rmp_reader_release(&self._reader)

@@ -1,0 +1,320 @@
+# A mapped session file, as Python sees it. Included textually by core.pyx.
+
+cdef dict _REFUSALS = {
+    RMP_SEGMENT_FOREIGN: "belongs to another user; only segments of the own uid are attached",
+    RMP_SEGMENT_MODE: "is not a regular file of mode 0600; it may have been tampered with",
+    RMP_SEGMENT_TRUNCATED: "is shorter than its header says; it was truncated or is still being made",
+    RMP_SEGMENT_MAGIC: "is no relay_mp segment, or not a finished one",
+    RMP_SEGMENT_VERSION: f"has another layout version than {RMP_LAYOUT_VERSION}; use one relay_mp version in all processes",
+    RMP_SEGMENT_SIZES: "has sizes in its header that contradict each other or the file",
+}
+
+
+cdef int _check_segment(int code, str path, str doing) except -1:
+    """Turns a native result into the exception for it."""
+    if code == 0:
+        return 0
+    if code > 0:
+        raise SegmentError(f"{path} {_REFUSALS[code]}")
+    if -code == _errno.ENOENT:
+        raise SegmentError(f"there is no segment {path}: its session has ended, or never was on this machine")
+    if -code == _errno.ENOSPC:
+        raise SegmentError(f"no room for {path} in the file system of {_os.path.dirname(path)}: "
+                           "make the ring smaller (ring_bytes, RELAY_MP_RING_BYTES) or free shared memory")
+    raise SegmentError(f"{doing} {path} failed: {_os.strerror(-code)} (errno {-code})")
+
+
+cdef class Segment:
+    """A mapped session file. Created by the owner, attached by everybody else.
+
+    Args of `create` are validated by relay_mp._session.settings; sizes in bytes, times in nanoseconds.
+    """
+    cdef rmp_segment _segment
+    cdef bint _open
+    cdef bint _current
+    cdef readonly str path
+
+    @staticmethod
+    def create(str path not None, *, str session_id not None, ring_bytes: int, max_producers: int, max_event_bytes: int,
+               subscriptions_bytes: int, block_timeout_ns: int, stall_timeout_ns: int, drop_when_full: bool,
+               dispatcher_is_process: bool) -> Segment:
+        cdef Segment self = Segment.__new__(Segment)
+        cdef rmp_segment_options options
+        cdef bytes native_path = _os.fsencode(path)
+        cdef bytes native_id = session_id.encode()
+        options.session_id = native_id
+        options.capacity_units = ring_bytes // RMP_UNIT_BYTES
+        options.subscriptions_bytes = subscriptions_bytes
+        options.block_timeout_ns = block_timeout_ns
+        options.stall_timeout_ns = stall_timeout_ns
+        options.slot_count = max_producers + 1
+        options.max_payload_bytes = max_event_bytes
+        options.drop_when_full = drop_when_full
+        options.dispatcher_is_process = dispatcher_is_process
+        _check_segment(rmp_segment_create(&self._segment, native_path, &options), path, "creating")
+        self.path = path
+        self._open = True
+        return self
+
+    @staticmethod
+    def attach(str path not None) -> Segment:
+        cdef Segment self = Segment.__new__(Segment)
+        cdef bytes native_path = _os.fsencode(path)
+        _check_segment(rmp_segment_attach(&self._segment, native_path), path, "attaching to")
+        self.path = path
+        self._open = True
+        return self
+
+    cdef rmp_header* _header(self) except NULL:
+        if not self._open:
+            raise SessionError(f"the session of {self.path} is closed in this process")
+        return self._segment.ring.header
+
+    def make_current(self) -> None:
+        """Emits of this process go here from now on."""
+        self._header()
+        rmp_attachment_set(&self._segment)
+        self._current = True
+
+    def close(self) -> None:
+        """Unmaps. Idempotent. The file stays until `unlink`."""
+        if not self._open:
+            return
+        self._open = False
+        if self._current:
+            rmp_attachment_clear()
+        else:
+            rmp_segment_close(&self._segment, False)
+
+    def unlink(self) -> None:
+        """Removes the name; mappings live on."""
+        try:
+            _os.unlink(self.path)
+        except FileNotFoundError:
+            pass
+
+    @property
+    def is_open(self) -> bool:
+        return self._open
+
+    @property
+    def session_id(self) -> str:
+        return (<bytes>self._header().session_id[:35]).split(b"\0", 1)[0].decode("ascii", "replace")
+
+    @property
+    def owner(self) -> tuple:
+        """(pid, start time, pid namespace) of the process that made the session."""
+        cdef rmp_header* header = self._header()
+        return header.owner_pid, header.owner_start_time, header.owner_pid_namespace
+
+    @property
+    def dispatcher_is_process(self) -> bool:
+        return self._header().dispatcher_is_process != 0
+
+    @property
+    def ring_bytes(self) -> int:
+        self._header()
+        return self._segment.ring.capacity_units * RMP_UNIT_BYTES
+
+    @property
+    def max_event_bytes(self) -> int:
+        self._header()
+        return self._segment.ring.max_payload_bytes
+
+    @property
+    def stall_timeout_ns(self) -> int:
+        return self._header().stall_timeout_ns
+
+    @property
+    def state(self) -> int:
+        return load_u32(&self._header().session_state)
+
+    def set_state(self, state: int) -> None:
+        store_u32(&self._header().session_state, state)
+
+    @property
+    def subscribers(self) -> int:
+        return load_u32(&self._header().subscribers)
+
+    def set_subscribers(self, subscribers: int, scope_locals: int) -> None:
+        """How many registrations live, and how many of them are scope-local."""
+        cdef rmp_header* header = self._header()
+        store_u32(&header.subscribers, subscribers)
+        store_u32(&header.scope_locals, scope_locals)
+
+    def seal(self) -> None:
+        """No event can be claimed any more; those claimed can still be committed and delivered."""
+        self._header()
+        rmp_ring_seal(&self._segment.ring)
+
+    @property
+    def tail(self) -> int:
+        """Position, in units, behind the newest claim."""
+        self._header()
+        return rmp_ring_tail(&self._segment.ring)
+
+    @property
+    def read_pos(self) -> int:
+        """Everything before this position has been delivered."""
+        return load_u64(&self._header().read_pos)
+
+    @property
+    def free_pos(self) -> int:
+        return load_u64(&self._header().free_pos)
+
+    def wait_delivered(self, uint64_t position, double timeout_seconds) -> bool:
+        """Sleeps, GIL released, until delivery reaches `position` or at most 50 ms."""
+        cdef rmp_ring ring
+        cdef uint64_t timeout_ns = <uint64_t>(max(timeout_seconds, 0.0) * 1e9)
+        cdef bint done
+        self._header()
+        ring = self._segment.ring
+        rmp_attachment_enter()
+        with nogil:
+            rmp_ring_wait_for_delivery(&ring, position, timeout_ns)
+            done = load_u64(&ring.header.read_pos) >= position
+        rmp_attachment_leave()
+        return done
+
+    # -- the dispatcher's lease --
+
+    def lease(self) -> tuple:
+        """(word, pid, start time) of who dispatches; pid 0: nobody has yet."""
+        cdef rmp_header* header = self._header()
+        cdef uint64_t word = load_u64(&header.lease)
+        return word, word & 0xFFFFFFFF, load_u64(&header.lease_start_time)
+
+    def take_lease(self, uint64_t seen) -> bool:
+        """Becomes the dispatcher if the lease is still `seen`, whose holder the caller found dead."""
+        cdef rmp_header* header = self._header()
+        cdef rmp_process own = rmp_process_self()
+        cdef uint64_t next_word = (((seen >> 32) + 1) << 32) | own.pid
+        if not rmp_cas_acq_rel_u64(&header.lease, seen, next_word):
+            return False
+        store_u64(&header.lease_start_time, own.start_time)
+        return True
+
+    # -- registry --
+
+    def registry(self) -> bytes:
+        """A copy of all slots (SLOT_BYTES each, fields at SLOT_FIELDS), for NumPy to look at."""
+        self._header()
+        return PyBytes_FromStringAndSize(<const char*>self._segment.ring.slots,
+                                         <Py_ssize_t>self._segment.ring.slot_count * RMP_SLOT_BYTES)
+
+    @property
+    def lost_unregistered(self) -> int:
+        return load_u64(&self._header().lost_unregistered)
+
+    @property
+    def subscriber_errors(self) -> int:
+        return load_u64(&self._header().subscriber_errors)
+
+    def count_subscriber_error(self) -> None:
+        add_u64(&self._header().subscriber_errors, 1)
+
+    @property
+    def stalled_slot(self) -> int:
+        """The slot whose unfinished record delivery waits for, 0 if none."""
+        return load_u64(&self._header().stalled_owner)
+
+    def slot_state(self, uint32_t slot) -> int:
+        self._check_slot(slot)
+        return load_u64(&rmp_ring_slot(&self._segment.ring, slot).state)
+
+    def slot_statuses(self) -> bytes:
+        """The status of each slot (enum rmp_slot_status), a byte each."""
+        cdef uint32_t i
+        cdef bytes statuses
+        self._header()
+        statuses = PyBytes_FromStringAndSize(NULL, self._segment.ring.slot_count)
+        for i in range(self._segment.ring.slot_count):
+            PyBytes_AS_STRING(statuses)[i] = <char>(load_u64(&rmp_ring_slot(&self._segment.ring, i).state) & 0xFF)
+        return statuses
+
+    def slot_process(self, uint32_t slot) -> tuple:
+        """(pid, start time, pid namespace) of the slot's present or last owner."""
+        cdef rmp_slot* counters
+        self._check_slot(slot)
+        counters = rmp_ring_slot(&self._segment.ring, slot)
+        return load_u64(&counters.state) >> 32, load_u64(&counters.start_time), load_u64(&counters.pid_namespace)
+
+    def slot_losses(self, uint32_t slot) -> tuple:
+        """Events lost so far through this slot: (full, writer died, fenced, corrupt)."""
+        cdef rmp_slot* counters
+        self._check_slot(slot)
+        counters = rmp_ring_slot(&self._segment.ring, slot)
+        return (load_u64(&counters.lost_full), load_u64(&counters.lost_writer_died), load_u64(&counters.lost_fenced),
+                load_u64(&counters.lost_corrupt))
+
+    def mark_dead(self, uint32_t slot, uint64_t state_seen) -> None:
+        self._check_slot(slot)
+        rmp_registry_mark_dead(&self._segment.ring, slot, state_seen)
+
+    def settle(self, uint32_t slot) -> int:
+        """Counts what a dead slot's process never delivered; returns how many events that newly is."""
+        self._check_slot(slot)
+        return rmp_registry_settle(&self._segment.ring, slot)
+
+    cdef int _check_slot(self, uint32_t slot) except -1:
+        self._header()
+        if slot == 0 or slot >= self._segment.ring.slot_count:
+            raise IndexError(f"slot {slot} is outside 1..{self._segment.ring.slot_count - 1}")
+        return 0
+
+    # -- replies to control records --
+
+    def reply(self, uint32_t slot, uint64_t owner_seq, uint32_t code, str text not None) -> None:
+        """Answers the control record `owner_seq` of `slot`."""
+        cdef rmp_slot* counters
+        cdef bytes encoded = text.encode("utf-8", "replace")[:RMP_REPLY_TEXT_BYTES - 1] + b"\0"
+        self._check_slot(slot)
+        counters = rmp_ring_slot(&self._segment.ring, slot)
+        memcpy(counters.reply_text, PyBytes_AS_STRING(encoded), len(encoded))
+        counters.reply_code = code
+        store_u64(&counters.reply_seq, owner_seq)
+
+    def read_reply(self, uint32_t slot) -> tuple:
+        """(owner_seq, code, text) of the newest answer."""
+        cdef rmp_slot* counters
+        self._check_slot(slot)
+        counters = rmp_ring_slot(&self._segment.ring, slot)
+        owner_seq = load_u64(&counters.reply_seq)
+        text = (<bytes>counters.reply_text[:RMP_REPLY_TEXT_BYTES]).split(b"\0", 1)[0]
+        return owner_seq, counters.reply_code, text.decode("utf-8", "replace")
+
+    # -- the dispatcher's subscriber table --
+
+    def store_subscriptions(self, bytes table not None) -> None:
+        """Writes the older of the two copies, then makes it the newer: a crash leaves one intact."""
+        cdef rmp_header* header = self._header()
+        cdef unsigned copy = 0 if (header.subscriptions[0] & 0xFFFFFFFF) <= (header.subscriptions[1] & 0xFFFFFFFF) else 1
+        cdef uint64_t generation = max(header.subscriptions[0] & 0xFFFFFFFF, header.subscriptions[1] & 0xFFFFFFFF) + 1
+        cdef uint8_t* at = rmp_segment_subscriptions(&self._segment, copy)
+        cdef uint32_t crc = rmp_crc32c(0, PyBytes_AS_STRING(table), len(table))
+        if at == NULL or len(table) + 4 > header.subscriptions_bytes:
+            raise SessionError(f"the table of named subscribers needs {len(table)} bytes and has "
+                               f"{header.subscriptions_bytes - 4}; register fewer, or with shorter arguments")
+        store_u64(&header.subscriptions[copy], 0)
+        memcpy(at, &crc, 4)
+        memcpy(at + 4, PyBytes_AS_STRING(table), len(table))
+        store_u64(&header.subscriptions[copy], (<uint64_t>len(table) << 32) | generation)
+
+    def load_subscriptions(self) -> bytes | None:
+        """The newest intact copy."""
+        cdef rmp_header* header = self._header()
+        cdef uint64_t word
+        cdef uint32_t crc
+        cdef uint8_t* at
+        words = sorted(((load_u64(&header.subscriptions[i]) & 0xFFFFFFFF, i) for i in range(2)), reverse=True)
+        for generation, copy in words:
+            word = load_u64(&header.subscriptions[<int>copy])
+            length = word >> 32
+            at = rmp_segment_subscriptions(&self._segment, copy)
+            if generation == 0 or at == NULL or length + 4 > header.subscriptions_bytes:
+                continue
+            memcpy(&crc, at, 4)
+            table = PyBytes_FromStringAndSize(<const char*>at + 4, length)
+            if crc == rmp_crc32c(0, PyBytes_AS_STRING(table), length):
+                return table
+        return None

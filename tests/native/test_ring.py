@@ -1,0 +1,157 @@
+"""Builds the native ring with its C tests, plain and under sanitizers, and runs each test by its name.
+
+The tests themselves are in `test_*.c` here (`TEST(name)`); they fork, kill and stop real processes. Each
+runs in a process of its own, with a timeout, whose children die with it.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+NATIVE = HERE.parents[1] / "relay_mp" / "_native"
+SOURCES = [
+    *sorted(HERE.glob("*.c")),
+    *(NATIVE / f"{name}.c" for name in ("crc32c", "gate", "process", "registry", "ring", "segment", "uuid7")),
+]
+COMPILER = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or "cc"
+FLAGS = [
+    "-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing", "-pthread", "-DRMP_TEST_POINTS",
+    f"-I{NATIVE}", "-include", str(HERE / "backstop.h"),
+]  # fmt: skip
+BUILDS = {
+    "plain": ["-O2"],
+    "address": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"],
+    # gcc's does not know fences, and says so: what they order here (a wake-up) is not memory that races.
+    "thread": ["-O1", "-fsanitize=thread", "-DRMP_TSAN", *(["-Wno-tsan"] if "gcc" in COMPILER else [])],
+}
+ENVIRONMENT = {
+    **os.environ,
+    "ASAN_OPTIONS": "detect_leaks=1:abort_on_error=0",
+    "UBSAN_OPTIONS": "print_stacktrace=1:halt_on_error=1",
+    "TSAN_OPTIONS": f"halt_on_error=1:suppressions={HERE / 'tsan.supp'}",
+}
+TIMEOUT_SECONDS = 120
+LONG_TIMEOUT_SECONDS = 3600
+
+TESTS = [name for file in sorted(HERE.glob("test_*.c")) for name in re.findall(r"^TEST(?:_COUNTED)?\((\w+)", file.read_text(), re.M)]
+
+# Counts for the builds in which the default takes too long.
+COUNTS = {
+    ("address", "no_wake_up_is_lost_between_producer_and_reader"): 5_000,
+    ("address", "no_wake_up_is_lost_among_waiters_for_space"): 5_000,
+    ("address", "order_and_payloads_hold_with_2_processes"): 100_000,
+    ("address", "order_and_payloads_hold_with_8_processes"): 20_000,
+    ("thread", "a_reader_that_fences_at_once_loses_what_it_fences_and_nothing_else"): 4_000,
+    ("thread", "a_slot_has_one_holder_at_a_time"): 20_000,
+    ("thread", "order_and_payloads_hold_with_2_processes"): 20_000,
+}
+
+# What has threads, and two that have processes, for the fences' and the swap's other code path.
+THREAD_TESTS = [
+    "a_reader_that_fences_at_once_loses_what_it_fences_and_nothing_else",
+    "a_slot_has_one_holder_at_a_time",
+    "order_and_payloads_hold_with_2_processes",
+    "order_and_payloads_hold_with_4_threads",
+    "order_and_payloads_hold_with_4_threads_in_the_smallest_ring",
+    "survivors_are_not_blocked_by_a_producer_killed_at_any_point",
+    "uuid7_ids_sort_within_a_thread_and_differ_everywhere",
+]
+
+LONG = [
+    ("plain", "order_and_payloads_hold_with_2_processes", 10_000_000),
+    ("plain", "order_and_payloads_hold_with_8_processes", 1_000_000),
+    ("plain", "no_wake_up_is_lost_between_producer_and_reader", 10_000_000),
+    ("plain", "no_wake_up_is_lost_among_waiters_for_space", 10_000_000),
+    ("plain", "bit_flips_cost_no_more_than_the_records_they_hit", 1_000_000),
+    ("address", "bit_flips_cost_no_more_than_the_records_they_hit", 1_000_000),
+    ("thread", "order_and_payloads_hold_with_4_threads", 500_000),
+    ("thread", "a_reader_that_fences_at_once_loses_what_it_fences_and_nothing_else", 100_000),
+]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests use /dev/shm and Linux's way to name processes")
+
+
+def build(name: str, directory: Path) -> Path | str:
+    """The binary, or what the compiler said."""
+    binary = directory / f"ring_test_{name}"
+    command = [COMPILER, *FLAGS, *BUILDS[name], *map(str, SOURCES), "-o", str(binary)]
+    compiled = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    return binary if compiled.returncode == 0 else f"{' '.join(command)}\n{compiled.stderr}"
+
+
+@pytest.fixture(scope="session")
+def binaries(tmp_path_factory):
+    """Builds at first use: binaries("plain")."""
+    directory = tmp_path_factory.mktemp("ring_test")
+    built: dict[str, Path | str] = {}
+
+    def binary(name: str) -> Path:
+        if name not in built:
+            built[name] = build(name, directory)
+        result = built[name]
+        if isinstance(result, str):
+            pytest.fail(f"the {name} build failed:\n{result}", pytrace=False)
+        return result
+
+    return binary
+
+
+def run(binary: Path, test: str, timeout_seconds: float) -> str:
+    process = subprocess.Popen(
+        [str(binary), test],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=timeout_seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        output, _ = process.communicate()
+        pytest.fail(f"{test} hangs: killed after {timeout_seconds} s\n{output}", pytrace=False)
+    if process.returncode:
+        pytest.fail(f"{test} ended with {process.returncode}:\n{output}", pytrace=False)
+    return output
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_in_shared_memory():
+    yield
+    left = [path.name for path in Path("/dev/shm").glob("rmp_*_test.*")]
+    assert not left
+
+
+def argument(build_name: str, test: str) -> str:
+    count = COUNTS.get((build_name, test))
+    return f"{test}={count}" if count else test
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_plain(binaries, test):
+    run(binaries("plain"), argument("plain", test), TIMEOUT_SECONDS)
+
+
+@pytest.mark.parametrize("test", TESTS)
+def test_address_and_undefined_behaviour(binaries, test):
+    run(binaries("address"), argument("address", test), TIMEOUT_SECONDS)
+
+
+@pytest.mark.parametrize("test", THREAD_TESTS)
+def test_thread_races(binaries, test):
+    run(binaries("thread"), argument("thread", test), TIMEOUT_SECONDS)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(LONG_TIMEOUT_SECONDS + 60)
+@pytest.mark.parametrize(("build_name", "test", "count"), LONG)
+def test_long(binaries, build_name, test, count):
+    print(run(binaries(build_name), f"{test}={count}", LONG_TIMEOUT_SECONDS))
