@@ -160,19 +160,19 @@ class Progress:
 
     def __call__(self, event: relay_mp.ScopeEvent | relay_mp.MarkEvent) -> None:
         if event.name == "answered" and event.parent_uuid in self.open:
-            self.open[event.parent_uuid].update(event.data)
+            self.open[event.parent_uuid]["answer"] = event.data
         elif event.kind == "scope" and event.name == "answer-question":
             if event.scope_category == "start":
-                self.open[event.uuid] = {"started": event.timestamp, **event.data}
-            else:
-                self.show(event, self.open.pop(event.uuid))
+                self.open[event.uuid] = {"started": event.timestamp, "input": event.data}
+            elif run := self.open.pop(event.uuid, None):
+                self.show(event, run)
 
     def show(self, event: relay_mp.ScopeEvent, run: dict[str, Any]) -> None:
         self.finished += 1
         taken = datetime.fromisoformat(event.timestamp) - datetime.fromisoformat(run["started"])
         print(
             f"{self.finished:>4}  pid {event.pid}  {taken.total_seconds():6.3f} s  "
-            f"{run['question']}  ->  {run.get('title')}",
+            f"{run['input']['question']}  ->  {run.get('answer', {}).get('title')}",
             flush=True,
         )
 
@@ -188,6 +188,8 @@ def main() -> None:
     options = parse_arguments()
     lines = [line.strip() for line in options.questions.read_text(encoding="utf-8").splitlines()]
     questions = [line for line in lines if line and not line.startswith("#")]
+    if not questions:
+        raise SystemExit(f"{options.questions} has no questions")
     config = relay_mp.AtofExporterConfig()
     config.output_directory = str(options.output or tempfile.mkdtemp(prefix="relay-mp-"))
 

@@ -7,13 +7,16 @@ Data flows one way:
     _native                   C and Cython: encode, ring, registry; knows no event's meaning
     _deliver                  dispatcher, registry of subscribers, liveness: where the dispatcher runs
     _session                  a session's life: create, attach, flush, statistics, recover, close
-    pools                     multiprocessing and concurrent.futures, with the scope carried along
     observability             exporters
+    pools                     multiprocessing and concurrent.futures, with the scope carried along;
+                              loaded on first use, for it imports both
 
 Names are those of the `nemo_relay` package where it has them.
 """
 
-from relay_mp import observability, pools, scope, scope_local, subscribers
+from typing import TYPE_CHECKING
+
+from relay_mp import observability, scope, scope_local, subscribers
 from relay_mp._emit.context import (
     ScopeHandle,
     ScopeStack,
@@ -123,10 +126,20 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
-    # Reading the package's metadata takes longer than importing the package.
-    if name == "__version__":
-        from importlib.metadata import version
+if TYPE_CHECKING:
+    from relay_mp import pools
 
-        return version("relay_mp")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    __version__: str
+else:
+
+    def __getattr__(name):
+        # multiprocessing and the package's metadata each take about as long to load as the rest of the package.
+        if name == "pools":
+            from importlib import import_module
+
+            return import_module("relay_mp.pools")
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("relay_mp")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,7 @@ def register_subscriber(
         TypeError, SubscriberError, SessionError: as for subscribers.register.
     """
     _require_handle(scope_handle)
-    check_registration(name, callback)
+    check_registration(name, callback, arguments)
     require_open(scope_handle, "register a subscriber on")
     current_or_default().register(name, callback, arguments, scope_handle._uuid)
     local_scopes.add(scope_handle._uuid)
@@ -49,7 +49,7 @@ def deregister_subscriber(scope_handle: ScopeHandle, name: str) -> bool:
     _require_handle(scope_handle)
     require_open(scope_handle, "deregister a subscriber of")
     session = current()
-    return session is not None and session.is_open and session.deregister(name, scope_handle._uuid)
+    return session is not None and session.deregister(name, scope_handle._uuid)
 
 
 def _require_handle(handle: object) -> None:

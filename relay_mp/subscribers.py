@@ -30,18 +30,19 @@ def register(
             "package.module:attribute" names it; that is the only way where the dispatcher is another
             process (a worker, or dispatcher="process"); top-level functions are named by themselves.
         arguments: for a named one: JSON keyword arguments with which the attribute is called to make
-            the callback.
+            the callback. If that has a `close`, it is called after the last event.
 
     Raises:
-        TypeError: the name is no str, or the callback cannot be called.
+        TypeError: the name is no str, the callback cannot be called, or arguments are given and it is
+            passed rather than named.
         SubscriberError: the name is taken, or the dispatcher cannot reach the callback.
         SessionError: no session could be started.
     """
-    check_registration(name, callback)
+    check_registration(name, callback, arguments)
     current_or_default().register(name, callback, arguments, None)
 
 
-def check_registration(name: object, callback: object) -> None:
+def check_registration(name: object, callback: object, arguments: object) -> None:
     """Refuses what can be no registration, before a session is started for it."""
     if not isinstance(name, str):
         raise TypeError(f"name is a {type(name).__name__}; expected str")
@@ -49,6 +50,11 @@ def check_registration(name: object, callback: object) -> None:
         raise TypeError(
             f"callback is a {type(callback).__name__}; expected a callable that takes an event, or the name "
             'of one as "package.module:attribute"'
+        )
+    if arguments is not None and (not isinstance(arguments, dict) or not isinstance(callback, str)):
+        raise TypeError(
+            f"arguments are {arguments!r:.80} with a callback of {type(callback).__name__}; expected a dict, with "
+            'a subscriber named as "package.module:attribute"; for a callable use functools.partial'
         )
 
 
@@ -59,7 +65,7 @@ def deregister(name: str) -> bool:
         Whether there was one of that name.
     """
     session = current()
-    return session is not None and session.is_open and session.deregister(name, None)
+    return session is not None and session.deregister(name, None)
 
 
 def flush(timeout: float | None = None) -> FlushResult:

@@ -11,6 +11,7 @@ fork; it may not flush.
 """
 
 import logging
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +23,7 @@ from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness
 from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._native import core
 from relay_mp._native.core import Reader, Segment
-from relay_mp.errors import RecordError, SubscriberError
+from relay_mp.errors import RecordError, SessionError, SubscriberError
 from relay_mp.events import Event, MarkEvent, decode
 
 logger = logging.getLogger("relay_mp")
@@ -30,6 +31,7 @@ logger = logging.getLogger("relay_mp")
 BATCH_EVENTS = 256
 IDLE_SECONDS = 0.05
 LOSS_MARK = "relay_mp.loss"
+CUT_KEY = "relay_mp.cut"
 LOSS_CAUSES = ("full", "writer_died", "fenced", "corrupt")
 
 REPLY_OK, REPLY_NO, REPLY_ERROR = 0, 1, 2
@@ -38,16 +40,13 @@ REPLY_OK, REPLY_NO, REPLY_ERROR = 0, 1, 2
 class Dispatcher:
     """Delivers one session's stream. `run` returns when `stop` was called and all is delivered."""
 
-    def __init__(
-        self, segment: Segment, registry: Registry, *, on_registry_change: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, segment: Segment, registry: Registry) -> None:
         self._segment = segment
         self._registry = registry
         self._reader = Reader(segment)
         self._liveness = Liveness(segment, self._reader)
-        self._on_registry_change = on_registry_change
         self._stall_seconds = segment.stall_timeout_ns / 1e9
-        self._reported: dict[int, tuple[int, ...]] = {}
+        self._reported = self._reported_before()
         self._last_loss_seq = 0
         self._next_scan = time.monotonic() + SCAN_SECONDS
         self._stopping = False
@@ -65,6 +64,7 @@ class Dispatcher:
                 pass
             if core.is_dispatching():
                 self._scan()
+                self._report_trailing_losses()
         finally:
             core.set_dispatching(False)
 
@@ -91,7 +91,7 @@ class Dispatcher:
             self._report_loss(slot, missing, position)
         try:
             if payload[1] == core.KIND_CONTROL:
-                self._control(payload, slot, owner_seq, position)
+                self._control(payload, slot, owner_seq, position, missing < 0)
             else:
                 event = decode(payload, seq, self._segment.slot_state(slot) >> 32, missing < 0)
                 stack = event.packed_stack if self._registry.has_locals else None
@@ -127,6 +127,20 @@ class Dispatcher:
             data={"pid": pid, "lost": missing, "causes": self._causes(slot, missing)},
         )
         self._publish(mark, position, None)
+
+    def _reported_before(self) -> dict[int, tuple[int, ...]]:
+        """What earlier dispatchers of this session have put into the stream, by slot and cause."""
+        reported: dict[int, tuple[int, ...]] = {}
+        registry, at = self._segment.registry(), core.SLOT_FIELDS["passed_lost"]
+        for slot in range(1, len(registry) // core.SLOT_BYTES):
+            start = slot * core.SLOT_BYTES + at
+            passed = int.from_bytes(registry[start : start + 8], sys.byteorder)
+            if passed:
+                shares: list[int] = []
+                for counted in self._segment.slot_losses(slot):
+                    shares.append(min(counted, passed - sum(shares)))
+                reported[slot] = tuple(shares)
+        return reported
 
     def _causes(self, slot: int, missing: int) -> dict[str, Any]:
         # A producer that drops on counts further losses before this place is reached: they are for the
@@ -170,38 +184,57 @@ class Dispatcher:
         self._next_scan = time.monotonic() + SCAN_SECONDS
         lost, self.live_producers = self._liveness.scan()
         for slot in lost:
-            unreported = sum(self._segment.slot_losses(slot)) - sum(self._reported.get(slot, (0,)))
-            if unreported > 0:
-                self._report_loss(slot, unreported, self._segment.read_pos)
+            self._report_unreported(slot)
+
+    def _report_trailing_losses(self) -> None:
+        """The stream has ended: what producers dropped after their last event has no later place."""
+        for slot, status in enumerate(self._segment.slot_statuses()):
+            if slot and status:
+                self._report_unreported(slot)
+
+    def _report_unreported(self, slot: int) -> None:
+        unreported = sum(self._segment.slot_losses(slot)) - sum(self._reported.get(slot, (0,)))
+        if unreported > 0:
+            self._report_loss(slot, unreported, self._segment.read_pos)
 
     # ---- requests from other processes ----
 
-    def _control(self, payload: bytes, slot: int, owner_seq: int, position: int) -> None:
-        fields = msgpack.unpackb(payload)
+    def _control(self, payload: bytes, slot: int, owner_seq: int, position: int, redelivered: bool) -> None:
         try:
-            request = msgpack.unpackb(fields[9])
-            code, text = self._answer(fields[4], request, position), ""
-        except SubscriberError as error:
+            fields = msgpack.unpackb(payload)
+            code, text = self._answer(fields[4], msgpack.unpackb(fields[9]), position, redelivered), ""
+        except (SubscriberError, SessionError) as error:
             code, text = REPLY_ERROR, str(error)
-        except (KeyError, TypeError, ValueError) as error:
-            code, text = REPLY_ERROR, f"malformed request {fields[4]!r}: {error!r}"
+        except Exception as error:
+            code, text = REPLY_ERROR, f"malformed request: {error!r}"
         self._segment.reply(slot, owner_seq, code, text)
 
-    def _answer(self, verb: str, request: dict[str, Any], position: int) -> int:
+    def _answer(self, verb: str, request: dict[str, Any], position: int, redelivered: bool) -> int:
+        if CUT_KEY in request:
+            raise SubscriberError(
+                f"a request of {request[CUT_KEY]['bytes']} bytes is above the session's max_event_bytes of "
+                f"{self._segment.max_event_bytes}; pass less in the arguments, or raise it"
+            )
         scope = bytes.fromhex(request["scope"]) if request["scope"] else None
         if verb == "register":
-            callback = named.resolve(request["target"], request["arguments"])
-            subscription = Subscription(
-                request["name"], callback, scope, position, target=request["target"], arguments=request["arguments"]
-            )
-            self._registry.add(subscription, lambda: position)
+            self._register(request, scope, position, redelivered)
         elif verb == "close_scope":
             self._registry.close_scope(bytes.fromhex(request["scope"]), lambda: position)
-        elif verb == "deregister":
-            if not self._registry.remove(request["name"], scope, lambda: position):
-                return REPLY_NO
-        else:
+        elif verb != "deregister":
             raise SubscriberError(f"unknown request {verb!r}; the processes use different versions of relay_mp")
-        if self._on_registry_change is not None:
-            self._on_registry_change()
+        elif self._registry.remove(request["name"], scope, lambda: position):
+            self._registry.prune(position)  # all before it has been delivered
+        else:
+            # The dispatcher that died in between may have done it, and not said so.
+            return REPLY_OK if redelivered and self._registry.ended_at(request["name"], scope, position) else REPLY_NO
         return REPLY_OK
+
+    def _register(self, request: dict[str, Any], scope: bytes | None, position: int, redelivered: bool) -> None:
+        name, target, arguments = request["name"], request["target"], request["arguments"]
+        known = self._registry.live(name, scope)
+        if redelivered and known is not None and known.since == position:
+            return  # done by the dispatcher that died
+        self._registry.require_free(name, scope)
+        callback = named.resolve(target, arguments)
+        subscription = Subscription(name, callback, scope, target=target, arguments=arguments)
+        self._registry.add(subscription, lambda: position)

@@ -5,11 +5,21 @@ looked at, so that a dispatcher that is killed loses none of what it has passed.
 """
 
 import fcntl
+import json
+import logging
 import os
+import weakref
 from typing import Protocol
 
+logger = logging.getLogger("relay_mp")
 
-class _HasJson(Protocol):
+_LINE_START = b'{"atof_version"'
+
+
+class _Event(Protocol):
+    @property
+    def redelivered(self) -> bool: ...
+
     def to_json(self) -> str: ...
 
 
@@ -18,10 +28,11 @@ class JsonlFile:
 
     Args:
         path: the file; made with its directory at the first event if `lazily`, else now.
+        overwrite: empties a file that is there.
 
     Raises:
-        OSError: it cannot be opened, another process is writing to it, or a write failed. A line that
-            was written in part is taken back.
+        OSError: it cannot be opened, somebody else is writing to it, it ends in what is no event, or a
+            write failed. A line that was written in part is taken back.
     """
 
     def __init__(self, path: str, *, overwrite: bool = False, lazily: bool = False) -> None:
@@ -31,10 +42,12 @@ class JsonlFile:
         if not lazily:
             self._open(overwrite)
 
-    def __call__(self, event: _HasJson) -> None:
+    def __call__(self, event: _Event) -> None:
         if self._file < 0:
             self._open(False)
         line = (event.to_json() + "\n").encode("utf-8", "surrogatepass")
+        if event.redelivered and self._ends_with(line):
+            return  # written by the dispatcher that died, just before it could say so
         written = os.write(self._file, line)
         if written != len(line):
             os.ftruncate(self._file, self._end)
@@ -50,8 +63,18 @@ class JsonlFile:
     def close(self) -> None:
         """Closes the file. Idempotent."""
         if self._file >= 0:
+            # By name, not by the close: a child forked without Python's hooks may still have it open.
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+    def _ends_with(self, line: bytes) -> bool:
+        start = self._end - len(line)
+        return start >= 0 and os.pread(self._file, len(line), start) == line
 
     def _open(self, overwrite: bool) -> None:
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
@@ -60,26 +83,66 @@ class JsonlFile:
             self._lock(file)
             if overwrite:
                 os.ftruncate(file, 0)
-            self._end = _whole_lines(file)
-            os.ftruncate(file, self._end)
+            self._end = _end_at_whole_line(file, self.path)
         except BaseException:
             os.close(file)
             raise
         self._file = file
+        _open_files.add(self)
 
     def _lock(self, file: int) -> None:
-        # A record lock is the process's own: forked workers that inherit the descriptor do not hold it.
+        # Not a record lock (lockf): the process would lose it as soon as anything in it, such as a reader
+        # of the very file, closes another descriptor of the file.
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             raise FileExistsError(
-                f"{self.path} is being written by another process; give each run a file of its own"
+                f"{self.path} is being written by another process or exporter; give each run a file of its own"
             ) from None
 
 
-def _whole_lines(file: int) -> int:
-    """Where the last whole line ends: a writer killed in mid-line left the rest."""
+_open_files: "weakref.WeakSet[JsonlFile]" = weakref.WeakSet()
+
+
+def _close_in_child() -> None:
+    """A forked child writes no file of its parent's, and does not hold its lock either."""
+    for file in list(_open_files):
+        file._abandon()
+
+
+os.register_at_fork(after_in_child=_close_in_child)
+
+
+def _end_at_whole_line(file: int, path: str) -> int:
+    """Makes the file end with a whole line, and returns where that is.
+
+    A writer that was killed in mid-line left a part of an event, which is cut off. A whole event that
+    lacks only its line break gets it. Anything else is not ours to touch.
+    """
     end = os.fstat(file).st_size
+    whole = _last_line_break(file, end)
+    rest = os.pread(file, end - whole, whole)
+    if not rest:
+        return end
+    if _is_json(rest):
+        os.write(file, b"\n")
+        return end + 1
+    if rest[: len(_LINE_START)] != _LINE_START[: len(rest)]:
+        raise OSError(f"{path} ends in a line that is no event: {rest[:40]!r}; give each run a file of its own")
+    logger.warning("%s ended in the first %d bytes of an event; they are cut off", path, len(rest))
+    os.ftruncate(file, whole)
+    return whole
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _last_line_break(file: int, end: int) -> int:
+    """Where the last whole line of the first `end` bytes ends."""
     while end:
         start = max(end - 65536, 0)
         newline = os.pread(file, end - start, start).rfind(b"\n")

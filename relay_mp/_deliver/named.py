@@ -34,7 +34,7 @@ def resolve(target: str, arguments: dict[str, Any] | None) -> Callable[[Any], ob
             found = getattr(found, part)
         if arguments is not None:
             found = found(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a module that ends the program on import ends no dispatcher
         raise SubscriberError(f"subscriber {target!r} failed with {type(error).__name__}: {error}") from error
     if not callable(found):
         raise SubscriberError(f"subscriber {target!r} is a {type(found).__name__}, which cannot be called")
@@ -53,7 +53,7 @@ def name_of(callback: object) -> str:
     found: Any = sys.modules.get(module) if isinstance(module, str) else None
     for part in (attribute or "?").split("."):
         found = getattr(found, part, None)
-    if found is not callback or module == "__main__":
+    if found is not callback or module in ("__main__", "__mp_main__"):
         raise SubscriberError(
             f"{callback!r} cannot be reached from the dispatcher, which runs in another process and imports "
             'its subscribers by name: move it to the top level of a module and pass "module:attribute", or '

@@ -5,12 +5,15 @@ time it was taken back. So both take effect at their place: what was emitted bef
 delivered, what was emitted before a registration never is, whenever the dispatcher gets there.
 """
 
+import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from relay_mp.errors import SubscriberError
+from relay_mp.errors import SessionError, SubscriberError
+
+logger = logging.getLogger("relay_mp")
 
 Callback = Callable[[Any], object]
 
@@ -24,7 +27,7 @@ class Subscription:
     name: str
     callback: Callback
     scope: bytes | None
-    since: int
+    since: int = _FOREVER
     until: int = _FOREVER
     target: str | None = None
     arguments: dict[str, Any] | None = None
@@ -36,42 +39,102 @@ class Subscription:
     def covers(self, position: int) -> bool:
         return self.since <= position < self.until
 
+    def close(self) -> None:
+        """Ends a callback that was made here from a name and has something to close, such as a file."""
+        close = getattr(self.callback, "close", None)
+        if self.arguments is not None and self.target and callable(close):
+            try:
+                close()
+            except Exception:
+                logger.exception("closing subscriber %r failed", self.name)
+
 
 class Registry:
     """Registrations in order. Changed under a lock, read without one: readers see old or new, whole."""
 
-    def __init__(self, publish_counts: Callable[[int, int], None]) -> None:
-        """`publish_counts(subscribers, scope_locals)` tells the emitting processes who listens."""
+    def __init__(self, publish_counts: Callable[[int, int], None], save: Callable[[], None] | None = None) -> None:
+        """`publish_counts(subscribers, scope_locals)` tells the emitting processes who listens.
+
+        `save()` is called after each change, to keep what a successor needs; it may raise SessionError
+        if there is no room for one more.
+        """
         self._lock = threading.Lock()
         self._globals: tuple[Subscription, ...] = ()
         self._locals: dict[bytes, tuple[Subscription, ...]] = {}
         self._publish_counts = publish_counts
+        self._save = save
 
     def add(self, subscription: Subscription, position: Callable[[], int]) -> None:
         """Registers; `position()` gives the tail once emitters know that somebody listens.
 
         Raises:
             SubscriberError: the name is taken at that level.
+            SessionError: there is no room for it where registrations are kept.
         """
         with self._lock:
-            if any(other.name == subscription.name and other.is_live for other in self._level(subscription.scope)):
-                where = "globally" if subscription.scope is None else "on this scope"
-                raise SubscriberError(
-                    f"a subscriber {subscription.name!r} is already registered {where}; deregister it first"
-                )
+            self.require_free(subscription.name, subscription.scope)
+            # `since` is still nowhere: the dispatcher may be at an older event just now.
             self._set_level(subscription.scope, (*self._level(subscription.scope), subscription))
             self._publish()
-            subscription.since = max(subscription.since, position())
+            subscription.since = position()
+            try:
+                self._note_change()
+            except SessionError:
+                self._discard(subscription)
+                raise
+
+    def restore(self, subscriptions: list[Subscription]) -> None:
+        """Takes over what an earlier dispatcher had, with its places in the stream.
+
+        Published once, at the end: a count that is too low meanwhile would make emitters leave out what
+        the missing ones need.
+        """
+        with self._lock:
+            for subscription in subscriptions:
+                self._set_level(subscription.scope, (*self._level(subscription.scope), subscription))
+            self._publish()
+
+    def require_free(self, name: str, scope: bytes | None) -> None:
+        """Refuses a name that is taken; asked before a named callback is made, and again by `add`.
+
+        Raises:
+            SubscriberError: the name is taken at that level.
+        """
+        if self.live(name, scope) is not None:
+            where = "globally" if scope is None else "on this scope"
+            raise SubscriberError(f"a subscriber {name!r} is already registered {where}; deregister it first")
+
+    def live(self, name: str, scope: bytes | None) -> Subscription | None:
+        """The live registration of that name at that level."""
+        for subscription in self._level(scope):
+            if subscription.name == name and subscription.is_live:
+                return subscription
+        return None
+
+    def ended_at(self, name: str, scope: bytes | None, position: int) -> bool:
+        """Whether a registration of that name was ended at just that place."""
+        return any(s.name == name and s.until == position for s in self._level(scope))
+
+    def _discard(self, subscription: Subscription) -> None:
+        level = self._level(subscription.scope)
+        self._set_level(subscription.scope, tuple(s for s in level if s is not subscription))
+        self._publish()
+        subscription.close()
+
+    def _note_change(self) -> None:
+        if self._save is not None:
+            self._save()
 
     def remove(self, name: str, scope: bytes | None, position: Callable[[], int]) -> bool:
         """Ends a registration at the present tail. False if there is none of the name."""
         with self._lock:
-            for subscription in self._level(scope):
-                if subscription.name == name and subscription.is_live:
-                    subscription.until = position()
-                    self._publish()
-                    return True
-            return False
+            subscription = self.live(name, scope)
+            if subscription is None:
+                return False
+            subscription.until = position()
+            self._publish()
+            self._note_change()
+            return True
 
     def close_scope(self, scope: bytes, position: Callable[[], int]) -> None:
         """A scope has ended: its local registrations end with it."""
@@ -80,6 +143,7 @@ class Registry:
                 if subscription.is_live:
                     subscription.until = position()
             self._publish()
+            self._note_change()
 
     def viewers(self, position: int, stack: bytes | None) -> Iterator[Subscription]:
         """Who sees the record at `position`: global ones first, then scope-local ones, outer scope first."""
@@ -100,19 +164,22 @@ class Registry:
 
     def prune(self, read_position: int) -> None:
         """Forgets registrations that ended before `read_position`."""
+        ended = [s for s in self.all() if s.until <= read_position]
+        if not ended:
+            return
         with self._lock:
-            for scope in (None, *self._locals):
-                level = self._level(scope)
-                if any(subscription.until <= read_position for subscription in level):
-                    self._set_level(scope, tuple(s for s in level if s.until > read_position))
+            for scope in {s.scope for s in ended}:
+                self._set_level(scope, tuple(s for s in self._level(scope) if s.until > read_position))
+        for subscription in ended:
+            subscription.close()
+
+    def close(self) -> None:
+        """The stream has ended: closes what was made from names."""
+        for subscription in self.all():
+            subscription.close()
 
     def all(self) -> list[Subscription]:
         return [*self._globals, *(s for level in self._locals.values() for s in level)]
-
-    def publish(self) -> None:
-        """Tells the emitting processes again who listens."""
-        with self._lock:
-            self._publish()
 
     def _level(self, scope: bytes | None) -> tuple[Subscription, ...]:
         return self._globals if scope is None else self._locals.get(scope, ())

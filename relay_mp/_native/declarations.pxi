@@ -77,11 +77,10 @@ cdef extern from "layout.h" nogil:
         uint64_t lost_unregistered
     ctypedef struct rmp_slot:
         uint64_t state
-        uint64_t start_time
-        uint64_t pid_namespace
         uint64_t emitted
         uint64_t lost_full
         uint64_t cut
+        uint64_t controls
         uint64_t lost_writer_died
         uint64_t lost_fenced
         uint64_t lost_corrupt
@@ -145,6 +144,7 @@ cdef extern from "ring.h" nogil:
 
 
 cdef extern from "registry.h" nogil:
+    rmp_process rmp_registry_owner(const rmp_ring* ring, uint32_t slot, uint64_t state_seen)
     void rmp_registry_mark_dead(const rmp_ring* ring, uint32_t slot, uint64_t state_seen)
     uint64_t rmp_registry_settle(const rmp_ring* ring, uint32_t slot)
     uint64_t rmp_registry_pass(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq, bint* redelivered)
@@ -212,7 +212,8 @@ cdef extern from *:
     enum {
         rmp_at_state = RMP_SLOT_FIELD(state), rmp_at_start_time = RMP_SLOT_FIELD(start_time), rmp_at_pid_namespace = RMP_SLOT_FIELD(pid_namespace),
         rmp_at_thread_id = RMP_SLOT_FIELD(thread_id), rmp_at_retired_tail = RMP_SLOT_FIELD(retired_tail), rmp_at_emitted = RMP_SLOT_FIELD(emitted),
-        rmp_at_cut = RMP_SLOT_FIELD(cut), rmp_at_lost_full = RMP_SLOT_FIELD(lost_full), rmp_at_lost_writer_died = RMP_SLOT_FIELD(lost_writer_died),
+        rmp_at_cut = RMP_SLOT_FIELD(cut), rmp_at_controls = RMP_SLOT_FIELD(controls),
+        rmp_at_base_controls = RMP_SLOT_FIELD(base_controls), rmp_at_lost_full = RMP_SLOT_FIELD(lost_full), rmp_at_lost_writer_died = RMP_SLOT_FIELD(lost_writer_died),
         rmp_at_lost_fenced = RMP_SLOT_FIELD(lost_fenced), rmp_at_lost_corrupt = RMP_SLOT_FIELD(lost_corrupt), rmp_at_base_emitted = RMP_SLOT_FIELD(base_emitted),
         rmp_at_base_delivered = RMP_SLOT_FIELD(base_delivered), rmp_at_base_cut = RMP_SLOT_FIELD(base_cut), rmp_at_base_lost_full = RMP_SLOT_FIELD(base_lost_full),
         rmp_at_base_lost_writer_died = RMP_SLOT_FIELD(base_lost_writer_died), rmp_at_base_lost_fenced = RMP_SLOT_FIELD(base_lost_fenced), rmp_at_base_lost_corrupt = RMP_SLOT_FIELD(base_lost_corrupt),
@@ -225,4 +226,4 @@ cdef extern from *:
         rmp_at_retired_tail, rmp_at_emitted, rmp_at_cut, rmp_at_lost_full
         rmp_at_lost_writer_died, rmp_at_lost_fenced, rmp_at_lost_corrupt, rmp_at_base_emitted
         rmp_at_base_delivered, rmp_at_base_cut, rmp_at_base_lost_full, rmp_at_base_lost_writer_died
-        rmp_at_base_lost_fenced, rmp_at_base_lost_corrupt, rmp_at_passed, rmp_at_passed_lost
+        rmp_at_base_lost_fenced, rmp_at_base_lost_corrupt, rmp_at_passed, rmp_at_passed_lost, rmp_at_controls, rmp_at_base_controls

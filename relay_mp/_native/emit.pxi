@@ -256,6 +256,8 @@ def emit_control(name: str, data) -> tuple:
     producer = rmp_producer_own()
     if producer != NULL and producer.slot == 0:
         raise RegistryFullError("every producer slot of the session is taken; raise max_producers (RELAY_MP_MAX_PRODUCERS)")
+    if producer != NULL and result == RMP_OK:
+        add_u64(&producer.counters.controls, 1)
     if producer == NULL or result != RMP_OK:
         raise SessionError(f"the request {name!r} did not reach the dispatcher: the session has ended or its ring stayed full")
     return producer.slot, producer.owner_seq

@@ -123,12 +123,13 @@ typedef struct rmp_slot {
     uint64_t pid_namespace;
     uint64_t thread_id;
     uint64_t retired_tail; /* the tail when the owner was found gone */
-    uint64_t base_emitted, base_delivered, base_cut;
+    uint64_t base_emitted, base_delivered, base_cut, base_controls;
     uint64_t base_lost_full, base_lost_writer_died, base_lost_fenced, base_lost_corrupt;
     /* stored by the producer only */
     __attribute__((aligned(RMP_LINE))) uint64_t emitted; /* events begun; the newest one's owner_seq */
     uint64_t lost_full;
     uint64_t cut; /* delivered, but without the payload that was over the limit */
+    uint64_t controls; /* of `emitted`: requests to the dispatcher, which are no events */
     /* stored by the dispatcher only */
     __attribute__((aligned(RMP_LINE))) rmp_pair passed; /* {newest owner_seq passed, of these lost} */
     uint64_t lost_writer_died, lost_fenced, lost_corrupt;

@@ -51,13 +51,12 @@ cdef class Reader:
                     batch.append((payload, read.position * RMP_UNIT_BYTES + RMP_UNIT_BYTES - 1, read.next, read.owner,
                                   read.owner_seq))
                     limit -= 1
-                else:
-                    add_u64(&rmp_ring_slot(&self._reader.ring, read.owner).lost_corrupt, 1)
+                # else: damaged, and so is what it says of its owner; the gap in that one's numbers tells
             elif read.kind == RMP_READ_SKIPPED and read.state == RMP_FENCED:
                 pass  # counted when it was fenced
             elif read.kind == RMP_READ_EMPTY or read.kind == RMP_READ_BLOCKED or read.kind == RMP_READ_BROKEN:
                 self._note_blocked(&read)
-                if read.kind == RMP_READ_BROKEN:
+                if read.kind == RMP_READ_BROKEN and not batch:
                     raise SegmentError(f"the ring of {self._segment.path} is damaged beyond reading: its tail and its "
                                        "read position contradict each other")
                 return 0

@@ -20,6 +20,7 @@ static void identify(rmp_slot *slot, rmp_process process, uint64_t thread_id) {
     rmp_store_relaxed(&slot->thread_id, thread_id);
     rmp_store_relaxed(&slot->base_emitted, rmp_load_relaxed(&slot->emitted));
     rmp_store_relaxed(&slot->base_delivered, passed.low - passed.high);
+    rmp_store_relaxed(&slot->base_controls, rmp_load_relaxed(&slot->controls));
     rmp_store_relaxed(&slot->base_cut, rmp_load_relaxed(&slot->cut));
     rmp_store_relaxed(&slot->base_lost_full, rmp_load_relaxed(&slot->lost_full));
     rmp_store_relaxed(&slot->base_lost_writer_died, rmp_load_relaxed(&slot->lost_writer_died));
@@ -49,9 +50,13 @@ uint32_t rmp_registry_take(const rmp_ring *ring, rmp_process process, uint64_t t
     return 0;
 }
 
-/* A slot that is TAKING still has what the owner before it left there. Without that one's start time
- * the pid alone decides whether the taker lives, which is right but for a reused pid. */
-static void forget_start_time(rmp_slot *slot) { rmp_store_relaxed(&slot->start_time, 0); }
+rmp_process rmp_registry_owner(const rmp_ring *ring, uint32_t number, uint64_t state_seen) {
+    const rmp_slot *slot = rmp_ring_slot(ring, number);
+    bool identified = rmp_slot_status(state_seen) != RMP_SLOT_TAKING;
+    return (rmp_process){.pid = rmp_slot_pid(state_seen),
+                         .start_time = identified ? rmp_load_relaxed(&slot->start_time) : 0,
+                         .pid_namespace = rmp_load_relaxed(&slot->pid_namespace)};
+}
 
 static void retire(const rmp_ring *ring, rmp_slot *slot, uint64_t state, enum rmp_slot_status status) {
     rmp_store_release(&slot->retired_tail, rmp_ring_tail(ring));
@@ -62,9 +67,7 @@ static void retire(const rmp_ring *ring, rmp_slot *slot, uint64_t state, enum rm
 void rmp_registry_exit(const rmp_ring *ring, uint32_t number) {
     rmp_slot *slot = rmp_ring_slot(ring, number);
     uint64_t state = rmp_load_acquire(&slot->state);
-    if (rmp_slot_status(state) != RMP_SLOT_LIVE) return;
-    forget_start_time(slot);
-    retire(ring, slot, state, RMP_SLOT_EXITED);
+    if (rmp_slot_status(state) == RMP_SLOT_LIVE) retire(ring, slot, state, RMP_SLOT_EXITED);
 }
 
 void rmp_registry_mark_dead(const rmp_ring *ring, uint32_t number, uint64_t state_seen) {
@@ -90,7 +93,6 @@ uint64_t rmp_registry_settle(const rmp_ring *ring, uint32_t number) {
     /* What is missing and was not counted by its cause died with its writer. */
     uint64_t missing = passed.high + trailing, counted = lost_of(slot);
     if (missing > counted) rmp_add_relaxed(&slot->lost_writer_died, missing - counted);
-    forget_start_time(slot);
     rmp_store_release(&slot->state, rmp_slot_state(RMP_SLOT_SETTLED, rmp_slot_generation(state), rmp_slot_pid(state)));
     return trailing;
 }

@@ -13,6 +13,10 @@
 /* Returns the slot's number, 0 if all are taken. */
 uint32_t rmp_registry_take(const rmp_ring *ring, rmp_process process, uint64_t thread_id);
 
+/* The process to ask about before a slot in `state_seen` is marked dead. A slot that is TAKING still has
+ * the start time of the owner before: the pid alone decides then, which is right but for a reused one. */
+rmp_process rmp_registry_owner(const rmp_ring *ring, uint32_t slot, uint64_t state_seen);
+
 /* The calling thread emits no more. For its own slot only. */
 void rmp_registry_exit(const rmp_ring *ring, uint32_t slot);
 

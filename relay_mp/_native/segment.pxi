@@ -234,10 +234,11 @@ cdef class Segment:
 
     def slot_process(self, uint32_t slot) -> tuple:
         """(pid, start time, pid namespace) of the slot's present or last owner."""
-        cdef rmp_slot* counters
+        cdef rmp_process owner
         self._check_slot(slot)
-        counters = rmp_ring_slot(&self._segment.ring, slot)
-        return load_u64(&counters.state) >> 32, load_u64(&counters.start_time), load_u64(&counters.pid_namespace)
+        owner = rmp_registry_owner(&self._segment.ring, slot,
+                                   load_u64(&rmp_ring_slot(&self._segment.ring, slot).state))
+        return owner.pid, owner.start_time, owner.pid_namespace
 
     def slot_losses(self, uint32_t slot) -> tuple:
         """Events lost so far through this slot: (full, writer died, fenced, corrupt)."""

@@ -42,6 +42,7 @@ class _Owner:
         """Asked before each batch. Seals the ring when nobody else is left to."""
         now = time.monotonic()
         if self._segment.state != core.STATE_OPEN:
+            self._segment.seal()  # the owner may just be about to: nothing is claimed behind the last look
             self._dispatcher.stop()
         elif now >= self._next_check:
             self._next_check = now + OWNER_CHECK_SECONDS
@@ -66,13 +67,15 @@ def _save(segment: Segment, registry: Registry) -> None:
 
 
 def _restore(segment: Segment, registry: Registry) -> None:
+    found = []
     for name, target, arguments, scope, since, until in msgpack.unpackb(segment.load_subscriptions() or b"\x90"):
         try:
             callback = named.resolve(target, arguments)
         except SubscriberError:
             logger.exception("subscriber %r is not there any more after a restart of the dispatcher", name)
             continue
-        registry.add(Subscription(name, callback, scope, since, until, target, arguments), lambda: 0)
+        found.append(Subscription(name, callback, scope, since, until, target, arguments))
+    registry.restore(found)
 
 
 def _take_lease(segment: Segment) -> None:
@@ -85,17 +88,16 @@ def main(path: str) -> int:
     """Dispatches until there is no more to come. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     segment = Segment.attach(path)
-    registry = Registry(segment.set_subscribers)
+    registry = Registry(segment.set_subscribers, lambda: _save(segment, registry))
     session.adopt(segment, registry)
     _restore(segment, registry)
     _take_lease(segment)
-    dispatcher = Dispatcher(segment, registry, on_registry_change=lambda: _save(segment, registry))
-    owner = _Owner(segment, dispatcher)
+    dispatcher = Dispatcher(segment, registry)
+    owner, epoch = _Owner(segment, dispatcher), core.fork_epoch()
     dispatcher.run(owner.check)
-    for subscription in registry.all():
-        close = getattr(subscription.callback, "close", None)
-        if callable(close):
-            close()
+    if core.fork_epoch() != epoch:
+        return 0  # a child that a callback forked and that came back from it
+    registry.close()
     if owner.is_dead:
         segment.set_state(core.STATE_CLOSED)
         segment.unlink()

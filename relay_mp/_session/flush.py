@@ -1,10 +1,10 @@
 """Waiting until everything emitted before now has been delivered."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from relay_mp._deliver.liveness import holder_is_dead
+from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session.stats import collect
@@ -22,7 +22,7 @@ class FlushResult:
     causes: dict[str, int] = field(default_factory=dict)
 
 
-def _wait_for(segment: Segment, timeout_seconds: float, *, dispatcher_comes_back: bool) -> Iterator[int]:
+def _wait_for(segment: Segment, timeout_seconds: float, *, is_abandoned: Callable[[], bool]) -> Iterator[int]:
     """Yields the position to wait for until it is delivered; raises when it will not be."""
     if core.is_dispatching():
         raise FlushError(
@@ -39,8 +39,13 @@ def _wait_for(segment: Segment, timeout_seconds: float, *, dispatcher_comes_back
             raise FlushTimeoutError(_why(segment, position, timeout_seconds))
         if now >= next_look:
             next_look = now + LOOK_FOR_DISPATCHER_SECONDS
-            if not dispatcher_comes_back and holder_is_dead(segment):
+            if is_abandoned():
                 raise FlushError("the session's dispatcher has died; what it had not delivered is still in the segment")
+
+
+def nobody_delivers(segment: Segment) -> bool:
+    """Whether the dispatcher is dead and stays so: a process is started again by its owner, if that lives."""
+    return holder_is_dead(segment) and not (segment.dispatcher_is_process and not is_dead(*segment.owner))
 
 
 def _why(segment: Segment, position: int, timeout_seconds: float) -> str:
@@ -60,20 +65,23 @@ def _result(segment: Segment) -> FlushResult:
     return FlushResult(stats.lost, stats.causes)
 
 
-def flush(segment: Segment, timeout_seconds: float, *, dispatcher_comes_back: bool) -> FlushResult:
-    """Blocks, GIL released, until all that was emitted before has been delivered."""
+def flush(segment: Segment, timeout_seconds: float, *, is_abandoned: Callable[[], bool]) -> FlushResult:
+    """Blocks, GIL released, until all that was emitted before has been delivered.
+
+    `is_abandoned` is asked every 100 ms, whether it never will be.
+    """
     deadline = time.monotonic() + timeout_seconds
-    for position in _wait_for(segment, timeout_seconds, dispatcher_comes_back=dispatcher_comes_back):
+    for position in _wait_for(segment, timeout_seconds, is_abandoned=is_abandoned):
         segment.wait_delivered(position, max(deadline - time.monotonic(), 0.0))
     return _result(segment)
 
 
-async def flush_async(segment: Segment, timeout_seconds: float, *, dispatcher_comes_back: bool) -> FlushResult:
+async def flush_async(segment: Segment, timeout_seconds: float, *, is_abandoned: Callable[[], bool]) -> FlushResult:
     """The same without blocking the event loop: it looks again after ever longer naps."""
     import asyncio  # lazily: it takes as long to import as all of this package
 
     nap = _SHORTEST_NAP
-    for _ in _wait_for(segment, timeout_seconds, dispatcher_comes_back=dispatcher_comes_back):
+    for _ in _wait_for(segment, timeout_seconds, is_abandoned=is_abandoned):
         await asyncio.sleep(nap)
         nap = min(nap * 2, _LONGEST_NAP)
     return _result(segment)

@@ -10,9 +10,7 @@ import threading
 import time
 
 from relay_mp._deliver.dispatcher import Dispatcher, logger
-from relay_mp._deliver.liveness import holder_is_dead
 from relay_mp._deliver.registry import Registry
-from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import inheritance
 from relay_mp.errors import SessionError
@@ -35,7 +33,7 @@ class ThreadHost:
     def _run(self) -> None:
         try:
             self._dispatcher.run()
-        except SessionError:
+        except Exception:
             if self._segment.is_open:  # else: closed at the deadline of a stop, which says so itself
                 logger.exception("the dispatcher has stopped")
 
@@ -46,20 +44,24 @@ class ThreadHost:
         """True if everything was delivered by then."""
         self._dispatcher.stop()
         self._thread.join(max(timeout_seconds, 0.0))
-        return not self._thread.is_alive()
+        if self._thread.is_alive() or self.registry is None:
+            return False
+        self.registry.close()
+        return self._segment.read_pos == self._segment.tail
 
 
 class ProcessHost:
     """`python -m relay_mp._session.dispatcher_process`.
 
-    Not multiprocessing, which would import the user's main module again. A thread of the owner waits for it and starts another if it dies.
+    Not multiprocessing, which would import the user's main module again. A thread of the owner waits
+    for it and starts another if it dies.
     """
 
     registry: Registry | None = None  # it is over there
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        self._stopping = False
+        self._stopping = self._has_given_up = False
         self._process = self._start()
         self._watch = threading.Thread(target=self._restart_when_dead, name="relay_mp-dispatcher-watch", daemon=True)
         self._watch.start()
@@ -77,7 +79,7 @@ class ProcessHost:
     def _await_lease(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while self._segment.lease()[1] != process.pid:
-            if process.poll() is not None or time.monotonic() > deadline:
+            if process.poll() is not None or self._has_given_up or time.monotonic() > deadline:
                 process.kill()
                 process.wait()
                 raise SessionError(
@@ -89,29 +91,31 @@ class ProcessHost:
     def _restart_when_dead(self) -> None:
         while True:
             self._process.wait()
-            if self._stopping:
+            if self._has_given_up or (self._stopping and self._is_drained()):
                 return
             logger.warning("the dispatcher process ended with code %s; starting another", self._process.returncode)
             try:
                 self._process = self._start()
             except SessionError:
-                logger.exception("no dispatcher could be started; trying again")
-                time.sleep(RESTART_PAUSE_SECONDS)
+                if not self._has_given_up:
+                    logger.exception("no dispatcher could be started; trying again")
+                    time.sleep(RESTART_PAUSE_SECONDS)
+
+    def _is_drained(self) -> bool:
+        return self._segment.read_pos == self._segment.tail
 
     def is_alive(self) -> bool:
-        return not holder_is_dead(self._segment)
+        return True  # if it dies, another is started
 
     def stop(self, timeout_seconds: float) -> bool:
         """True if everything was delivered by then. The sealed ring tells the process to end."""
         self._stopping = True
-        self._segment.set_state(core.STATE_CLOSING)
-        try:
-            self._process.wait(max(timeout_seconds, 0.0))
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._watch.join()
-        return self._segment.read_pos == self._segment.tail
+        self._watch.join(max(timeout_seconds, 0.0))
+        self._has_given_up = True
+        while self._watch.is_alive():
+            self._process.kill()  # again if the watch has just started another
+            self._watch.join(RESTART_PAUSE_SECONDS)
+        return self._is_drained()
 
 
 Host = ThreadHost | ProcessHost

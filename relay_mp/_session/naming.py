@@ -4,7 +4,6 @@ So that a name is never used twice, and says by itself whose it is and whether i
 """
 
 import os
-import secrets
 
 from relay_mp._native import core
 
@@ -24,7 +23,7 @@ def _boot() -> str:
 def new_session_id() -> str:
     """At most 35 characters: <boot>-<pid>-<start time>-<random>, in hexadecimal."""
     pid, start_time, _ = core.process_self()
-    return f"{_boot()}-{pid:x}-{start_time:x}-{secrets.token_hex(4)}"
+    return f"{_boot()}-{pid:x}-{start_time:x}-{os.urandom(4).hex()}"
 
 
 def segment_path(directory: str, session_id: str) -> str:

@@ -5,15 +5,17 @@ on the machine, of the same user, finds it, writes those events as ATOF JSON lin
 """
 
 import os
+import stat
 
 from relay_mp._deliver.dispatcher import Dispatcher, logger
 from relay_mp._deliver.jsonl import JsonlFile
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
-from relay_mp._deliver.registry import Registry, Subscription
+from relay_mp._deliver.registry import Registry
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import naming
 from relay_mp.errors import SegmentError, SessionError
+from relay_mp.events import Event
 
 _LIVE_STATUSES = (1, 2)
 
@@ -31,7 +33,8 @@ def recover(path: str, output: str | None = None) -> str | None:
 
     Raises:
         SegmentError: there is no such segment, or it is damaged.
-        SessionError: a process of that session still lives.
+        SessionError: a process of that session still lives, or the file cannot be written; then what it
+            did not take stays in the segment.
     """
     segment = Segment.attach(path)
     try:
@@ -62,7 +65,19 @@ def sweep(directory: str, recovery_directory: str) -> list[str]:
     return written
 
 
+def _is_unfinished(path: str) -> bool:
+    """Whether its maker died before it was done: the magic, stored last, is missing. It holds nothing."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        return False  # planted: attaching refuses it
+    with open(path, "rb") as file:
+        return not any(file.read(8))
+
+
 def _sweep_one(path: str, recovery_directory: str) -> str | None:
+    if _is_unfinished(path):
+        os.unlink(path)
+        return None
     segment = Segment.attach(path)
     try:
         if _living_process(segment):
@@ -86,22 +101,38 @@ def _living_process(segment: Segment) -> int | None:
     return None
 
 
+class _Drain(Dispatcher):
+    """Writes every event to one file, and answers no requests: their senders are dead.
+
+    What the file does not take stays in the segment, so that recovering can be tried again.
+    """
+
+    def __init__(self, segment: Segment, file: JsonlFile) -> None:
+        super().__init__(segment, Registry(lambda subscribers, scope_locals: None))
+        self._file = file
+
+    def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
+        self._file(event)
+
+    def _control(self, payload: bytes, slot: int, owner_seq: int, position: int, redelivered: bool) -> None:
+        pass
+
+
 def _drain(segment: Segment, output: str) -> str | None:
     if not segment.take_lease(segment.lease()[0]):
         return None  # another session was first
     segment.seal()
     file = JsonlFile(output, lazily=True)
-    registry = Registry(lambda subscribers, scope_locals: None)
-    registry.add(Subscription("recovery", file, None, 0), lambda: 0)
-    errors = segment.subscriber_errors
-    dispatcher = Dispatcher(segment, registry)
+    dispatcher = _Drain(segment, file)
     dispatcher.stop()
     try:
         dispatcher.run()
+    except OSError as error:
+        raise SessionError(
+            f"not all events could be written to {output}: {error}; the rest stays in {segment.path}"
+        ) from error
     finally:
         file.close()
-    if segment.subscriber_errors != errors:
-        raise SessionError(f"not all events could be written to {output}; the segment stays")
     segment.set_state(core.STATE_CLOSED)
     segment.unlink()
     return output if file.lines else None

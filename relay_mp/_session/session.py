@@ -10,6 +10,7 @@ its parent owns.
 
 import atexit
 import logging
+import os
 import sys
 import threading
 import time
@@ -53,6 +54,7 @@ class Session:
         self._host = host
         self._registry: Registry | None = host.registry if host else None
         self._epoch = core.fork_epoch()
+        self._final_stats: Stats | None = None
         self.settings = settings
         self.path: str = segment.path
         self.id: str = segment.session_id
@@ -78,8 +80,14 @@ class Session:
         return self._registry is None
 
     def stats(self) -> Stats:
-        """What became of the session's events, in all and by process. Any process, any time."""
-        return collect(self._segment)
+        """What became of the session's events, in all and by process.
+
+        Any process, any time; of a session that this process has closed, as it ended.
+
+        Raises:
+            SessionError: this process has detached itself from a session of another's.
+        """
+        return self._final_stats or collect(self._segment)
 
     def flush(self, timeout: float | None = None) -> FlushResult:
         """Waits until everything emitted before, by any process, has been delivered.
@@ -94,12 +102,12 @@ class Session:
             FlushTimeoutError: not within `timeout`; nothing is lost by that.
             FlushError: called inside a subscriber's callback, or the dispatcher has died.
         """
-        return flushing.flush(self._segment, self._flush_timeout(timeout), dispatcher_comes_back=self._comes_back())
+        return flushing.flush(self._segment, self._flush_timeout(timeout), is_abandoned=self._is_abandoned)
 
     async def flush_async(self, timeout: float | None = None) -> FlushResult:
         """`flush` for a running event loop."""
         return await flushing.flush_async(
-            self._segment, self._flush_timeout(timeout), dispatcher_comes_back=self._comes_back()
+            self._segment, self._flush_timeout(timeout), is_abandoned=self._is_abandoned
         )
 
     def _flush_timeout(self, timeout: float | None) -> float:
@@ -107,9 +115,10 @@ class Session:
             return timeout
         return (self.settings or settings_module.resolve()).flush_timeout_seconds
 
-    def _comes_back(self) -> bool:
-        """Whether a dead dispatcher is started again: by an owner that lives, if it is a process."""
-        return bool(self._segment.dispatcher_is_process and self.is_owner)
+    def _is_abandoned(self) -> bool:
+        if self._host is not None and self.is_owner:
+            return not self._host.is_alive()
+        return flushing.nobody_delivers(self._segment)
 
     # ---- subscribers ----
 
@@ -121,15 +130,16 @@ class Session:
             named_target = callback if isinstance(callback, str) else named.name_of(callback)
             self._request("register", name=name, target=named_target, arguments=arguments, scope=scope)
             return
+        self._registry.require_free(name, scope)
         target = callback if isinstance(callback, str) else None
         call = named.resolve(callback, arguments) if isinstance(callback, str) else callback
-        subscription = Subscription(name, call, scope, 0, target=target, arguments=arguments)
+        subscription = Subscription(name, call, scope, target=target, arguments=arguments)
         self._registry.add(subscription, lambda: self._segment.tail)
 
     def deregister(self, name: str, scope: bytes | None) -> bool:
         """See subscribers.deregister and scope_local.deregister_subscriber."""
         if self._registry is None:
-            return self._request("deregister", name=name, scope=scope) == REPLY_OK
+            return self.is_open and self._request("deregister", name=name, scope=scope) == REPLY_OK
         return self._registry.remove(name, scope, lambda: self._segment.tail)
 
     def close_scope(self, scope: bytes) -> None:
@@ -165,23 +175,32 @@ class Session:
         """
         if core.is_dispatching():
             raise FlushError("a session cannot be closed inside a subscriber's callback: it would wait for itself")
-        _state.forget(self)
-        if self._segment.is_open:
-            if self.is_owner:
-                self._end(time.monotonic() + self._flush_timeout(timeout))
-            self._segment.close()
+        with _state.ending():
+            if self._segment.is_open:
+                try:
+                    if self.is_owner:
+                        self._end(time.monotonic() + self._flush_timeout(timeout))
+                finally:
+                    self._segment.close()
+            _state.forget(self)
 
     def _end(self, deadline: float) -> None:
         assert self._host is not None
         inheritance.withdraw(self.path)
-        # Sealed first: an event is either claimed before and delivered, or refused; never in between.
+        # Sealed before the drain: an event is either claimed before and delivered, or refused; never in between.
         self._segment.set_state(core.STATE_CLOSING)
         self._segment.seal()
-        complete = self._host.stop(max(deadline - time.monotonic(), 0.0))
-        stats = self.stats()
-        self._segment.set_state(core.STATE_CLOSED)
-        if complete:
-            self._segment.unlink()
+        complete = False
+        try:
+            complete = self._host.stop(max(deadline - time.monotonic(), 0.0))
+        finally:  # also if a Ctrl-C ends the wait: what is left is then told, and kept
+            stats = self._final_stats = self.stats()
+            self._segment.set_state(core.STATE_CLOSED)
+            if complete:
+                self._segment.unlink()
+            self._tell(stats, complete)
+
+    def _tell(self, stats: Stats, complete: bool) -> None:
         if stats.lost or stats.subscriber_errors or not complete:
             _summarise(stats, None if complete else self.path)
 
@@ -215,12 +234,24 @@ def _summarise(stats: Stats, left_in: str | None) -> None:
 
 # ---- which session this process is in ----
 
+_AFTER_CHILDREN = -100
+"""Of multiprocessing's finalizers those with a negative priority run once the children are joined."""
+
+
+def _join_children() -> None:
+    # multiprocessing joins them at exit too, but, if it was imported first, only after this session has
+    # closed, which would refuse what they still have to emit.
+    process = sys.modules.get("multiprocessing.process")
+    for child in process.active_children() if process is not None else ():
+        if not child.daemon:
+            child.join()
+
 
 class _State:
     """The process's session. The lock is for starting, attaching and closing only."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock, self._ending = threading.RLock(), threading.RLock()
         self._lock_epoch = core.fork_epoch()
         self._session: Session | None = None
         self._atexit = False
@@ -229,25 +260,33 @@ class _State:
         self._inherited_epoch = 0
         self.next_id: str | None = None
 
-    def lock(self) -> threading.RLock:
-        # Another thread may have held it when this process was forked, and is not here to release it.
+    def _renew_locks(self) -> None:
+        # Another thread may have held one when this process was forked, and is not here to release it.
         if self._lock_epoch != core.fork_epoch():
-            self._lock, self._lock_epoch = threading.RLock(), core.fork_epoch()
+            self._lock, self._ending = threading.RLock(), threading.RLock()
+            self._lock_epoch = core.fork_epoch()
+
+    def lock(self) -> threading.RLock:
+        self._renew_locks()
         return self._lock
+
+    def ending(self) -> threading.RLock:
+        """Held while a session ends: the next one begins behind it. Taken after `lock`, if both are."""
+        self._renew_locks()
+        return self._ending
 
     def get(self) -> Session | None:
         session = self._session
         if session is not None and session._epoch != core.fork_epoch():
             session = self._session = Session(session._segment, None, None)
+            self._warned_unregistered = False
         if session is not None and not session._segment.is_open:
             session = self._session = None
         return session
 
     def set(self, session: Session) -> None:
         self._session = session
-        if not self._atexit:
-            self._atexit = True
-            atexit.register(self._at_exit)
+        self._warned_unregistered = False
 
     def forget(self, session: Session) -> None:
         if self._session is session:
@@ -256,7 +295,18 @@ class _State:
     def _at_exit(self) -> None:
         session = self.get()
         if session is not None and session.is_owner:
+            _join_children()
             session.close()
+
+    def _close_at_exit(self) -> None:
+        """Sees to it that the end of the process closes its session."""
+        if not self._atexit:
+            self._atexit = True
+            atexit.register(self._at_exit)
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            # Workers of multiprocessing end without atexit; a worker may own a session too.
+            util.Finalize(None, self._at_exit, exitpriority=_AFTER_CHILDREN)
 
     def resolve(self) -> None:
         """Attaches to the session that the parent left word of, if it is open. Never raises."""
@@ -264,7 +314,7 @@ class _State:
             path = inheritance.find_session()
             if self._session is None and path:
                 try:
-                    self._attach(path)
+                    self._enter(_open(path))
                 except (SessionError, OSError) as error:
                     logger.debug("the parent's session cannot be attached: %s", error)
 
@@ -279,32 +329,35 @@ class _State:
                 logger.warning("%s is ignored: %s", inheritance.SCOPE_VARIABLE, error)
         return self._inherited
 
-    def _attach(self, path: str) -> Session:
-        segment = Segment.attach(path)
-        if segment.state != core.STATE_OPEN:
-            segment.close()
-            raise SegmentError(f"the session of {path} has ended")
+    def _enter(self, segment: Segment) -> Session:
         segment.make_current()
         session = Session(segment, None, None)
         self.set(session)
-        inheritance.publish(path)
+        inheritance.publish(segment.path)
         return session
 
     def attach(self, path: str) -> Session:
-        with self.lock():
+        with self.lock(), self.ending():
             session = self.get()
             if session is not None:
-                if session.path == path:
+                if session.path == path and session.is_open:
                     return session
                 if session.is_owner:
                     raise SessionError(
                         f"this process owns the session of {session.path}; close it before attaching to {path}"
                     )
+            segment = _open(path)  # before the old one is left: if it raises, that goes on
+            if session is not None:
                 session.close()
-            return self._attach(path)
+            return self._enter(segment)
 
     def start(self, settings: Settings) -> Session:
-        with self.lock():
+        if core.is_dispatching():
+            raise SessionError(
+                "a session cannot be started inside a subscriber's callback, whose own session is closing: "
+                "register before it is closed"
+            )
+        with self.lock(), self.ending():
             session = current()
             if session is not None and session.is_open:
                 role = "owns" if session.is_owner else "is attached to"
@@ -317,6 +370,7 @@ class _State:
             recovery.sweep(settings.directory, settings.recovery_directory)
             session = _start(settings, self._take_id())
             self.set(session)
+            self._close_at_exit()
             return session
 
     def session_id(self) -> str:
@@ -342,7 +396,20 @@ class _State:
             )
 
 
+def _open(path: str) -> Segment:
+    segment = Segment.attach(path)
+    if segment.state != core.STATE_OPEN:
+        segment.close()
+        raise SegmentError(f"the session of {path} has ended")
+    return segment
+
+
 def _start(settings: Settings, session_id: str) -> Session:
+    if not os.path.isdir(settings.directory):
+        raise SegmentError(
+            f"no segment can be made in {settings.directory!r}: there is no such directory; expected one of a memory "
+            "file system (directory, RELAY_MP_DIRECTORY)"
+        )
     segment = Segment.create(
         naming.segment_path(settings.directory, session_id),
         session_id=session_id,
@@ -376,8 +443,12 @@ def _session_path() -> str | None:
 
 def _close_scope(scope: bytes) -> None:
     session = current()
-    if session is not None and session.is_open:
+    if session is None or not session.is_open:
+        return
+    try:
         session.close_scope(scope)
+    except SessionError as error:  # the scope has ended all the same
+        logger.error("the local subscribers of scope %s could not be ended: %s", scope.hex(), error)
 
 
 def current() -> Session | None:
@@ -464,6 +535,7 @@ def shutdown(timeout: float | None = None) -> None:
 
 def session_id() -> str:
     """The id of this process's session, or of the next one it starts."""
+    current()
     return _state.session_id()
 
 

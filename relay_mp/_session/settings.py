@@ -90,10 +90,13 @@ def resolve(**arguments: Any) -> Settings:
 
 
 def _checked(name: str, kind: type, value: Any, source: str) -> Any:
+    given = value
     try:
         value = kind(value)
-    except (TypeError, ValueError):
-        raise SessionError(f"{source}={value!r} is no {kind.__name__}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise SessionError(f"{source}={given!r} is no {kind.__name__}") from None
+    if kind is int and isinstance(given, float) and given != value:
+        raise SessionError(f"{source}={given!r} is no int")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise SessionError(f"{source}={value!r}; expected one of {', '.join(_CHOICES[name])}")
     low, high = _LIMITS.get(name, (value, value))

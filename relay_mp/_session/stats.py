@@ -80,7 +80,9 @@ def _process(pid: int, rows: Any, *, past: bool) -> ProcessStats:
         return int(now.sum()) - before
 
     causes = {cause: count for cause in CAUSES if (count := total(f"lost_{cause}"))}
-    emitted, delivered, lost = total("emitted"), total("delivered"), sum(causes.values())
+    # Requests to the dispatcher, such as a worker's registration, travel in the ring but are no events.
+    controls, lost = total("controls"), sum(causes.values())
+    emitted, delivered = total("emitted") - controls, max(total("delivered") - controls, 0)
     live = 0 if past else int(((rows["state"] & 0xFF) == _STATUS_LIVE).sum())
     return ProcessStats(pid, emitted, delivered, lost, max(emitted - delivered - lost, 0), total("cut"), live, causes)
 

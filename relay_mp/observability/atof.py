@@ -11,7 +11,7 @@ import os
 from relay_mp import subscribers
 from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.jsonl import JsonlFile
-from relay_mp._session.session import current, session_id
+from relay_mp._session.session import current, current_or_default, session_id
 from relay_mp.errors import SubscriberError
 from relay_mp.events import Event
 
@@ -83,15 +83,16 @@ class AtofExporter:
 
         Raises:
             SubscriberError: the name is taken, the exporter is shut down or registered already.
-            OSError: the file cannot be opened, or another process is writing to it.
+            OSError: the file cannot be opened, another process or exporter is writing to it, or it ends in
+            what is no event.
         """
         if self._shut_down or self._names:
             state = "shut down" if self._shut_down else f"registered as {self._names[0]!r}"
             raise SubscriberError(f"this exporter of {self._path} is {state}; make another one")
+        self._finish()
         self._prepare()
         try:
-            session = current()
-            if session is not None and session.dispatches_elsewhere:
+            if current_or_default().dispatches_elsewhere:
                 subscribers.register(name, "relay_mp._deliver.jsonl:JsonlFile", arguments={"path": self._path})
             else:
                 self._file = JsonlFile(self._path)
@@ -132,16 +133,27 @@ class AtofExporter:
         subscribers.flush()
 
     def shutdown(self) -> None:
-        """Deregisters, waits for the last events, closes the file. Idempotent."""
-        if self._shut_down:
-            return
+        """Deregisters, waits for the last events, closes the file. Idempotent.
+
+        It also waits in a running event loop, which it blocks meanwhile.
+
+        Raises:
+            FlushError, FlushTimeoutError: as `Session.flush`; the file is then still open for what is yet
+                to come, and closed by another shutdown.
+        """
         self._shut_down = True
         for name in list(self._names):
             self.deregister(name)
-        try:
-            subscribers.flush()
-        finally:
-            self._close()
+        self._finish()
+
+    def _finish(self) -> None:
+        """Closes the file behind the last event of a registration that has ended."""
+        if self._file is None:
+            return
+        session = current()
+        if session is not None and session.is_open:
+            session.flush()
+        self._close()
 
     def _close(self) -> None:
         if self._file is not None:

@@ -184,6 +184,10 @@ uint32_t take_slot(const rmp_ring *ring) {
     return slot;
 }
 
+uint64_t next_number(const rmp_ring *ring, uint32_t slot) {
+    return rmp_load_relaxed(&rmp_ring_slot(ring, slot)->emitted) + 1;
+}
+
 /* ---- a small dispatcher ---- */
 
 void dispatcher_open(dispatcher *self, const rmp_ring *ring) {
@@ -195,19 +199,17 @@ void dispatcher_open(dispatcher *self, const rmp_ring *ring) {
 
 void dispatcher_close(dispatcher *self) { free(self->payload); }
 
-static enum rmp_liveness ask_slot(const rmp_slot *slot, uint64_t state) {
+static enum rmp_liveness ask_slot(const rmp_ring *ring, uint32_t number, uint64_t state) {
     enum rmp_slot_status status = rmp_slot_status(state);
     if (status == RMP_SLOT_DEAD || status == RMP_SLOT_SETTLED) return RMP_DEAD;
     if (status != RMP_SLOT_LIVE && status != RMP_SLOT_TAKING) return RMP_UNKNOWN;
-    return rmp_process_liveness((rmp_process){.pid = rmp_slot_pid(state),
-                                              .start_time = rmp_load_relaxed(&slot->start_time),
-                                              .pid_namespace = rmp_load_relaxed(&slot->pid_namespace)});
+    return rmp_process_liveness(rmp_registry_owner(ring, number, state));
 }
 
 static bool give_up_blocked(dispatcher *self, const rmp_read *read) {
     rmp_slot *slot = rmp_ring_slot(&self->reader.ring, read->owner);
     uint64_t state = rmp_load_acquire(&slot->state);
-    if (ask_slot(slot, state) != RMP_DEAD) return false;
+    if (ask_slot(&self->reader.ring, read->owner, state) != RMP_DEAD) return false;
     rmp_registry_mark_dead(&self->reader.ring, read->owner, state);
     if (!rmp_reader_abort_dead(&self->reader, read)) return true;
     rmp_add_relaxed(&slot->lost_writer_died, 1);
@@ -254,7 +256,7 @@ void dispatcher_bury(dispatcher *self) {
     for (uint32_t number = 1; number < ring->slot_count; number++) {
         rmp_slot *slot = rmp_ring_slot(ring, number);
         uint64_t state = rmp_load_acquire(&slot->state);
-        if (ask_slot(slot, state) == RMP_DEAD) rmp_registry_mark_dead(ring, number, state);
+        if (ask_slot(ring, number, state) == RMP_DEAD) rmp_registry_mark_dead(ring, number, state);
         rmp_registry_settle(ring, number);
     }
 }

@@ -93,6 +93,9 @@ enum rmp_result emit(const rmp_ring *ring, uint32_t slot, uint64_t number, uint3
 /* A slot of the calling process. */
 uint32_t take_slot(const rmp_ring *ring);
 
+/* What the next event of the slot is numbered: a late starter can get the slot of one that has ended. */
+uint64_t next_number(const rmp_ring *ring, uint32_t slot);
+
 /* ---- a small dispatcher, as the real one orders its steps ---- */
 
 typedef struct dispatcher {

@@ -219,8 +219,8 @@ static void dawdle(const char *name) {
 static void *write_hurriedly(void *argument) {
     hurried *job = argument;
     uint32_t slot = take_slot(job->ring);
-    for (uint64_t n = 1; n <= job->count; n++) {
-        enum rmp_result result = emit(job->ring, slot, n, LENGTH_LIMIT);
+    for (uint64_t i = 0; i < job->count; i++) {
+        enum rmp_result result = emit(job->ring, slot, next_number(job->ring, slot), LENGTH_LIMIT);
         CHECK(result == RMP_OK || result == RMP_OVERTAKEN);
         if (result == RMP_OVERTAKEN) rmp_add_relaxed(&job->overtaken, 1);
     }

@@ -48,7 +48,8 @@ TEST_COUNTED(no_wake_up_is_lost_among_waiters_for_space, 100000) {
         if ((children[i] = fork_child())) continue;
         uint32_t slot = take_slot(ring);
         static uint8_t payload[30 * 64];
-        for (uint64_t n = 1; n <= count / 3; n++) {
+        uint64_t first = next_number(ring, slot);
+        for (uint64_t n = first; n < first + count / 3; n++) {
             rmp_store_relaxed(&rmp_ring_slot(ring, slot)->emitted, n);
             while (rmp_ring_write(ring, slot, n, payload, sizeof payload) == RMP_FULL)
                 rmp_ring_wait_for_space(ring, sizeof payload, UINT64_MAX);

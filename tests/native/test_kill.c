@@ -33,7 +33,8 @@ static pid_t start_producer(const rmp_ring *ring, uint64_t records, const char *
     if (child) return child;
     if (point) signal_at(point, occurrence, SIGKILL);
     uint32_t slot = take_slot(ring);
-    for (uint64_t n = 1; n <= records; n++) CHECK_EQUAL(emit(ring, slot, n, LENGTH_LIMIT), RMP_OK);
+    for (uint64_t i = 0; i < records; i++)
+        CHECK_EQUAL(emit(ring, slot, next_number(ring, slot), LENGTH_LIMIT), RMP_OK);
     rmp_registry_exit(ring, slot);
     _exit(0);
 }

@@ -94,8 +94,8 @@ static void bury_the_taker(const char *name) {
     rmp_testpoint_hook = NULL;
     rmp_slot *slot = rmp_ring_slot(watched, 1);
     CHECK_EQUAL(status_of(watched, 1), RMP_SLOT_TAKING);
-    rmp_process said = {rmp_slot_pid(slot->state), slot->start_time, slot->pid_namespace};
-    CHECK_EQUAL(rmp_process_liveness(said), RMP_ALIVE); /* whatever the owner before it left there */
+    rmp_process taker = rmp_registry_owner(watched, 1, slot->state);
+    CHECK_EQUAL(rmp_process_liveness(taker), RMP_ALIVE); /* whatever the owner before it left there */
     rmp_registry_mark_dead(watched, 1, slot->state);
     CHECK_EQUAL(status_of(watched, 1), RMP_SLOT_DEAD);
     rmp_registry_settle(watched, 1);

@@ -40,7 +40,11 @@ ENVIRONMENT = {
 TIMEOUT_SECONDS = 120
 LONG_TIMEOUT_SECONDS = 3600
 
-TESTS = [name for file in sorted(HERE.glob("test_*.c")) for name in re.findall(r"^TEST(?:_COUNTED)?\((\w+)", file.read_text(), re.M)]
+TESTS = [
+    name
+    for file in sorted(HERE.glob("test_*.c"))
+    for name in re.findall(r"^TEST(?:_COUNTED)?\((\w+)", file.read_text(), re.M)
+]
 
 # Counts for the builds in which the default takes too long.
 COUNTS = {
@@ -75,7 +79,9 @@ LONG = [
     ("thread", "a_reader_that_fences_at_once_loses_what_it_fences_and_nothing_else", 100_000),
 ]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the tests use /dev/shm and Linux's way to name processes")
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux", reason="the tests use /dev/shm and Linux's way to name processes"
+)
 
 
 def build(name: str, directory: Path) -> Path | str:

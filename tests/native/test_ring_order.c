@@ -50,7 +50,8 @@ typedef struct job {
 static void *produce(void *argument) {
     const job *job = argument;
     uint32_t slot = take_slot(job->ring);
-    for (uint64_t n = 1; n <= job->count; n++) CHECK_EQUAL(emit(job->ring, slot, n, LENGTH_LIMIT), RMP_OK);
+    uint64_t first = next_number(job->ring, slot);
+    for (uint64_t i = 0; i < job->count; i++) CHECK_EQUAL(emit(job->ring, slot, first + i, LENGTH_LIMIT), RMP_OK);
     rmp_registry_exit(job->ring, slot);
     return NULL;
 }

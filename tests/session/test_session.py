@@ -1,0 +1,408 @@
+"""A session's life: how it starts, whom it belongs to, how it ends."""
+
+import os
+import pickle
+import stat
+import threading
+
+import pytest
+
+import relay_mp
+from relay_mp import scope, subscribers
+from relay_mp._session import naming
+from relay_mp._session.session import current
+
+WAIT_SECONDS = 30
+
+
+# ---- start ----
+
+
+def test_the_first_registration_starts_a_session():
+    subscribers.register("x", id)
+    session = current()
+    assert session.is_owner
+    assert session.is_open
+    relay_mp.shutdown()
+    assert current() is None
+
+
+def test_two_threads_that_register_first_share_one_session():
+    start, sessions, found = threading.Barrier(8), set(), []
+
+    def register(number):
+        start.wait(WAIT_SECONDS)
+        subscribers.register(f"{number}", lambda event: found.append(number))
+        sessions.add(current().path)
+
+    threads = [threading.Thread(target=register, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    scope.event("m")
+    subscribers.flush()
+    relay_mp.shutdown()
+    assert len(sessions) == 1
+    assert sorted(found) == list(range(8))
+
+
+def test_a_default_session_takes_its_settings_from_the_environment(monkeypatch):
+    monkeypatch.setenv("RELAY_MP_RING_BYTES", "131072")
+    subscribers.register("x", id)
+    assert current().settings.ring_bytes == 131072
+    relay_mp.shutdown()
+
+
+def test_a_session_inside_a_session_is_refused_and_does_no_harm(session, seen):
+    scope.event("before")
+    with pytest.raises(relay_mp.SessionError, match="a session inside a session: this process owns .* close that first"):
+        relay_mp.session()
+    scope.event("after")
+    subscribers.flush()
+    assert [event.name for event in seen] == ["before", "after"]
+
+
+def test_a_session_in_an_attached_process_is_refused(session, seen, run_script):
+    out = run_script(
+        """
+import relay_mp
+from relay_mp import scope
+try:
+    relay_mp.session()
+except relay_mp.SessionError as error:
+    print(error)
+scope.event("still attached")
+"""
+    ).stdout
+    assert "this process is attached to" in out
+    subscribers.flush()
+    assert [event.name for event in seen] == ["still attached"]
+
+
+def test_the_segment_is_private_and_its_name_says_whose_it_is(session):
+    status = os.stat(session.path)
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert status.st_uid == os.geteuid()
+    name = os.path.basename(session.path)
+    assert name == f"relay_mp-{os.geteuid()}-{session.id}"
+    boot, pid, start_time, _random = session.id.split("-")
+    assert (int(pid, 16), int(start_time, 16)) == naming.maker(session.path)[:2]
+    assert int(pid, 16) == os.getpid()
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        assert file.read().startswith(boot)
+
+
+def test_ids_are_never_used_twice():
+    ids = set()
+    for _ in range(3):
+        with relay_mp.session() as session:
+            ids.add(session.id)
+    assert len(ids) == 3
+
+
+# ---- end ----
+
+
+def test_leaving_the_block_delivers_everything_and_removes_the_segment():
+    found = []
+    with relay_mp.session() as session:
+        subscribers.register("x", lambda event: found.append(event.name))
+        for i in range(1000):
+            scope.event(f"{i}")
+    assert found == [f"{i}" for i in range(1000)]
+    assert not os.path.exists(session.path)
+    assert current() is None
+    assert not session.is_open
+    assert "RELAY_MP_SESSION" not in os.environ
+    assert "closed" in repr(session)
+
+
+def test_leaving_the_block_by_an_exception_delivers_everything():
+    found = []
+    with pytest.raises(LookupError), relay_mp.session():
+        subscribers.register("x", lambda event: found.append(event.name))
+        scope.event("m")
+        raise LookupError
+    assert found == ["m"]
+
+
+def test_close_is_idempotent():
+    session = relay_mp.session()
+    session.close()
+    session.close()
+    relay_mp.shutdown()
+    assert not os.path.exists(session.path)
+
+
+def test_close_from_two_threads_is_one_close():
+    session, start, errors = relay_mp.session(), threading.Barrier(2), []
+
+    def close():
+        start.wait(WAIT_SECONDS)
+        try:
+            session.close()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=close) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert not os.path.exists(session.path)
+
+
+def test_a_session_begun_while_another_closes_is_whole():
+    entered, opened = threading.Event(), threading.Event()
+
+    def hold(_event):
+        entered.set()
+        assert opened.wait(WAIT_SECONDS)
+
+    first = relay_mp.session()
+    subscribers.register("hold", hold)
+    scope.event("m")
+    assert entered.wait(WAIT_SECONDS)
+    closing = threading.Thread(target=first.close)
+    closing.start()
+    while first.is_open:
+        pass
+    second = []
+    starting = threading.Thread(target=lambda: second.append(relay_mp.session()))
+    starting.start()
+    opened.set()
+    closing.join()
+    starting.join()
+    found = []
+    subscribers.register("x", lambda event: found.append(event.name))
+    scope.event("of the second")
+    subscribers.flush()
+    second[0].close()
+    assert found == ["of the second"]
+
+
+def test_emitting_after_the_end_is_a_no_op():
+    with relay_mp.session():
+        subscribers.register("x", id)
+        handle = scope.push("left open", relay_mp.ScopeType.Agent)
+    scope.event("m", data=object())
+    scope.pop(handle)
+
+
+def test_a_session_that_lost_nothing_ends_silently(capfd):
+    with relay_mp.session():
+        subscribers.register("x", id)
+        scope.event("m")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_session_that_lost_something_says_so_in_one_line(capfd):
+    entered, opened = threading.Event(), threading.Event()
+
+    def hold(_event):
+        entered.set()
+        assert opened.wait(WAIT_SECONDS)
+
+    with relay_mp.session(ring_bytes=65536, on_full="drop") as session:
+        subscribers.register("x", hold)
+        for _ in range(2000):
+            scope.event("m")
+        opened.set()
+    lost = session.stats().lost
+    assert lost > 0
+    assert capfd.readouterr().err == (
+        f"relay_mp: 2000 events emitted, {2000 - lost} delivered, {lost} lost (full {lost}), "
+        "0 failures of subscribers\n"
+    )
+
+
+def test_a_close_whose_deadline_passes_keeps_what_is_left_and_says_where(run_script):
+    out = run_script(
+        """
+import os, sys, threading
+import relay_mp
+from relay_mp import scope, subscribers
+stuck = threading.Event()
+session = relay_mp.session()
+subscribers.register("x", lambda event: stuck.wait())
+for i in range(10):
+    scope.event(f"{i}")
+session.close(timeout=0.01)
+print(session.path)
+""",
+    )
+    path = out.stdout.strip()
+    assert f"not delivered in time are in {path}, see relay_mp.recover" in out.stderr
+    with_output = path + ".jsonl"
+    try:
+        assert relay_mp.recover(path, with_output) == with_output
+        with open(with_output) as file:
+            assert len(file.readlines()) == 10
+    finally:
+        os.unlink(with_output)
+    assert not os.path.exists(path)
+
+
+SCRIPT = """
+import os, sys
+import relay_mp
+from relay_mp import scope, subscribers
+found = open(sys.argv[1], "w", buffering=1)
+subscribers.register("x", lambda event: print(event.name, file=found))
+for i in range(500):
+    scope.event(f"{i}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "code"),
+    [
+        ("", 0),
+        ("sys.exit(3)", 3),
+        ("raise LookupError", 1),
+        ("raise KeyboardInterrupt", -2),
+        ("import threading; threading.Thread(target=sys.exit).start()", 0),
+        ("import multiprocessing as mp; mp.set_start_method('fork'); mp.Process(target=scope.event, args=('500',)).start()", 0),
+    ],
+)
+def test_the_end_of_the_program_delivers_everything(run_script, tmp_path, end, code):
+    run_script(SCRIPT + end, tmp_path / "found", returncode=code)
+    names = (tmp_path / "found").read_text().split()
+    assert names[:500] == [f"{i}" for i in range(500)]
+    assert names[500:] == (["500"] if "Process" in end else [])
+
+
+def test_children_that_nobody_joined_are_waited_for(run_script, tmp_path):
+    code = """
+import atexit, multiprocessing, sys
+import relay_mp
+from relay_mp import scope, subscribers
+found = open(sys.argv[1], "w", buffering=1)
+def work(go):
+    go.recv()
+    for i in range(100):
+        scope.event(f"{i}")
+context = multiprocessing.get_context("fork")
+subscribers.register("x", lambda event: print(event.name, file=found))
+receive, send = context.Pipe(False)
+context.Process(target=work, args=(receive,)).start()
+atexit.register(send.send, None)  # runs before the session's own
+"""
+    run_script(code, tmp_path / "found")
+    assert (tmp_path / "found").read_text().split() == [f"{i}" for i in range(100)]
+
+
+def test_a_worker_of_multiprocessing_may_own_a_session(run_script, tmp_path):
+    code = """
+import multiprocessing, sys
+import relay_mp
+from relay_mp import scope, subscribers
+def work(path):
+    found = open(path, "w", buffering=1)
+    subscribers.register("x", lambda event: print(event.name, file=found))
+    for i in range(100):
+        scope.event(f"{i}")
+process = multiprocessing.get_context("fork").Process(target=work, args=(sys.argv[1],))
+process.start()
+process.join()
+assert process.exitcode == 0
+"""
+    run_script(code, tmp_path / "found")
+    assert (tmp_path / "found").read_text().split() == [f"{i}" for i in range(100)]
+
+
+# ---- children ----
+
+
+def test_a_forked_child_that_leaves_the_block_ends_nothing(run_script):
+    out = run_script(
+        """
+import os
+import relay_mp
+from relay_mp import scope, subscribers
+names = []
+with relay_mp.session() as session:
+    subscribers.register("x", lambda event: names.append(event.name))
+    pid = os.fork()
+    scope.event("child" if pid == 0 else "parent")
+    if pid:
+        os.waitpid(pid, 0)
+        assert os.path.exists(session.path)
+        scope.event("parent again")
+if pid == 0:
+    os._exit(0)
+print(sorted(names))
+"""
+    ).stdout
+    assert out == "['child', 'parent', 'parent again']\n"
+
+
+def test_a_forked_child_that_exits_normally_ends_nothing(run_script):
+    out = run_script(
+        """
+import os, sys
+import relay_mp
+from relay_mp import scope, subscribers
+names = []
+session = relay_mp.session()
+subscribers.register("x", lambda event: names.append(event.name))
+pid = os.fork()
+if pid == 0:
+    scope.event("child")
+    sys.exit(0)
+os.waitpid(pid, 0)
+scope.event("parent")
+session.close()
+print(sorted(names))
+"""
+    ).stdout
+    assert out == "['child', 'parent']\n"
+
+
+def test_the_handle_is_small_and_pickles(session):
+    packed = pickle.dumps(session.handle)
+    assert len(packed) < 300
+    assert pickle.loads(packed) == session.handle
+    assert session.handle.path == session.path
+
+
+def test_an_interrupt_while_blocked_on_a_full_ring_comes_through(run_script):
+    out = run_script(
+        """
+import os, signal, threading
+import relay_mp
+from relay_mp import scope, subscribers
+entered, opened = threading.Event(), threading.Event()
+names = []
+def hold(event):
+    names.append(event.name)
+    entered.set()
+    opened.wait()
+session = relay_mp.session(ring_bytes=65536, block_timeout_seconds=3600)
+subscribers.register("x", hold)
+emitted = 0
+blocked = threading.Event()
+def interrupt():
+    entered.wait()
+    while session.stats().ring_used_bytes < 65536 - 256:
+        pass
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    while True:
+        scope.event(str(emitted))
+        emitted += 1
+except KeyboardInterrupt:
+    pass
+opened.set()
+scope.event("after")
+subscribers.flush()
+stats = session.stats()
+kept = [name for name in names if name.isdigit()]
+assert kept == [str(i) for i in range(len(kept))]
+print(stats.emitted == stats.delivered + stats.lost, stats.lost <= 1, len(kept) >= emitted, names[-1])
+"""
+    ).stdout
+    assert out == "True True True after\n"
