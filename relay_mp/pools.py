@@ -18,6 +18,7 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.pool
 import multiprocessing.process
+import multiprocessing.util
 import os
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from relay_mp._emit.carry import current_scope_text
-from relay_mp._emit.context import TaskContext, capture, task_scope
+from relay_mp._emit.context import TaskContext, capture, forget_root, task_scope
 from relay_mp._session import inheritance
 from relay_mp._session.session import attach, current
 from relay_mp.errors import SessionError
@@ -199,6 +200,16 @@ class _StartsUnderScope:
 
 def _leave_scope(config: dict[str, Any]) -> None:
     config[inheritance.SCOPE_VARIABLE] = current_scope_text()
+
+
+def _begin_under_scope(_: object) -> None:
+    # A forkserver whose preloaded modules have asked for a scope hands its own root down.
+    if inheritance.SCOPE_VARIABLE in multiprocessing.process.current_process()._config:  # type: ignore[attr-defined]
+        forget_root()
+
+
+# Called in each new process once its configuration is there.
+multiprocessing.util.register_after_fork(_StartsUnderScope, _begin_under_scope)
 
 
 class Process(_StartsUnderScope, multiprocessing.Process):

@@ -1,8 +1,8 @@
 """What every test has: the hypothesis profiles, the `long` marker, a session, and a look at what it left behind.
 
-    pytest                                  the default profile, without the tests marked `long`
-    pytest -m long                          only those, with the long profile: 10,000 examples
-    RELAY_MP_TEST_PROFILE=long pytest       the default tests with the long profile
+pytest                                  the default profile, without the tests marked `long`
+pytest -m long                          only those, with the long profile: 10,000 examples
+RELAY_MP_TEST_PROFILE=long pytest       the default tests with the long profile
 """
 
 import contextlib
@@ -197,5 +197,3 @@ def seen(session: relay_mp.Session) -> Iterator[list[relay_mp.Event]]:
     yield events
     if session.is_open:
         relay_mp.subscribers.deregister("seen")
-
-

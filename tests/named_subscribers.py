@@ -57,6 +57,17 @@ class Dies(Lines):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class DiesWhileItIsMade(Lines):
+    """Lines whose first making kills the dispatcher."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        mark = Path(path + ".made")
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Emits(Lines):
     """Lines that answers each mark `question` with a mark `answer`."""
 

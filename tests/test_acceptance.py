@@ -10,6 +10,7 @@ delivered then, so what arrives is what the ring has kept.
 
 import concurrent.futures
 import ctypes
+import itertools
 import multiprocessing
 import os
 import subprocess
@@ -146,7 +147,7 @@ def check(
     assert sum(by_pid[pid].emitted for pid in pids if pid != os.getpid()) == WORKERS * marks
     assert sum(by_pid[pid].delivered for pid in pids if pid != os.getpid()) == WORKERS * marks
     sequence = [event["seq"] for event in seen]
-    assert all(earlier < later for earlier, later in zip(sequence, sequence[1:], strict=False))
+    assert all(earlier < later for earlier, later in itertools.pairwise(sequence))
     order = defaultdict(list)
     for event in arrived:
         order[event["data"]["worker"]].append(event["data"]["n"])
@@ -170,7 +171,7 @@ def run_live(run: Any, api: Any, method: str | None, how: str, *, parented: bool
 @pytest.fixture
 def loaded_forkserver():
     """A forkserver that has imported the library: its children start ten times as fast."""
-    multiprocessing.set_forkserver_preload(["workers"])
+    multiprocessing.set_forkserver_preload(["relay_mp"])
     yield
     multiprocessing.set_forkserver_preload(["__main__"])
 
@@ -231,7 +232,7 @@ def test_all_arrive_from_the_plain_standard_library(method, way, loaded_forkserv
 # ------------------------------------------------------------------------------------- beyond the table
 
 
-@pytest.mark.parametrize("preload", [[], ["workers"]], ids=["bare", "with_relay_mp_loaded"])
+@pytest.mark.parametrize("preload", [[], ["relay_mp"]], ids=["bare", "with_relay_mp_loaded"])
 @pytest.mark.parametrize("way", ["Process", "Pool", "ProcessPoolExecutor"])
 def test_a_forkserver_older_than_the_session_serves_it(way, preload):
     multiprocessing.set_forkserver_preload(preload)
@@ -248,9 +249,7 @@ def test_a_forkserver_older_than_the_session_serves_it(way, preload):
 def test_all_arrive_from_two_levels_deep(method):
     def nested(api: Any, method: str, how: str) -> None:
         context = api.get_context(method)
-        halves = [
-            context.Process(target=workers.run_processes, args=(method, half, how)) for half in ([0, 1], [2, 3])
-        ]
+        halves = [context.Process(target=workers.run_processes, args=(method, half, how)) for half in ([0, 1], [2, 3])]
         for process in halves:
             process.start()
         for process in halves:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"ruff": ["check", "relay_mp", "tests", "examples", "benchmarks"], "mypy": []}
+COMMANDS = {"ruff": ["check", "--output-format=concise", "relay_mp", "tests", "examples", "benchmarks"], "mypy": []}
 
 
 @pytest.mark.parametrize("tool", COMMANDS)

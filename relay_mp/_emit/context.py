@@ -303,6 +303,14 @@ def set_inherited_hook(hook: Callable[[], ScopeHandle | None]) -> None:
     _inherited_scope = hook
 
 
+def forget_root() -> None:
+    """Where this context is at its root, the root is looked for anew: a worker's, after its server's fork."""
+    handle = _current.get()
+    if handle is None or handle._outer is None:
+        _thread.root = None
+        _current.set(None)
+
+
 def _nearest_open(handle: ScopeHandle) -> ScopeHandle:
     # Roots and foreign handles never close, and every chain ends in one.
     while not handle._open:

@@ -53,3 +53,11 @@ def set_dispatching(dispatching: bool) -> None:
 def is_dispatching() -> bool:
     """Whether the calling thread is the dispatcher's (and not a fork of it)."""
     return rmp_dispatching == rmp_fork_epoch()
+
+
+def _note_free_threading() -> None:
+    global rmp_free_threaded
+    rmp_free_threaded = RMP_WITHOUT_GIL
+
+
+_note_free_threading()

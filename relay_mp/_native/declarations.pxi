@@ -190,6 +190,8 @@ cdef extern from "producer.h" nogil:
     void rmp_attachment_clear()
     void rmp_attachment_enter()
     void rmp_attachment_leave()
+    bint rmp_attachment_in_use()
+    bint rmp_free_threaded
     rmp_producer* rmp_producer_own()
 
 
@@ -208,6 +210,11 @@ cdef extern from *:
     #include <stddef.h>
     /* Which process epoch this thread dispatches in: a fork inside a callback does not inherit it. */
     static __thread uint64_t rmp_dispatching;
+    #ifdef Py_GIL_DISABLED
+    #define RMP_WITHOUT_GIL 1
+    #else
+    #define RMP_WITHOUT_GIL 0
+    #endif
     #define RMP_SLOT_FIELD(field) offsetof(rmp_slot, field)
     enum {
         rmp_at_state = RMP_SLOT_FIELD(state), rmp_at_start_time = RMP_SLOT_FIELD(start_time), rmp_at_pid_namespace = RMP_SLOT_FIELD(pid_namespace),
@@ -221,6 +228,7 @@ cdef extern from *:
     };
     """
     uint64_t rmp_dispatching
+    bint RMP_WITHOUT_GIL
     enum:
         rmp_at_state, rmp_at_start_time, rmp_at_pid_namespace, rmp_at_thread_id
         rmp_at_retired_tail, rmp_at_emitted, rmp_at_cut, rmp_at_lost_full

@@ -8,7 +8,7 @@ cdef inline int _checked(int code) except -1:
     return 0 if code == 0 else _out_of_memory()
 
 
-cdef int _write_uuid(rmp_buffer* buffer, object uuid) except -1:
+cdef int _write_uuid(rmp_buffer* buffer, bytes uuid) except -1:
     if uuid is None:
         return _checked(rmp_write_nil(buffer))
     return _checked(rmp_write_bin(buffer, PyBytes_AS_STRING(uuid), PyBytes_GET_SIZE(uuid)))
@@ -92,11 +92,22 @@ cdef bint _nobody_drains(const rmp_ring* ring) noexcept:
 cdef int DEAD_CODE = 1
 
 
+cdef inline void _number(rmp_producer* producer) noexcept:
+    """Gives the thread's next event its number: from here on it counts as emitted, whatever becomes of it."""
+    producer.owner_seq += 1
+    store_u64(&producer.counters.emitted, producer.owner_seq)
+
+
+cdef inline void _take_number_back(rmp_producer* producer) noexcept:
+    """The event was never emitted after all. Only for the newest number."""
+    producer.owner_seq -= 1
+    store_u64(&producer.counters.emitted, producer.owner_seq)
+
+
 cdef int _write_waiting(const rmp_ring* shared, rmp_producer* producer, const void* payload, uint32_t length) except -1:
     """The ring was full: wait for space, GIL released, until the session's deadline."""
     cdef rmp_ring ring = shared[0]
-    cdef uint32_t slot = producer.slot
-    cdef uint64_t owner_seq = producer.owner_seq
+    cdef uint64_t epoch = rmp_fork_epoch()
     cdef uint64_t now = rmp_monotonic_ns()
     cdef uint64_t deadline = now + ring.header.block_timeout_ns
     cdef uint64_t look_for_dispatcher = now
@@ -110,27 +121,39 @@ cdef int _write_waiting(const rmp_ring* shared, rmp_producer* producer, const vo
                 look_for_dispatcher = now + 100_000_000
             with nogil:
                 rmp_ring_wait_for_space(&ring, length, deadline - now)
-                result = rmp_ring_write(&ring, slot, owner_seq, payload, length)
+                result = rmp_ring_write(&ring, producer.slot, producer.owner_seq, payload, length)
             if result != RMP_FULL:
                 break
-            PyErr_CheckSignals()
+            # A signal handler may emit, which has to come first in the thread's numbers; or fork, after
+            # which the child has a slot of its own; or close the session.
+            _take_number_back(producer)
+            try:
+                PyErr_CheckSignals()
+            finally:
+                producer = rmp_producer_own()
+                if producer != NULL and producer.slot:
+                    _number(producer)
+                else:
+                    producer = NULL
+            if producer == NULL:
+                break
             now = rmp_monotonic_ns()
     finally:
-        rmp_attachment_leave()
-        if result == RMP_FULL:
-            add_u64(&rmp_ring_slot(&ring, slot).lost_full, 1)
+        if epoch == rmp_fork_epoch():
+            rmp_attachment_leave()
+        if producer != NULL and result == RMP_FULL:
+            add_u64(&producer.counters.lost_full, 1)
+    if producer != NULL and result == RMP_SEALED:
+        _take_number_back(producer)
     return result
 
 
 cdef int _commit(const rmp_ring* ring, rmp_producer* producer, rmp_buffer* buffer) except -1:
     cdef int result
-    producer.owner_seq += 1
-    store_u64(&producer.counters.emitted, producer.owner_seq)
+    _number(producer)
     result = rmp_ring_write(ring, producer.slot, producer.owner_seq, buffer.bytes, <uint32_t>buffer.length)
     if result == RMP_SEALED:
-        # The session has ended in between: the event is outside it, and was never emitted.
-        producer.owner_seq -= 1
-        store_u64(&producer.counters.emitted, producer.owner_seq)
+        _take_number_back(producer)  # the session has ended in between: the event is outside it
     if result != RMP_FULL:
         return result
     if ring.header.drop_when_full or rmp_dispatching == rmp_fork_epoch():
@@ -139,11 +162,12 @@ cdef int _commit(const rmp_ring* ring, rmp_producer* producer, rmp_buffer* buffe
     return _write_waiting(ring, producer, buffer.bytes, <uint32_t>buffer.length)
 
 
+cdef uint32_t SMALLEST_LIMIT = 512  # settings refuse such a limit, a header may say anything: no room for what a cut leaves
 cdef size_t KEPT_BUFFER_BYTES = 1 << 20  # a thread keeps this much between events, so that one huge event is not for ever
 
 
-cdef int _emit_record(int kind, bytes uuid, object parent, int64_t timestamp_us, str name, object category,
-                      unsigned int attributes, object stack, object data, object metadata, object category_profile,
+cdef int _emit_record(int kind, bytes uuid, bytes parent, int64_t timestamp_us, str name, object category,
+                      unsigned int attributes, bytes stack, object data, object metadata, object category_profile,
                       object data_schema) except -1:
     """Encodes into the thread's buffer, then claims, copies and commits. Returns the ring's result."""
     cdef rmp_producer* producer = rmp_producer_own()
@@ -190,6 +214,10 @@ cdef int _emit_record(int kind, bytes uuid, object parent, int64_t timestamp_us,
             return RMP_FULL
         limit = _payload_limit(&segment.ring)
         if buffer.length > limit:
+            if limit < SMALLEST_LIMIT:
+                _number(producer)
+                add_u64(&producer.counters.lost_full, 1)
+                return RMP_FULL
             add_u64(&producer.counters.cut, 1)
             if ends[0] + 200 > limit:  # no room for the four markers: the name or the stack is the culprit
                 return _emit_record(kind, uuid, parent, timestamp_us, name[:limit // 16], None if type(category) is str
@@ -206,8 +234,8 @@ cdef int _emit_record(int kind, bytes uuid, object parent, int64_t timestamp_us,
             rmp_buffer_free(&buffer)
 
 
-def emit(int kind, bytes uuid not None, parent, timestamp_us, int64_t not_before_us, str name not None, category,
-         unsigned int attributes, stack, data, metadata, category_profile, data_schema):
+def emit(int kind, bytes uuid not None, bytes parent, timestamp_us, int64_t not_before_us, str name not None, category,
+         unsigned int attributes, bytes stack, data, metadata, category_profile, data_schema):
     """Encodes one event and commits it to the ring: once this has returned, it survives the process.
 
     When the ring is full: see the module's text. Any thread of any process; fork-safe; no lock, no I/O.

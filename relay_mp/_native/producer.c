@@ -15,6 +15,8 @@ static uint64_t current_number; /* of the attachment; 0: none */
 static uint64_t last_number;
 static uint32_t threads_inside;
 
+bool rmp_free_threaded;
+
 static __thread rmp_producer own;
 
 static void lock(void) { pthread_mutex_lock(&changing); }
@@ -56,17 +58,17 @@ void rmp_attachment_set(const rmp_segment *segment) {
 void rmp_attachment_clear(void) {
     lock();
     if (current_number) {
-        bool in_use = __atomic_load_n(&threads_inside, __ATOMIC_ACQUIRE) != 0;
-#ifdef RMP_FREE_THREADED
-        in_use = true; /* no GIL tells whether another thread is inside an emit */
-#endif
         if (own.slot && own.attachment == current_number && own.fork_epoch == rmp_fork_epoch())
             rmp_registry_exit(&current.ring, own.slot);
         __atomic_store_n(&current_number, 0, __ATOMIC_RELEASE);
         rmp_segment gone = current;
-        rmp_segment_close(&gone, in_use);
+        rmp_segment_close(&gone, rmp_attachment_in_use());
     }
     unlock();
+}
+
+bool rmp_attachment_in_use(void) {
+    return rmp_free_threaded || __atomic_load_n(&threads_inside, __ATOMIC_ACQUIRE) != 0;
 }
 
 void rmp_attachment_enter(void) { __atomic_add_fetch(&threads_inside, 1, __ATOMIC_ACQ_REL); }

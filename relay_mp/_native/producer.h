@@ -33,6 +33,12 @@ void rmp_attachment_clear(void);
 void rmp_attachment_enter(void);
 void rmp_attachment_leave(void);
 
+/* Set at start by a binding without a GIL, where nothing tells whether another thread is inside an emit. */
+extern bool rmp_free_threaded;
+
+/* Whether a thread of this process is in such a stretch, in whichever mapping. */
+bool rmp_attachment_in_use(void);
+
 /* The calling thread's place in the attached session, taken now if it has none. NULL when not
  * attached; `slot` is 0 when the registry is full. */
 rmp_producer *rmp_producer_own(void);

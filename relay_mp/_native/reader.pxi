@@ -10,7 +10,7 @@ cdef class Reader:
     cdef rmp_read _blocked
     cdef uint64_t _blocked_since_ns
 
-    def __init__(self, Segment segment not None):
+    def __cinit__(self, Segment segment not None):
         segment._header()
         self._segment = segment
         rmp_reader_open(&self._reader, &segment._segment.ring)
@@ -123,7 +123,7 @@ cdef class Reader:
         """
         cdef bint redelivered = False
         cdef uint64_t missing
-        self._segment._header()
+        self._segment._check_slot(slot)
         missing = rmp_registry_pass(&self._reader.ring, slot, owner_seq, &redelivered)
         return -1 if redelivered else <int64_t>missing
 

@@ -68,10 +68,14 @@ static void identify(rmp_header *header, const rmp_segment_options *options) {
 
 /* Interrupted by a signal, it has done nothing that the next call would not. */
 static int allocate(int file, uint64_t bytes) {
+#ifdef __APPLE__
+    return ftruncate(file, (off_t)bytes) < 0 ? -errno : 0; /* no posix_fallocate: a full file system shows later */
+#else
     int result;
     do result = posix_fallocate(file, 0, (off_t)bytes);
     while (result == EINTR);
     return -result;
+#endif
 }
 
 /* Most producers share the creator's namespace; one that dies while it takes a slot has not said. */

@@ -84,7 +84,7 @@ cdef class Segment:
         if self._current:
             rmp_attachment_clear()
         else:
-            rmp_segment_close(&self._segment, False)
+            rmp_segment_close(&self._segment, rmp_attachment_in_use())
 
     def unlink(self) -> None:
         """Removes the name; mappings live on."""

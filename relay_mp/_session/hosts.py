@@ -17,6 +17,12 @@ from relay_mp.errors import SessionError
 
 START_TIMEOUT_SECONDS = 20.0
 RESTART_PAUSE_SECONDS = 0.1
+GRACE_SECONDS = 2.0
+"""How long a dispatcher that has delivered everything may take to notice that it is to end."""
+
+
+def _is_drained(segment: Segment) -> bool:
+    return bool(segment.read_pos == segment.tail)
 
 
 class ThreadHost:
@@ -44,10 +50,12 @@ class ThreadHost:
         """True if everything was delivered by then."""
         self._dispatcher.stop()
         self._thread.join(max(timeout_seconds, 0.0))
+        if _is_drained(self._segment):
+            self._thread.join(GRACE_SECONDS)
         if self._thread.is_alive() or self.registry is None:
             return False
         self.registry.close()
-        return self._segment.read_pos == self._segment.tail
+        return _is_drained(self._segment)
 
 
 class ProcessHost:
@@ -72,7 +80,10 @@ class ProcessHost:
             environment.pop(variable, None)
         command = [sys.executable, "-m", "relay_mp._session.dispatcher_process", self._segment.path]
         # A session of its own: the terminal's Ctrl-C is for the workers, not for what records their end.
-        process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        try:
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+        except OSError as error:
+            raise SessionError(f"the dispatcher process could not be started: {error}") from error
         self._await_lease(process)
         return process
 
@@ -91,7 +102,7 @@ class ProcessHost:
     def _restart_when_dead(self) -> None:
         while True:
             self._process.wait()
-            if self._has_given_up or (self._stopping and self._is_drained()):
+            if self._has_given_up or (self._stopping and _is_drained(self._segment)):
                 return
             logger.warning("the dispatcher process ended with code %s; starting another", self._process.returncode)
             try:
@@ -101,9 +112,6 @@ class ProcessHost:
                     logger.exception("no dispatcher could be started; trying again")
                     time.sleep(RESTART_PAUSE_SECONDS)
 
-    def _is_drained(self) -> bool:
-        return self._segment.read_pos == self._segment.tail
-
     def is_alive(self) -> bool:
         return True  # if it dies, another is started
 
@@ -111,11 +119,13 @@ class ProcessHost:
         """True if everything was delivered by then. The sealed ring tells the process to end."""
         self._stopping = True
         self._watch.join(max(timeout_seconds, 0.0))
+        if _is_drained(self._segment):
+            self._watch.join(GRACE_SECONDS)
         self._has_given_up = True
         while self._watch.is_alive():
             self._process.kill()  # again if the watch has just started another
             self._watch.join(RESTART_PAUSE_SECONDS)
-        return self._is_drained()
+        return _is_drained(self._segment)
 
 
 Host = ThreadHost | ProcessHost

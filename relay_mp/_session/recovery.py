@@ -6,6 +6,7 @@ on the machine, of the same user, finds it, writes those events as ATOF JSON lin
 
 import os
 import stat
+import threading
 
 from relay_mp._deliver.dispatcher import Dispatcher, logger
 from relay_mp._deliver.jsonl import JsonlFile
@@ -18,6 +19,8 @@ from relay_mp.errors import SegmentError, SessionError
 from relay_mp.events import Event
 
 _LIVE_STATUSES = (1, 2)
+
+_recovering = threading.Lock()
 
 
 def recover(path: str, output: str | None = None) -> str | None:
@@ -38,11 +41,12 @@ def recover(path: str, output: str | None = None) -> str | None:
     """
     segment = Segment.attach(path)
     try:
-        alive = _living_process(segment)
-        if alive:
-            raise SessionError(f"the session of {path} is alive: process {alive}; recover it after its end")
-        output = output or f"relay-mp-recovered-{segment.session_id}.jsonl"
-        return _drain(segment, os.path.abspath(output))
+        with _recovering:
+            alive = _living_process(segment)
+            if alive:
+                raise SessionError(f"the session of {path} is alive: process {alive}; recover it after its end")
+            output = output or f"relay-mp-recovered-{segment.session_id}.jsonl"
+            return _drain(segment, os.path.abspath(output))
     finally:
         segment.close()
 
@@ -80,10 +84,11 @@ def _sweep_one(path: str, recovery_directory: str) -> str | None:
         return None
     segment = Segment.attach(path)
     try:
-        if _living_process(segment):
-            return None
-        name = f"relay-mp-recovered-{segment.session_id}.jsonl"
-        return _drain(segment, os.path.join(recovery_directory, name))
+        with _recovering:
+            if _living_process(segment):
+                return None
+            name = f"relay-mp-recovered-{segment.session_id}.jsonl"
+            return _drain(segment, os.path.join(recovery_directory, name))
     finally:
         segment.close()
 
@@ -93,7 +98,8 @@ def _living_process(segment: Segment) -> int | None:
     if not is_dead(*segment.owner):
         return segment.owner[0]
     _, pid, _ = segment.lease()
-    if pid and not holder_is_dead(segment):
+    # This process's own lease is of an earlier try, which failed: whoever recovers holds `_recovering`.
+    if pid not in (0, core.process_self()[0]) and not holder_is_dead(segment):
         return pid
     for slot, status in enumerate(segment.slot_statuses()):
         if status in _LIVE_STATUSES and not is_dead(*segment.slot_process(slot)):

@@ -64,6 +64,12 @@ class AtofExporter:
             raise ValueError(f"sink_type is {config.sink_type!r}; there is only 'file'")
         if not isinstance(config.mode, AtofExporterMode):
             raise TypeError(f"mode is {config.mode!r}; expected AtofExporterMode.Append or .Overwrite")
+        for name in ("output_directory", "filename"):
+            value = getattr(config, name)
+            if not isinstance(value, (str, os.PathLike)):
+                raise TypeError(f"{name} is a {type(value).__name__}; expected str")
+        if not os.path.basename(config.filename):
+            raise ValueError(f"filename is {config.filename!r}; expected a file's name")
         self._path = os.path.abspath(os.path.join(config.output_directory, config.filename))
         self._overwrite = config.mode is AtofExporterMode.Overwrite
         self._file: JsonlFile | None = None

@@ -56,7 +56,9 @@ def test_a_default_session_takes_its_settings_from_the_environment(monkeypatch):
 
 def test_a_session_inside_a_session_is_refused_and_does_no_harm(session, seen):
     scope.event("before")
-    with pytest.raises(relay_mp.SessionError, match="a session inside a session: this process owns .* close that first"):
+    with pytest.raises(
+        relay_mp.SessionError, match="a session inside a session: this process owns .* close that first"
+    ):
         relay_mp.session()
     scope.event("after")
     subscribers.flush()
@@ -120,10 +122,15 @@ def test_leaving_the_block_delivers_everything_and_removes_the_segment():
 
 def test_leaving_the_block_by_an_exception_delivers_everything():
     found = []
-    with pytest.raises(LookupError), relay_mp.session():
-        subscribers.register("x", lambda event: found.append(event.name))
-        scope.event("m")
-        raise LookupError
+
+    def block():
+        with relay_mp.session():
+            subscribers.register("x", lambda event: found.append(event.name))
+            scope.event("m")
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        block()
     assert found == ["m"]
 
 
@@ -262,9 +269,12 @@ for i in range(500):
         ("", 0),
         ("sys.exit(3)", 3),
         ("raise LookupError", 1),
-        ("raise KeyboardInterrupt", -2),
+        ("raise SystemExit('enough')", 1),
         ("import threading; threading.Thread(target=sys.exit).start()", 0),
-        ("import multiprocessing as mp; mp.set_start_method('fork'); mp.Process(target=scope.event, args=('500',)).start()", 0),
+        (
+            "from multiprocessing import context; context.ForkProcess(target=scope.event, args=('500',)).start()",
+            0,
+        ),
     ],
 )
 def test_the_end_of_the_program_delivers_everything(run_script, tmp_path, end, code):

@@ -60,7 +60,7 @@ def test_session_takes_every_setting():
         for name, value in VALID.items():
             if name not in ("dispatcher", "directory"):
                 assert getattr(session.settings, name) == value
-    assert set(VALID) == {field for field in settings.Settings.__dataclass_fields__}
+    assert set(VALID) == set(settings.Settings.__dataclass_fields__)
 
 
 @pytest.mark.parametrize(
@@ -291,10 +291,14 @@ def test_a_slot_is_used_again_after_its_thread(session):
 def test_a_full_table_of_named_subscribers_refuses_one_more_and_keeps_the_others(session, tmp_path):
     arguments = {"path": str(tmp_path / "lines"), "padding": "x" * 12000}
     registered = 0
+
+    def register_more():
+        nonlocal registered
+        for registered in range(100):
+            subscribers.register(f"{registered}", "named_subscribers:Lines", arguments=arguments)
+
     with pytest.raises(relay_mp.SubscriberError, match="table of named subscribers needs .* register fewer"):
-        for i in range(100):
-            subscribers.register(f"{i}", "named_subscribers:Lines", arguments=arguments)
-            registered += 1
+        register_more()
     assert 0 < registered < 100
     scope.event("m")
     subscribers.flush()

@@ -1,0 +1,197 @@
+"""Waiting for delivery: what it waits for, when it gives up, what it says."""
+
+import asyncio
+import os
+import signal
+import threading
+
+import pytest
+
+import relay_mp
+from relay_mp import pools, scope, subscribers
+
+WAIT_SECONDS = 30
+
+
+class Gate:
+    def __init__(self):
+        self.names = []
+        self._entered, self._opened = threading.Event(), threading.Event()
+
+    def __call__(self, event):
+        self.names.append(event.name)
+        self._entered.set()
+        assert self._opened.wait(WAIT_SECONDS)
+
+    def hold(self):
+        scope.event("hold")
+        assert self._entered.wait(WAIT_SECONDS)
+
+    def open(self):
+        self._opened.set()
+
+
+@pytest.fixture
+def gate(session):
+    gate = Gate()
+    subscribers.register("gate", gate)
+    yield gate
+    gate.open()
+
+
+def test_a_deadline_that_passes_says_why_and_loses_nothing(session, gate):
+    gate.hold()
+    for i in range(10):
+        scope.event(f"{i}")
+    with pytest.raises(
+        relay_mp.FlushTimeoutError, match=r"bytes of events .* within 0 s: a subscriber is slow or stuck"
+    ):
+        subscribers.flush(timeout=0)
+    with pytest.raises(TimeoutError, match="still in the ring"):
+        asyncio.run(subscribers.flush_async(timeout=0.01))
+    gate.open()
+    assert subscribers.flush().lost == 0
+    assert gate.names == ["hold", *(f"{i}" for i in range(10))]
+
+
+def test_the_default_deadline_is_the_sessions():
+    gate = Gate()
+    with relay_mp.session(flush_timeout_seconds=0.01):
+        subscribers.register("gate", gate)
+        gate.hold()
+        with pytest.raises(relay_mp.FlushTimeoutError, match=r"within 0\.01 s"):
+            subscribers.flush()
+        gate.open()
+        subscribers.flush(timeout=WAIT_SECONDS)
+
+
+def test_it_waits_for_what_other_processes_emitted(session, seen):
+    with pools.get_context("fork").Pool(4) as pool:
+        pool.map(scope.event, [f"{i}" for i in range(400)])
+        subscribers.flush()
+        assert {event.name for event in seen} == {f"{i}" for i in range(400)}
+        pool.close()
+        pool.join()
+
+
+def test_a_worker_may_flush(session, seen, run_script):
+    run_script(
+        """
+from relay_mp import scope, subscribers
+for i in range(100):
+    scope.event(f"{i}")
+assert subscribers.flush().lost == 0
+"""
+    )
+    assert len(seen) == 100
+
+
+def test_it_does_not_wait_for_what_comes_later(session, seen):
+    stop = threading.Event()
+
+    def emit():
+        while not stop.is_set():
+            scope.event("more")
+
+    emitter = threading.Thread(target=emit)
+    emitter.start()
+    for _ in range(10):
+        subscribers.flush()
+    stop.set()
+    emitter.join()
+
+
+def test_many_may_flush_at_once(session, seen):
+    start, errors = threading.Barrier(8), []
+
+    def flush(number):
+        start.wait(WAIT_SECONDS)
+        scope.event(f"{number}")
+        try:
+            subscribers.flush()
+            assert f"{number}" in [event.name for event in seen]
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=flush, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+
+
+def test_a_stalled_writer_is_named(session, seen):
+    # A claim without a commit, made by hand: its process lives and does not go on.
+    child = os.fork()
+    if child == 0:
+        scope.event("alive")
+        signal.pause()
+    try:
+        scope.event("own")
+        subscribers.flush()
+        segment = session._segment
+        while not any(process.pid == child for process in session.stats().processes):
+            pass
+        slot = next(i for i in range(1, 1024) if segment.slot_state(i) >> 32 == child)
+        tail = segment.tail
+        claim_by_hand(session.path, tail, slot)
+        with pytest.raises(relay_mp.FlushTimeoutError, match=f"process {child} has not finished an event"):
+            subscribers.flush(timeout=0.5)
+        assert session.stats().stalled_pid == child
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert subscribers.flush().lost == 1
+    assert session.stats().causes == {"writer_died": 1}
+
+
+def claim_by_hand(path, position, slot):
+    """Moves the tail of a quiet ring on by one unit, and leaves that unit BUSY: see layout.h."""
+    import mmap
+    import struct
+
+    with open(path, "r+b") as file, mmap.mmap(file.fileno(), 0) as segment:
+        (ring_offset,) = struct.unpack_from("<Q", segment, 48)
+        (capacity,) = struct.unpack_from("<Q", segment, 24)
+        tail = next(at for at in range(128, 4096, 128) if struct.unpack_from("<Q", segment, at)[0] == position)
+        emitted = slot * 512 + 4096 + relay_mp._native.core.SLOT_FIELDS["emitted"]
+        (count,) = struct.unpack_from("<Q", segment, emitted)
+        struct.pack_into("<Q", segment, emitted, count + 1)
+        word = 1 | slot << 3 | 1 << 19 | (position & ((1 << 29) - 1)) << 35
+        struct.pack_into("<Q", segment, ring_offset + position % capacity * 64, word)
+        struct.pack_into("<QQ", segment, tail, position + 1, slot << 32 | 1)
+
+
+def test_a_dead_dispatcher_is_an_error_and_not_a_wait(run_script, tmp_path):
+    out = run_script(
+        """
+import os, signal, sys
+import relay_mp
+from relay_mp import scope, subscribers
+from relay_mp._session.session import current
+receive, send = os.pipe()
+owner = os.fork()
+if owner == 0:
+    session = relay_mp.session(recovery_directory=sys.argv[1])
+    subscribers.register("x", lambda event: signal.pause())
+    os.write(send, session.path.encode())
+    signal.pause()
+path = os.read(receive, 4096).decode()
+relay_mp.attach(path)
+scope.event("m")
+os.kill(owner, signal.SIGKILL)
+os.waitpid(owner, 0)
+try:
+    subscribers.flush()
+except relay_mp.FlushError as error:
+    print(error)
+relay_mp.shutdown()
+""",
+        tmp_path,
+    ).stdout
+    assert "dispatcher has died; what it had not delivered is still in the segment" in out
+    with relay_mp.session(recovery_directory=str(tmp_path)):
+        pass
+    (file,) = tmp_path.iterdir()
+    assert '"name":"m"' in file.read_text()

@@ -1,0 +1,197 @@
+"""What dead sessions left behind: found, written out, removed; and never what is alive."""
+
+import json
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+import relay_mp
+from relay_mp import scope, subscribers
+from relay_mp._native import core
+from relay_mp._session import naming
+
+DIES = """
+import os, signal, sys
+import relay_mp
+from relay_mp import scope, subscribers
+directory, count = sys.argv[1], int(sys.argv[2])
+session = relay_mp.session(directory=directory)
+subscribers.register("x", (lambda event: signal.pause()) if "stuck" in sys.argv else id)
+for i in range(count):
+    scope.event(f"{i}", data={"i": i})
+if "stuck" not in sys.argv:
+    subscribers.flush()
+print(session.path, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Where the dead ones' segments are."""
+    path = tmp_path / "segments"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def recovered(tmp_path):
+    return tmp_path / "recovered"
+
+
+def die(run_script, directory, count, *arguments):
+    return run_script(DIES, directory, count, *arguments, returncode=-9).stdout.strip()
+
+
+def sweep(directory, recovered):
+    with relay_mp.session(directory=str(directory), recovery_directory=str(recovered)):
+        pass
+
+
+def names(path):
+    return [json.loads(line)["name"] for line in path.read_text().splitlines()]
+
+
+def test_the_next_session_writes_out_what_a_killed_one_left(run_script, directory, recovered, caplog):
+    path = die(run_script, directory, 100, "stuck")
+    sweep(directory, recovered)
+    (file,) = recovered.iterdir()
+    assert file.name == f"relay-mp-recovered-{os.path.basename(path).split('-', 2)[2]}.jsonl"
+    assert names(file) == [f"{i}" for i in range(100)]
+    assert [json.loads(line)["data"]["i"] for line in file.read_text().splitlines()] == list(range(100))
+    assert list(directory.iterdir()) == []
+    (record,) = [record for record in caplog.records if "dead session" in record.getMessage()]
+    assert path in record.getMessage()
+    assert str(file) in record.getMessage()
+
+
+def test_recover_does_it_by_hand(run_script, directory, recovered):
+    path = die(run_script, directory, 10, "stuck")
+    file = recovered / "mine.jsonl"
+    assert relay_mp.recover(path, str(file)) == str(file)
+    assert names(file) == [f"{i}" for i in range(10)]
+    assert not os.path.exists(path)
+    with pytest.raises(relay_mp.SegmentError, match="there is no segment"):
+        relay_mp.recover(path)
+
+
+def test_recover_names_its_file_by_the_session(run_script, directory, tmp_path, monkeypatch):
+    path = die(run_script, directory, 1, "stuck")
+    monkeypatch.chdir(tmp_path)
+    file = relay_mp.recover(path)
+    assert file == str(tmp_path / f"relay-mp-recovered-{os.path.basename(path).split('-', 2)[2]}.jsonl")
+
+
+def test_a_dead_session_without_leftovers_goes_silently(run_script, directory, recovered, caplog):
+    die(run_script, directory, 10)
+    sweep(directory, recovered)
+    assert not recovered.exists()
+    assert list(directory.iterdir()) == []
+    assert caplog.records == []
+
+
+def test_recover_of_a_session_without_leftovers_returns_none(run_script, directory, recovered):
+    path = die(run_script, directory, 10)
+    assert relay_mp.recover(path, str(recovered)) is None
+    assert not recovered.exists()
+
+
+def test_a_living_session_is_left_alone(session, seen):
+    with pytest.raises(relay_mp.SessionError, match=f"is alive: process {os.getpid()}; recover it after its end"):
+        relay_mp.recover(session.path)
+    scope.event("m")
+    subscribers.flush()
+    assert [event.name for event in seen] == ["m"]
+
+
+def test_a_dead_owners_session_is_left_alone_while_a_worker_lives(directory, recovered):
+    forks = """
+if os.fork() == 0:
+    scope.event("of the worker")
+    print(os.getpid(), flush=True)
+    signal.pause()
+"""
+    code = DIES.replace("print(", forks + "print(")
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(directory), "5", "stuck"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        path, worker_pid = sorted((process.stdout.readline().strip(), process.stdout.readline().strip()))
+        process.wait(60)
+        worker = psutil.Process(int(worker_pid))
+        try:
+            sweep(directory, recovered)
+            assert os.path.exists(path)
+            with pytest.raises(relay_mp.SessionError, match=f"is alive: process {worker.pid}"):
+                relay_mp.recover(path, str(recovered))
+        finally:
+            worker.kill()
+            psutil.wait_procs([worker], timeout=30)
+    sweep(directory, recovered)
+    (file,) = recovered.iterdir()
+    assert sorted(names(file)) == sorted([*(f"{i}" for i in range(5)), "of the worker"])
+
+
+def test_what_the_file_does_not_take_stays_in_the_segment(run_script, directory, recovered, tmp_path):
+    path = die(run_script, directory, 10, "stuck")
+    recovered.mkdir()
+    blocked = recovered / "blocked.jsonl"
+    blocked.mkdir()
+    with pytest.raises(relay_mp.SessionError, match="not all events could be written .* the rest stays in"):
+        relay_mp.recover(path, str(blocked))
+    assert os.path.exists(path)
+    file = recovered / "free.jsonl"
+    relay_mp.recover(path, str(file))
+    assert names(file) == [f"{i}" for i in range(10)]
+
+
+def test_a_request_that_a_dead_session_left_is_not_run(run_script, directory, recovered, tmp_path):
+    path = die(run_script, directory, 0, "stuck")
+    # A worker's registration that nobody had got to: it must not be resolved here.
+    segment = core.Segment.attach(path)
+    segment.make_current()
+    touched = tmp_path / "touched"
+    core.emit_control(
+        "register",
+        {"name": "x", "target": "named_subscribers:Closes", "arguments": {"path": str(touched)}, "scope": None},
+    )
+    segment.close()
+    assert relay_mp.recover(path, str(recovered)) is None
+    assert not touched.exists()
+    assert not os.path.exists(path)
+
+
+def test_an_unfinished_segment_of_a_dead_maker_is_removed(directory, recovered, run_script):
+    name = os.path.basename(die(run_script, directory, 0))
+    (directory / name).write_bytes(bytes(8192))
+    sweep(directory, recovered)
+    assert list(directory.iterdir()) == []
+
+
+def test_a_damaged_segment_is_kept_and_told(directory, recovered, run_script, caplog):
+    path = die(run_script, directory, 5, "stuck")
+    os.truncate(path, 8192)
+    sweep(directory, recovered)
+    assert os.path.exists(path)
+    (record,) = caplog.records
+    assert f"could not sweep {path}" in record.getMessage()
+    assert "truncated" in record.getMessage()
+
+
+def test_what_is_no_segment_by_its_name_is_left_alone(directory, recovered, caplog):
+    for name in ("other", f"relay_mp-{os.geteuid()}-x", f"relay_mp-{os.geteuid() + 1}-0-0-0-0"):
+        (directory / name).write_text("mine")
+    sweep(directory, recovered)
+    assert len(list(directory.iterdir())) == 3
+    assert caplog.records == []
+
+
+def test_a_segment_of_an_earlier_boot_is_dead():
+    assert naming.maker(f"/dev/shm/relay_mp-{os.geteuid()}-00000000-1-1-0") == (0, 0, 0)
+
+
+def test_a_session_that_closed_in_time_leaves_nothing(directory, recovered):
+    sweep(directory, recovered)
+    assert list(directory.iterdir()) == []
