@@ -776,3 +776,12 @@ def test_a_scope_text_is_refused_whole(change):
 def test_a_scope_text_that_is_no_json_object_is_refused(text):
     with pytest.raises(PropagationError, match="an inherited scope is malformed"):
         scope_from_text(text)
+
+
+def test_a_task_whose_scope_has_ended_before_it_ran_is_still_its_child(seen):
+    """In a thread as in a worker, where the ended scope is known by its identity only."""
+    with submitter() as handle:
+        task = pools.propagate(mark)
+    task(1)
+    pickle.loads(pickle.dumps(task))(2)
+    assert parents(seen) == [handle.uuid, handle.uuid]

@@ -574,6 +574,12 @@ def _restore_task_context(session: str | None, stack: bytes, *portable: Any) -> 
     return TaskContext(session, handle)
 
 
+def _foreign_copy(handle: ScopeHandle) -> ScopeHandle:
+    copy = make_foreign_handle(*_portable(handle))
+    copy._stack = stack_uuids(handle)
+    return copy
+
+
 def capture() -> TaskContext:
     """The session and scope of the calling context, for a task to run in: called at submit."""
     return TaskContext(_session_hook(), current_scope())
@@ -591,7 +597,10 @@ class task_scope:
         self._context = context
 
     def __enter__(self) -> ScopeHandle:
-        handle = _nearest_open(self._context.handle)
+        handle = self._context.handle
+        if not handle._open:
+            # It ended before its task began. The task is its child all the same, as it is in a worker.
+            handle = _foreign_copy(handle)
         self._previous = _current.get()
         self._token: Token[ScopeHandle | None] = _current.set(handle)
         return handle

@@ -26,7 +26,6 @@ from relay_mp._emit.context import (
     get_scope_stack,
     propagate_scope_to_thread,
     scope_stack_active,
-    set_session_hook,
     set_thread_scope_stack,
     stack_uuids,
     task_scope,
@@ -405,13 +404,10 @@ def test_a_task_runs_under_its_submitter_and_leaves_nothing_behind():
     scope.pop(handle)
 
 
-def test_a_pickled_task_carries_scope_session_and_stack():
-    set_session_hook(lambda: "the session")
-    try:
-        outer, inner = push("outer"), push("inner")
-        payload = pickle.dumps(capture())
-    finally:
-        set_session_hook(lambda: None)
+def test_a_pickled_task_carries_scope_session_and_stack(monkeypatch):
+    monkeypatch.setattr(context, "_session_hook", lambda: "the session")
+    outer, inner = push("outer"), push("inner")
+    payload = pickle.dumps(capture())
     assert len(payload) < 400
     task = pickle.loads(payload)
     assert task.session == "the session"

@@ -86,6 +86,7 @@ assert subscribers.flush().lost == 0
     assert len(seen) == 100
 
 
+@pytest.mark.parametrize("session", [{"ring_bytes": 65536}], indirect=True)
 def test_it_does_not_wait_for_what_comes_later(session, seen):
     stop = threading.Event()
 
@@ -121,29 +122,53 @@ def test_many_may_flush_at_once(session, seen):
     assert errors == []
 
 
-def test_a_stalled_writer_is_named(session, seen):
-    # A claim without a commit, made by hand: its process lives and does not go on.
-    child = os.fork()
-    if child == 0:
-        scope.event("alive")
-        signal.pause()
-    try:
-        scope.event("own")
-        subscribers.flush()
-        segment = session._segment
+@pytest.fixture
+def stalled_writer():
+    """`stalled_writer(session)`: the pid of a living process with an event that it has claimed and never finishes."""
+    children = []
+
+    def stall(session):
+        child = os.fork()
+        if child == 0:
+            scope.event("of the writer")
+            signal.pause()
+        children.append(child)
         while not any(process.pid == child for process in session.stats().processes):
             pass
-        slot = next(i for i in range(1, 1024) if segment.slot_state(i) >> 32 == child)
-        tail = segment.tail
-        claim_by_hand(session.path, tail, slot)
-        with pytest.raises(relay_mp.FlushTimeoutError, match=f"process {child} has not finished an event"):
-            subscribers.flush(timeout=0.5)
-        assert session.stats().stalled_pid == child
-    finally:
+        subscribers.flush()
+        segment = session._segment
+        slot = next(slot for slot in range(1, 1024) if segment.slot_state(slot) >> 32 == child)
+        claim_by_hand(session.path, segment.tail, slot)
+        return child
+
+    yield stall
+    for child in children:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    assert subscribers.flush().lost == 1
-    assert session.stats().causes == {"writer_died": 1}
+
+
+def test_a_stalled_writer_is_named_and_given_up_when_it_dies(session, seen, stalled_writer):
+    writer = stalled_writer(session)
+    with pytest.raises(relay_mp.FlushTimeoutError, match=f"process {writer} has not finished an event"):
+        subscribers.flush(timeout=0.5)
+    assert session.stats().stalled_pid == writer
+    scope.event("behind it")
+    os.kill(writer, signal.SIGKILL)
+    assert subscribers.flush().causes == {"writer_died": 1}
+    assert [event.name for event in seen if not event.name.startswith("relay_mp.")] == ["of the writer", "behind it"]
+
+
+def test_stall_timeout_is_how_long_delivery_waits_for_a_living_writer(stalled_writer, caplog, capfd):
+    names = []
+    with relay_mp.session(stall_timeout_seconds=0.05) as session:
+        subscribers.register("x", lambda event: names.append(event.name))
+        writer = stalled_writer(session)
+        scope.event("behind it")
+        assert subscribers.flush().causes == {"fenced": 1}
+        assert names == ["of the writer", "behind it"]
+        (record,) = caplog.records
+        assert record.getMessage().startswith(f"process {writer} has held up delivery for 0.1 s")
+    assert "1 lost (fenced 1)" in capfd.readouterr().err
 
 
 def claim_by_hand(path, position, slot):
@@ -173,7 +198,7 @@ from relay_mp._session.session import current
 receive, send = os.pipe()
 owner = os.fork()
 if owner == 0:
-    session = relay_mp.session(recovery_directory=sys.argv[1])
+    session = relay_mp.session(directory=sys.argv[1])  # its own: others' sessions sweep /dev/shm
     subscribers.register("x", lambda event: signal.pause())
     os.write(send, session.path.encode())
     signal.pause()
@@ -191,7 +216,7 @@ relay_mp.shutdown()
         tmp_path,
     ).stdout
     assert "dispatcher has died; what it had not delivered is still in the segment" in out
-    with relay_mp.session(recovery_directory=str(tmp_path)):
-        pass
-    (file,) = tmp_path.iterdir()
+    (segment,) = tmp_path.iterdir()
+    file = tmp_path / "recovered.jsonl"
+    assert relay_mp.recover(str(segment), str(file)) == str(file)
     assert '"name":"m"' in file.read_text()

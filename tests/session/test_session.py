@@ -225,30 +225,28 @@ def test_a_session_that_lost_something_says_so_in_one_line(capfd):
     )
 
 
-def test_a_close_whose_deadline_passes_keeps_what_is_left_and_says_where(run_script):
+def test_a_close_whose_deadline_passes_keeps_what_is_left_and_says_where(run_script, tmp_path):
     out = run_script(
         """
 import os, sys, threading
 import relay_mp
 from relay_mp import scope, subscribers
 stuck = threading.Event()
-session = relay_mp.session()
+session = relay_mp.session(directory=sys.argv[1])  # its own: others' sessions sweep /dev/shm
 subscribers.register("x", lambda event: stuck.wait())
 for i in range(10):
     scope.event(f"{i}")
 session.close(timeout=0.01)
 print(session.path)
 """,
+        tmp_path,
     )
     path = out.stdout.strip()
     assert f"not delivered in time are in {path}, see relay_mp.recover" in out.stderr
-    with_output = path + ".jsonl"
-    try:
-        assert relay_mp.recover(path, with_output) == with_output
-        with open(with_output) as file:
-            assert len(file.readlines()) == 10
-    finally:
-        os.unlink(with_output)
+    file = str(tmp_path / "recovered.jsonl")
+    assert relay_mp.recover(path, file) == file
+    with open(file) as recovered:
+        assert len(recovered.readlines()) == 10
     assert not os.path.exists(path)
 
 
