@@ -68,8 +68,7 @@ cdef extern from "layout.h" nogil:
         uint32_t session_state
         uint32_t subscribers
         uint32_t scope_locals
-        uint64_t lease
-        uint64_t lease_start_time
+        rmp_pair lease
         uint64_t stalled_owner
         uint64_t subscriptions[2]
         uint64_t subscriptions_bytes
@@ -202,7 +201,8 @@ cdef extern from "atomics.h" nogil:
     void store_u64 "rmp_store_release"(uint64_t*, uint64_t)
     uint64_t add_u64 "rmp_add_relaxed"(uint64_t*, uint64_t)
     uint64_t add_u64_ordered "rmp_add_acq_rel"(uint64_t*, uint64_t)
-    bint rmp_cas_acq_rel_u64(uint64_t*, uint64_t, uint64_t)
+    rmp_pair rmp_load_acquire_pair(const rmp_pair*)
+    bint rmp_cas_acq_rel_pair(rmp_pair*, rmp_pair, rmp_pair)
 
 
 cdef extern from *:

@@ -79,8 +79,9 @@ cdef inline uint32_t _payload_limit(const rmp_ring* ring) noexcept:
 cdef bint _nobody_drains(const rmp_ring* ring) noexcept:
     """Whether waiting for space is waiting for nothing: the dispatcher is dead and stays dead."""
     cdef rmp_process process
-    process.pid = <uint32_t>load_u64(&ring.header.lease)
-    process.start_time = load_u64(&ring.header.lease_start_time)
+    cdef rmp_pair lease = rmp_load_acquire_pair(&ring.header.lease)
+    process.pid = <uint32_t>lease.low
+    process.start_time = lease.high
     process.pid_namespace = ring.header.owner_pid_namespace
     if process.pid and rmp_process_liveness(process) != DEAD_CODE:
         return False

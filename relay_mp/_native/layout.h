@@ -104,8 +104,7 @@ typedef struct rmp_header {
     uint32_t scope_locals; /* of them, scope-local: > 0 makes records carry the stack */
     uint32_t slot_cursor;  /* where the search for a slot starts: the longest retired is reused first */
     /* the dispatcher's own words */
-    __attribute__((aligned(RMP_LINE))) uint64_t lease; /* epoch << 32 | pid */
-    uint64_t lease_start_time;
+    __attribute__((aligned(RMP_LINE))) rmp_pair lease; /* who dispatches: {epoch << 32 | pid, start time}; both or neither */
     uint64_t delivering_pos;   /* position + 1 of the record whose callbacks run; survives a crash */
     uint64_t stalled_owner;    /* slot whose unfinished record holds delivery up, 0: none */
     uint64_t subscriptions[2]; /* length << 32 | generation of each copy; the CRC is in the copy */
@@ -114,6 +113,7 @@ typedef struct rmp_header {
 } rmp_header;
 static_assert(sizeof(rmp_header) <= RMP_HEADER_BYTES, "header page");
 static_assert(offsetof(rmp_header, tail) % 16 == 0, "cmpxchg16b alignment");
+static_assert(offsetof(rmp_header, lease) % 16 == 0, "cmpxchg16b alignment");
 
 /* One per producing thread. Counters run on through all the owners a slot ever has, so that totals
  * are exact whoever dies when; base_* say where the present owner began. */

@@ -180,19 +180,18 @@ cdef class Segment:
 
     def lease(self) -> tuple:
         """(word, pid, start time) of who dispatches; pid 0: nobody has yet."""
-        cdef rmp_header* header = self._header()
-        cdef uint64_t word = load_u64(&header.lease)
-        return word, word & 0xFFFFFFFF, load_u64(&header.lease_start_time)
+        cdef rmp_pair lease = rmp_load_acquire_pair(&self._header().lease)
+        return lease.low, lease.low & 0xFFFFFFFF, lease.high
 
     def take_lease(self, uint64_t seen) -> bool:
         """Becomes the dispatcher if the lease is still `seen`, whose holder the caller found dead."""
         cdef rmp_header* header = self._header()
         cdef rmp_process own = rmp_process_self()
-        cdef uint64_t next_word = (((seen >> 32) + 1) << 32) | own.pid
-        if not rmp_cas_acq_rel_u64(&header.lease, seen, next_word):
-            return False
-        store_u64(&header.lease_start_time, own.start_time)
-        return True
+        cdef rmp_pair held = rmp_load_acquire_pair(&header.lease)
+        cdef rmp_pair taken
+        taken.low = (((seen >> 32) + 1) << 32) | own.pid
+        taken.high = own.start_time
+        return held.low == seen and rmp_cas_acq_rel_pair(&header.lease, held, taken)
 
     # -- registry --
 
