@@ -246,7 +246,7 @@ def test_a_foreign_handle_has_no_subscribers(refuses):
 @parametrize(
     (ValueError, ["propagation JSON '{' is malformed"], lambda: PropagationContext.from_json("{")),
     (ValueError, ["propagation JSON is '[1]'; expected an object"], lambda: PropagationContext.from_json("[1]")),
-    (ValueError, ["version is", "None", "; expected 1"], lambda: PropagationContext.from_json("{}")),
+    (ValueError, ["version is", "missing", "; expected 1"], lambda: PropagationContext.from_json("{}")),
     (ValueError, ["version of the propagation context is 2; expected 1"],
      lambda: PropagationContext.from_json(f'{{"version":2,"parent_uuid":"{UUID}"}}')),
     (ValueError, ["parent_uuid is 'zz'; expected a UUID of 32 hexadecimal digits"],

@@ -47,6 +47,7 @@ class Dispatcher:
         self._liveness = Liveness(segment, self._reader)
         self._stall_seconds = segment.stall_timeout_ns / 1e9
         self._reported = self._reported_before()
+        self._unregistered_reported = segment.lost_unregistered
         self._last_loss_seq = 0
         self._next_scan = time.monotonic() + SCAN_SECONDS
         self._stopping = False
@@ -117,14 +118,23 @@ class Dispatcher:
 
     def _report_loss(self, slot: int, missing: int, position: int) -> None:
         """Puts a mark where events are missing, before the next event of the same producer."""
-        pid = self._segment.slot_process(slot)[0]
+        self._mark_loss(self._segment.slot_process(slot)[0], missing, self._causes(slot, missing), position)
+
+    def _report_unregistered(self) -> None:
+        """Events of threads that found no slot have no number, and so no place but this."""
+        missing = self._segment.lost_unregistered - self._unregistered_reported
+        if missing:
+            self._unregistered_reported += missing
+            self._mark_loss(0, missing, {"unregistered": missing}, self._segment.read_pos)
+
+    def _mark_loss(self, pid: int, missing: int, causes: dict[str, Any], position: int) -> None:
         mark = MarkEvent.from_fields(
             LOSS_MARK,
             uuid=core.uuid7(),
             timestamp_us=core.now_us(),
             seq=self._loss_seq(position),
             pid=pid,
-            data={"pid": pid, "lost": missing, "causes": self._causes(slot, missing)},
+            data={"pid": pid, "lost": missing, "causes": causes},
         )
         self._publish(mark, position, None)
 
@@ -182,6 +192,8 @@ class Dispatcher:
 
     def _scan(self) -> None:
         self._next_scan = time.monotonic() + SCAN_SECONDS
+        self._registry.prune(self._segment.read_pos)
+        self._report_unregistered()
         lost, self.live_producers = self._liveness.scan()
         for slot in lost:
             self._report_unreported(slot)

@@ -9,8 +9,7 @@ Where the kernel has no pidfd, psutil answers.
 from relay_mp._native import core
 from relay_mp._native.core import Reader, Segment
 
-_LIVE_STATUSES = (1, 2)  # taking, live
-_DEAD_STATUS = 4
+LIVE_STATUSES = (core.SLOT_TAKING, core.SLOT_LIVE)
 
 SCAN_SECONDS = 1.0
 
@@ -60,7 +59,7 @@ class Liveness:
         lost, live = [], 0
         known: dict[tuple[int, int, int], bool] = {}
         for slot, status in self._occupied():
-            if status in _LIVE_STATUSES:
+            if status in LIVE_STATUSES:
                 process = self._segment.slot_process(slot)
                 if process not in known:
                     known[process] = is_dead(*process)
@@ -76,5 +75,5 @@ class Liveness:
         return [
             (slot, status)
             for slot, status in enumerate(self._segment.slot_statuses())
-            if status in _LIVE_STATUSES or status == _DEAD_STATUS
+            if status in LIVE_STATUSES or status == core.SLOT_DEAD
         ]

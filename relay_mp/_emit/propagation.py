@@ -137,7 +137,8 @@ class PropagationContext:
         fields = _parse_json_object(value)
         version = fields.get("version")
         if type(version) is not int or not 0 <= version < 1 << 16:
-            raise PropagationError(f"version is {_show(repr(version))}; expected {VERSION}")
+            found = _show(str(version)) if "version" in fields else "missing"
+            raise PropagationError(f"version is {found}; expected {VERSION}")
         parent, root = fields.get("parent_uuid"), fields.get("root_uuid")
         if not isinstance(parent, str):
             raise PropagationError(f"parent_uuid is {_show(repr(parent))}; expected a UUID as a string")

@@ -18,7 +18,6 @@
 #define rmp_load_acquire(p) __atomic_load_n((p), __ATOMIC_ACQUIRE)
 #define rmp_store_relaxed(p, v) __atomic_store_n((p), (v), __ATOMIC_RELAXED)
 #define rmp_store_release(p, v) __atomic_store_n((p), (v), __ATOMIC_RELEASE)
-#define rmp_or_relaxed(p, v) __atomic_fetch_or((p), (v), __ATOMIC_RELAXED)
 #define rmp_add_relaxed(p, v) __atomic_fetch_add((p), (v), __ATOMIC_RELAXED)
 #define rmp_add_acq_rel(p, v) __atomic_fetch_add((p), (v), __ATOMIC_ACQ_REL)
 

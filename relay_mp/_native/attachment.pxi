@@ -12,6 +12,12 @@ def set_hooks(resolve, report_unregistered) -> None:
     _report_unregistered = report_unregistered
 
 
+def stay_detached() -> None:
+    """This process has left its session: it does not look for its parent's again by itself."""
+    global _resolved_epoch
+    _resolved_epoch = rmp_fork_epoch()
+
+
 cdef rmp_segment* _attach_late() except? NULL:
     """Off the emit path: once per process, look for the session that the parent left word of."""
     global _resolved_epoch

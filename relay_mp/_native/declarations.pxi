@@ -16,7 +16,6 @@ cdef extern from "process.h" nogil:
         uint64_t start_time
         uint64_t pid_namespace
     rmp_process rmp_process_self()
-    uint64_t rmp_process_start_time(uint32_t pid)
     int rmp_process_liveness(rmp_process process)
     uint32_t rmp_thread_id()
     uint64_t rmp_fork_epoch()
@@ -70,6 +69,7 @@ cdef extern from "layout.h" nogil:
         uint32_t scope_locals
         rmp_pair lease
         uint64_t stalled_owner
+        uint64_t delivering_slot
         uint64_t subscriptions[2]
         uint64_t subscriptions_bytes
         uint64_t subscriber_errors

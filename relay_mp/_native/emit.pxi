@@ -72,12 +72,14 @@ cdef int _cut(rmp_buffer* buffer, const size_t* ends, uint32_t limit) except -1:
     return 0
 
 
-cdef inline uint32_t _payload_limit(const rmp_ring* ring) noexcept:
-    return ring.max_payload_bytes
+cdef bytes _ends_of(bytes stack, uint32_t limit):
+    """Of a stack too deep for an event, the innermost and the outermost scopes: who most likely has subscribers."""
+    cdef uint32_t half = limit // 32 * 16
+    return stack if stack is None or len(stack) <= 2 * half else stack[:half] + stack[len(stack) - half:]
 
 
 cdef bint _nobody_drains(const rmp_ring* ring) noexcept:
-    """Whether waiting for space is waiting for nothing: the dispatcher is dead and stays dead."""
+    """Whether waiting for space is waiting for nothing: the dispatcher is gone and stays gone."""
     cdef rmp_process process
     cdef rmp_pair lease = rmp_load_acquire_pair(&ring.header.lease)
     process.pid = <uint32_t>lease.low
@@ -85,7 +87,9 @@ cdef bint _nobody_drains(const rmp_ring* ring) noexcept:
     process.pid_namespace = ring.header.owner_pid_namespace
     if process.pid and rmp_process_liveness(process) != DEAD_CODE:
         return False
-    process.pid = ring.header.owner_pid
+    if not ring.header.dispatcher_is_process:
+        return True
+    process.pid = ring.header.owner_pid  # who starts the next one
     process.start_time = ring.header.owner_start_time
     return rmp_process_liveness(process) == DEAD_CODE
 
@@ -163,7 +167,7 @@ cdef int _commit(const rmp_ring* ring, rmp_producer* producer, rmp_buffer* buffe
     return _write_waiting(ring, producer, buffer.bytes, <uint32_t>buffer.length)
 
 
-cdef uint32_t SMALLEST_LIMIT = 512  # settings refuse such a limit, a header may say anything: no room for what a cut leaves
+cdef uint32_t SMALLEST_LIMIT = 1024  # settings refuse such a limit, a header may say anything: no room for what a cut leaves
 cdef size_t KEPT_BUFFER_BYTES = 1 << 20  # a thread keeps this much between events, so that one huge event is not for ever
 
 
@@ -213,7 +217,7 @@ cdef int _emit_record(int kind, bytes uuid, bytes parent, int64_t timestamp_us, 
             if _report_unregistered is not None:
                 _report_unregistered()
             return RMP_FULL
-        limit = _payload_limit(&segment.ring)
+        limit = segment.ring.max_payload_bytes
         if buffer.length > limit:
             if limit < SMALLEST_LIMIT:
                 _number(producer)
@@ -221,8 +225,9 @@ cdef int _emit_record(int kind, bytes uuid, bytes parent, int64_t timestamp_us, 
                 return RMP_FULL
             add_u64(&producer.counters.cut, 1)
             if ends[0] + 200 > limit:  # no room for the four markers: the name or the stack is the culprit
-                return _emit_record(kind, uuid, parent, timestamp_us, name[:limit // 16], None if type(category) is str
-                                    else category, attributes, None, {"relay_mp.cut": {"bytes": buffer.length}},
+                return _emit_record(kind, uuid, parent, timestamp_us, name[:limit // 16],
+                                    None if type(category) is str else category, attributes,
+                                    _ends_of(stack, limit // 2), {"relay_mp.cut": {"bytes": buffer.length}},
                                     None, None, None)
             _cut(&buffer, ends, limit)
         result = _commit(&segment.ring, producer, &buffer)

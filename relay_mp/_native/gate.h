@@ -30,9 +30,4 @@ static inline void rmp_gate_open_fenced(rmp_gate *gate) {
     if (rmp_load_relaxed(&gate->wanted) & 1) rmp_gate_wake(gate);
 }
 
-static inline void rmp_gate_open(rmp_gate *gate) {
-    rmp_fence_seq_cst(); /* pairs with the fence in rmp_gate_wait */
-    rmp_gate_open_fenced(gate);
-}
-
 #endif

@@ -105,7 +105,7 @@ typedef struct rmp_header {
     uint32_t slot_cursor;  /* where the search for a slot starts: the longest retired is reused first */
     /* the dispatcher's own words */
     __attribute__((aligned(RMP_LINE))) rmp_pair lease; /* who dispatches: {epoch << 32 | pid, start time}; both or neither */
-    uint64_t delivering_pos;   /* position + 1 of the record whose callbacks run; survives a crash */
+    uint64_t delivering_slot; /* whose record's callbacks run just now, 0: nobody's */
     uint64_t stalled_owner;    /* slot whose unfinished record holds delivery up, 0: none */
     uint64_t subscriptions[2]; /* length << 32 | generation of each copy; the CRC is in the copy */
     uint64_t subscriber_errors;

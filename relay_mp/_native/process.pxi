@@ -6,11 +6,6 @@ def process_self() -> tuple:
     return own.pid, own.start_time, own.pid_namespace
 
 
-def process_start_time(pid: int) -> int:
-    """Clock ticks since boot; 0 if there is no such process or no /proc."""
-    return rmp_process_start_time(pid)
-
-
 def process_liveness(pid: int, start_time: int, pid_namespace: int) -> int:
     """ALIVE, DEAD, or UNKNOWN where it cannot be told from here."""
     cdef rmp_process process

@@ -124,12 +124,14 @@ cdef class Reader:
         cdef bint redelivered = False
         cdef uint64_t missing
         self._segment._check_slot(slot)
+        store_u64(&self._reader.ring.header.delivering_slot, slot)
         missing = rmp_registry_pass(&self._reader.ring, slot, owner_seq, &redelivered)
         return -1 if redelivered else <int64_t>missing
 
     def done(self, uint64_t next_position) -> None:
         """A record's callbacks have returned."""
         self._segment._header()
+        store_u64(&self._reader.ring.header.delivering_slot, 0)
         rmp_reader_delivered(&self._reader, next_position)
         if next_position - self._reader.free_pos >= self._reader.ring.capacity_units >> 4:
             rmp_reader_release(&self._reader)

@@ -2,8 +2,17 @@
 
 #include "testpoint.h"
 
-static bool is_reusable(const rmp_ring *ring, const rmp_slot *slot, enum rmp_slot_status status) {
-    if (status == RMP_SLOT_FREE) return true;
+static bool was_of(const rmp_slot *slot, uint64_t state, rmp_process process) {
+    return rmp_slot_status(state) == RMP_SLOT_EXITED && rmp_slot_pid(state) == process.pid &&
+           rmp_load_relaxed(&slot->start_time) == process.start_time &&
+           rmp_load_relaxed(&slot->pid_namespace) == process.pid_namespace;
+}
+
+/* A thread that ended in good order left nothing unfinished, and its numbers run on: the next thread of
+ * the same process may go on with them at once, however far behind delivery is. */
+static bool is_reusable(const rmp_ring *ring, const rmp_slot *slot, uint64_t state, rmp_process process) {
+    enum rmp_slot_status status = rmp_slot_status(state);
+    if (status == RMP_SLOT_FREE || was_of(slot, state, process)) return true;
     if (status != RMP_SLOT_EXITED && status != RMP_SLOT_SETTLED) return false;
     return rmp_load_acquire(&ring->header->free_pos) >= rmp_load_acquire(&slot->retired_tail);
 }
@@ -13,11 +22,10 @@ static uint64_t lost_of(const rmp_slot *slot) {
            rmp_load_relaxed(&slot->lost_fenced) + rmp_load_relaxed(&slot->lost_corrupt);
 }
 
-static void identify(rmp_slot *slot, rmp_process process, uint64_t thread_id) {
+static void identify(rmp_slot *slot, rmp_process process) {
     rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
     rmp_store_relaxed(&slot->pid_namespace, process.pid_namespace);
     rmp_store_relaxed(&slot->start_time, process.start_time);
-    rmp_store_relaxed(&slot->thread_id, thread_id);
     rmp_store_relaxed(&slot->base_emitted, rmp_load_relaxed(&slot->emitted));
     rmp_store_relaxed(&slot->base_delivered, passed.low - passed.high);
     rmp_store_relaxed(&slot->base_controls, rmp_load_relaxed(&slot->controls));
@@ -35,12 +43,14 @@ uint32_t rmp_registry_take(const rmp_ring *ring, rmp_process process, uint64_t t
         uint32_t number = (start + i) % count;
         rmp_slot *slot = rmp_ring_slot(ring, number);
         uint64_t state = rmp_load_acquire(&slot->state);
-        if (number == 0 || !is_reusable(ring, slot, rmp_slot_status(state))) continue;
+        if (number == 0 || !is_reusable(ring, slot, state, process)) continue;
+        bool same_process = was_of(slot, state, process);
         uint32_t generation = rmp_slot_generation(state) + 1;
         if (!rmp_cas_acq_rel_u64(&slot->state, state, rmp_slot_state(RMP_SLOT_TAKING, generation, process.pid)))
             continue;
         RMP_TESTPOINT("registry.taking");
-        identify(slot, process, thread_id);
+        if (!same_process) identify(slot, process);
+        rmp_store_relaxed(&slot->thread_id, thread_id);
         if (!rmp_cas_acq_rel_u64(&slot->state, rmp_slot_state(RMP_SLOT_TAKING, generation, process.pid),
                                  rmp_slot_state(RMP_SLOT_LIVE, generation, process.pid)))
             continue; /* taken for dead meanwhile: no longer ours, and perhaps somebody's already */

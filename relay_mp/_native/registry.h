@@ -2,7 +2,8 @@
  *
  * A slot's life: FREE -> TAKING -> LIVE -> EXITED (thread ended) or DEAD -> SETTLED (process died)
  * -> TAKING ... An owner number is used again only once free_pos has passed the tail seen at its
- * end, so that no word in the ring can name the wrong owner.
+ * end, so that no word in the ring can name the wrong owner; save by another thread of the same process,
+ * if its thread exited, since that changes nothing that a word says.
  */
 #ifndef RMP_REGISTRY_H
 #define RMP_REGISTRY_H

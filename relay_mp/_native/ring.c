@@ -115,7 +115,10 @@ void rmp_ring_seal(const rmp_ring *ring) {
         if (rmp_tail_owner(tail) == RMP_OWNER_SEALED) return;
         publish(ring, tail);
         rmp_pair sealed = {tail.low, rmp_tail_claim(RMP_OWNER_SEALED, 0)};
-        if (rmp_cas_acq_rel_pair(&ring->header->tail, tail, sealed)) return;
+        if (!rmp_cas_acq_rel_pair(&ring->header->tail, tail, sealed)) continue;
+        rmp_fence_after_rmw(); /* whoever waits for space has to learn that there will be none */
+        rmp_gate_open_fenced(&ring->header->space);
+        return;
     }
 }
 

@@ -193,6 +193,15 @@ cdef class Segment:
         taken.high = own.start_time
         return held.low == seen and rmp_cas_acq_rel_pair(&header.lease, held, taken)
 
+    def drop_lease(self) -> None:
+        """Nobody dispatches any more, though the process lives."""
+        cdef rmp_header* header = self._header()
+        cdef rmp_pair held = rmp_load_acquire_pair(&header.lease)
+        cdef rmp_pair dropped
+        dropped.low = held.low >> 32 << 32
+        dropped.high = 0
+        rmp_cas_acq_rel_pair(&header.lease, held, dropped)
+
     # -- registry --
 
     def registry(self) -> bytes:
@@ -216,6 +225,11 @@ cdef class Segment:
     def stalled_slot(self) -> int:
         """The slot whose unfinished record delivery waits for, 0 if none."""
         return load_u64(&self._header().stalled_owner)
+
+    @property
+    def delivering_slot(self) -> int:
+        """The slot of the record whose callbacks have not returned yet, 0 if there is none."""
+        return load_u64(&self._header().delivering_slot)
 
     def slot_state(self, uint32_t slot) -> int:
         self._check_slot(slot)

@@ -41,7 +41,8 @@ class ThreadHost:
             self._dispatcher.run()
         except Exception:
             if self._segment.is_open:  # else: closed at the deadline of a stop, which says so itself
-                logger.exception("the dispatcher has stopped")
+                self._segment.drop_lease()
+                logger.exception("the dispatcher has stopped; events are kept until the ring is full, then dropped")
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
@@ -84,15 +85,18 @@ class ProcessHost:
             process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
         except OSError as error:
             raise SessionError(f"the dispatcher process could not be started: {error}") from error
-        self._await_lease(process)
+        try:
+            self._await_lease(process)
+        except BaseException:  # a Ctrl-C too: nobody else would end it
+            process.kill()
+            process.wait()
+            raise
         return process
 
     def _await_lease(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while self._segment.lease()[1] != process.pid:
             if process.poll() is not None or self._has_given_up or time.monotonic() > deadline:
-                process.kill()
-                process.wait()
                 raise SessionError(
                     f"the dispatcher process ended with code {process.returncode} instead of starting within "
                     f"{START_TIMEOUT_SECONDS:g} s; its error is on stderr"
@@ -102,7 +106,7 @@ class ProcessHost:
     def _restart_when_dead(self) -> None:
         while True:
             self._process.wait()
-            if self._has_given_up or (self._stopping and _is_drained(self._segment)):
+            if self._has_given_up or not self._segment.is_open or (self._stopping and _is_drained(self._segment)):
                 return
             logger.warning("the dispatcher process ended with code %s; starting another", self._process.returncode)
             try:
@@ -118,13 +122,15 @@ class ProcessHost:
     def stop(self, timeout_seconds: float) -> bool:
         """True if everything was delivered by then. The sealed ring tells the process to end."""
         self._stopping = True
-        self._watch.join(max(timeout_seconds, 0.0))
-        if _is_drained(self._segment):
-            self._watch.join(GRACE_SECONDS)
-        self._has_given_up = True
-        while self._watch.is_alive():
-            self._process.kill()  # again if the watch has just started another
-            self._watch.join(RESTART_PAUSE_SECONDS)
+        try:
+            self._watch.join(max(timeout_seconds, 0.0))
+            if _is_drained(self._segment):
+                self._watch.join(GRACE_SECONDS)
+        finally:  # also if a Ctrl-C ends the wait: it must not go on with a segment that is given up
+            self._has_given_up = True
+            while self._watch.is_alive():
+                self._process.kill()  # again if the watch has just started another
+                self._watch.join(RESTART_PAUSE_SECONDS)
         return _is_drained(self._segment)
 
 

@@ -10,7 +10,7 @@ import threading
 
 from relay_mp._deliver.dispatcher import Dispatcher, logger
 from relay_mp._deliver.jsonl import JsonlFile
-from relay_mp._deliver.liveness import holder_is_dead, is_dead
+from relay_mp._deliver.liveness import LIVE_STATUSES, holder_is_dead, is_dead
 from relay_mp._deliver.registry import Registry
 from relay_mp._native import core
 from relay_mp._native.core import Segment
@@ -18,13 +18,11 @@ from relay_mp._session import naming
 from relay_mp.errors import SegmentError, SessionError
 from relay_mp.events import Event
 
-_LIVE_STATUSES = (1, 2)
-
 _recovering = threading.Lock()
 
 
-def recover(path: str, output: str | None = None) -> str | None:
-    """Writes out what a dead session had not delivered, and removes its segment.
+def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> str | None:
+    """Writes out what a dead session, or one closed too soon, had not delivered, and removes its segment.
 
     Args:
         path: the segment, as the warning or `Session.path` named it.
@@ -36,15 +34,17 @@ def recover(path: str, output: str | None = None) -> str | None:
 
     Raises:
         SegmentError: there is no such segment, or it is damaged.
-        SessionError: a process of that session still lives, or the file cannot be written; then what it
+        SessionError: the session still goes on, or the file cannot be written; then what it
             did not take stays in the segment.
     """
-    segment = Segment.attach(path)
+    segment = Segment.attach(os.fspath(path))
     try:
         with _recovering:
             alive = _living_process(segment)
             if alive:
-                raise SessionError(f"the session of {path} is alive: process {alive}; recover it after its end")
+                raise SessionError(
+                    f"the session of {segment.path} goes on: process {alive} is in it; recover it after its end"
+                )
             output = output or f"relay-mp-recovered-{segment.session_id}.jsonl"
             return _drain(segment, os.path.abspath(output))
     finally:
@@ -55,10 +55,9 @@ def sweep(directory: str, recovery_directory: str) -> list[str]:
     """Recovers every dead segment of this uid in `directory`. Returns the files written; never raises."""
     written = []
     for path in naming.own_segments(directory):
-        maker = naming.maker(path)
-        if maker is None or not is_dead(*maker):
-            continue  # alive, perhaps still being made: whoever made it closes it
         try:
+            if not _has_ended(path):
+                continue
             file = _sweep_one(path, recovery_directory)
         except (SegmentError, SessionError, OSError) as error:
             logger.warning("could not sweep %s: %s", path, error)
@@ -67,6 +66,22 @@ def sweep(directory: str, recovery_directory: str) -> list[str]:
             logger.warning("a dead session left undelivered events in %s; they are now in %s", path, file)
             written.append(file)
     return written
+
+
+def _has_ended(path: str) -> bool:
+    """Whether its maker is dead, or has closed it without delivering all: else the maker looks after it."""
+    maker = naming.maker(path)
+    if maker is None:
+        return False
+    if is_dead(*maker):
+        return True
+    if _is_unfinished(path):
+        return False  # being made just now
+    segment = Segment.attach(path)
+    try:
+        return bool(segment.state == core.STATE_CLOSED)
+    finally:
+        segment.close()
 
 
 def _is_unfinished(path: str) -> bool:
@@ -94,7 +109,9 @@ def _sweep_one(path: str, recovery_directory: str) -> str | None:
 
 
 def _living_process(segment: Segment) -> int | None:
-    """A process of the session that is not certainly dead."""
+    """A process of the session that is not certainly dead; None too where its owner has closed it."""
+    if segment.state == core.STATE_CLOSED:
+        return None
     if not is_dead(*segment.owner):
         return segment.owner[0]
     _, pid, _ = segment.lease()
@@ -102,7 +119,7 @@ def _living_process(segment: Segment) -> int | None:
     if pid not in (0, core.process_self()[0]) and not holder_is_dead(segment):
         return pid
     for slot, status in enumerate(segment.slot_statuses()):
-        if status in _LIVE_STATUSES and not is_dead(*segment.slot_process(slot)):
+        if status in LIVE_STATUSES and not is_dead(*segment.slot_process(slot)):
             return segment.slot_process(slot)[0]
     return None
 

@@ -102,16 +102,38 @@ class Session:
             FlushTimeoutError: not within `timeout`; nothing is lost by that.
             FlushError: called inside a subscriber's callback, or the dispatcher has died.
         """
-        return flushing.flush(self._segment, self._flush_timeout(timeout), is_abandoned=self._is_abandoned)
+        timeout_seconds = self._flush_timeout(timeout)
+        try:
+            return flushing.flush(self._segment, timeout_seconds, is_abandoned=self._is_abandoned)
+        except SessionError:
+            return self._flushed_by_close()
 
     async def flush_async(self, timeout: float | None = None) -> FlushResult:
         """`flush` for a running event loop."""
-        return await flushing.flush_async(
-            self._segment, self._flush_timeout(timeout), is_abandoned=self._is_abandoned
-        )
+        timeout_seconds = self._flush_timeout(timeout)
+        try:
+            return await flushing.flush_async(self._segment, timeout_seconds, is_abandoned=self._is_abandoned)
+        except SessionError:
+            return self._flushed_by_close()
+
+    def _flushed_by_close(self) -> FlushResult:
+        """The result where another thread closed the session meanwhile: closing delivers everything too."""
+        stats = self._final_stats
+        if stats is None:
+            raise SessionError(f"this process has left the session of {self.path}; attach to it again to flush")
+        if stats.pending:
+            raise FlushError(
+                f"the session was closed during the flush, with {stats.pending} events not delivered in time"
+            )
+        return FlushResult(stats.lost, stats.causes)
 
     def _flush_timeout(self, timeout: float | None) -> float:
+        """A timeout as the caller gave it, checked before anything is touched; else the session's."""
         if timeout is not None:
+            if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+                raise TypeError(f"timeout is a {type(timeout).__name__}; expected seconds as a number, or None")
+            if not 0 <= timeout <= threading.TIMEOUT_MAX:
+                raise ValueError(f"timeout is {timeout}; expected 0 to {threading.TIMEOUT_MAX:.0f} seconds")
             return timeout
         return (self.settings or settings_module.resolve()).flush_timeout_seconds
 
@@ -172,16 +194,19 @@ class Session:
 
         Raises:
             FlushError: called inside a subscriber's callback.
+            TypeError, ValueError: the timeout is no number of seconds; the session goes on.
         """
         if core.is_dispatching():
             raise FlushError("a session cannot be closed inside a subscriber's callback: it would wait for itself")
+        deadline = time.monotonic() + self._flush_timeout(timeout)
         with _state.ending():
             if self._segment.is_open:
                 try:
                     if self.is_owner:
-                        self._end(time.monotonic() + self._flush_timeout(timeout))
+                        self._end(deadline)
                 finally:
                     self._segment.close()
+                    core.stay_detached()
             _state.forget(self)
 
     def _end(self, deadline: float) -> None:
@@ -194,7 +219,7 @@ class Session:
         try:
             complete = self._host.stop(max(deadline - time.monotonic(), 0.0))
         finally:  # also if a Ctrl-C ends the wait: what is left is then told, and kept
-            stats = self._final_stats = self.stats()
+            stats = self._final_stats = collect(self._segment, has_ended=complete)
             self._segment.set_state(core.STATE_CLOSED)
             if complete:
                 self._segment.unlink()
@@ -271,7 +296,8 @@ class _State:
         return self._lock
 
     def ending(self) -> threading.RLock:
-        """Held while a session ends: the next one begins behind it. Taken after `lock`, if both are."""
+        """Held while a session ends: the next one begins behind it. Taken before `lock`, if both are: who ends
+        a session waits for callbacks, which may need `lock`."""
         self._renew_locks()
         return self._ending
 
@@ -308,6 +334,12 @@ class _State:
             # Workers of multiprocessing end without atexit; a worker may own a session too.
             util.Finalize(None, self._at_exit, exitpriority=_AFTER_CHILDREN)
 
+    def own(self, session: Session) -> None:
+        """Makes a session, just started, the process's."""
+        self.set(session)
+        self._close_at_exit()
+        inheritance.publish(session.path)
+
     def resolve(self) -> None:
         """Attaches to the session that the parent left word of, if it is open. Never raises."""
         with self.lock():
@@ -337,7 +369,7 @@ class _State:
         return session
 
     def attach(self, path: str) -> Session:
-        with self.lock(), self.ending():
+        with self.ending(), self.lock():
             session = self.get()
             if session is not None:
                 if session.path == path and session.is_open:
@@ -357,7 +389,7 @@ class _State:
                 "a session cannot be started inside a subscriber's callback, whose own session is closing: "
                 "register before it is closed"
             )
-        with self.lock(), self.ending():
+        with self.ending(), self.lock():
             session = current()
             if session is not None and session.is_open:
                 role = "owns" if session.is_owner else "is attached to"
@@ -368,10 +400,7 @@ class _State:
             if session is not None:
                 session.close()
             recovery.sweep(settings.directory, settings.recovery_directory)
-            session = _start(settings, self._take_id())
-            self.set(session)
-            self._close_at_exit()
-            return session
+            return _start(settings, self._take_id())
 
     def session_id(self) -> str:
         """The session's id, or the one that the next session of this process will have."""
@@ -422,15 +451,21 @@ def _start(settings: Settings, session_id: str) -> Session:
         drop_when_full=settings.on_full == "drop",
         dispatcher_is_process=settings.dispatcher == "process",
     )
+    host = None
     try:
         segment.make_current()
         host = hosts.start(segment)
-    except BaseException:
+        session = Session(segment, settings, host)
+        _state.own(session)
+    except BaseException:  # a Ctrl-C too
+        if host is not None:
+            segment.seal()
+            host.stop(0.0)
+        inheritance.withdraw(segment.path)
         segment.close()
         segment.unlink()
         raise
-    inheritance.publish(segment.path)
-    return Session(segment, settings, host)
+    return session
 
 
 _state = _State()
@@ -459,7 +494,12 @@ def current() -> Session | None:
 
 def current_or_default() -> Session:
     """The process's session; a default one is started where there is none."""
-    with _state.lock():
+    found = current()
+    if found is not None and found.is_open:
+        return found
+    if core.is_dispatching():
+        return session()  # refuses, without waiting for who closes the session and waits for this callback
+    with _state.ending(), _state.lock():
         found = current()
         return found if found is not None and found.is_open else session()
 
@@ -510,8 +550,9 @@ def attach(handle: SessionHandle | str) -> Session:
     Raises:
         SegmentError: no such session, or its segment is foreign, truncated, or of another version.
         SessionError: this process owns another session.
+        TypeError: the handle is neither.
     """
-    return _state.attach(handle.path if isinstance(handle, SessionHandle) else str(handle))
+    return _state.attach(handle.path if isinstance(handle, SessionHandle) else os.fspath(handle))
 
 
 def adopt(segment: Segment, registry: Registry) -> None:

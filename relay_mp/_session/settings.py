@@ -59,9 +59,9 @@ class Settings:
 
 
 _LIMITS: dict[str, tuple[float, float]] = {
-    "block_timeout_seconds": (0.0, 86400.0),
-    "stall_timeout_seconds": (0.0, 86400.0),
-    "flush_timeout_seconds": (0.0, 86400.0),
+    "block_timeout_seconds": (0, 86400),
+    "stall_timeout_seconds": (0, 86400),
+    "flush_timeout_seconds": (0, 86400),
     "ring_bytes": (MIN_RING_BYTES, MAX_RING_BYTES),
     "max_producers": (1, core.MAX_PRODUCERS),
 }
@@ -91,8 +91,10 @@ def resolve(**arguments: Any) -> Settings:
 
 def _checked(name: str, kind: type, value: Any, source: str) -> Any:
     given = value
+    if isinstance(given, bool) or (kind is str and not isinstance(given, (str, os.PathLike))):
+        raise SessionError(f"{source}={given!r} is a {type(given).__name__}; expected {kind.__name__}")
     try:
-        value = kind(value)
+        value = os.fspath(value) if kind is str else kind(value)
     except (TypeError, ValueError, OverflowError):
         raise SessionError(f"{source}={given!r} is no {kind.__name__}") from None
     if kind is int and isinstance(given, float) and given != value:
@@ -101,7 +103,7 @@ def _checked(name: str, kind: type, value: Any, source: str) -> Any:
         raise SessionError(f"{source}={value!r}; expected one of {', '.join(_CHOICES[name])}")
     low, high = _LIMITS.get(name, (value, value))
     if not low <= value <= high:
-        raise SessionError(f"{source}={value!r} is outside {low:g} to {high:g}")
+        raise SessionError(f"{source}={value!r} is outside {low} to {high}")
     return value
 
 

@@ -15,7 +15,6 @@ CAUSES = ("full", "writer_died", "fenced", "corrupt")
 """Why events were lost: the ring was full; their writer died, or was too slow, before it had finished
 them; their record was damaged. `unregistered`, in totals only: no producer slot was left."""
 
-_STATUS_LIVE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +68,7 @@ def _columns(segment: Segment) -> Any:
     return np.frombuffer(segment.registry(), dtype=layout)
 
 
-def _process(pid: int, rows: Any, *, past: bool) -> ProcessStats:
+def _process(pid: int, rows: Any, *, past: bool, has_ended: bool) -> ProcessStats:
     """Sums of slots; `past`: of their earlier owners, else of the present ones."""
 
     def total(name: str) -> int:
@@ -83,7 +82,9 @@ def _process(pid: int, rows: Any, *, past: bool) -> ProcessStats:
     # Requests to the dispatcher, such as a worker's registration, travel in the ring but are no events.
     controls, lost = total("controls"), sum(causes.values())
     emitted, delivered = total("emitted") - controls, max(total("delivered") - controls, 0)
-    live = 0 if past else int(((rows["state"] & 0xFF) == _STATUS_LIVE).sum())
+    if has_ended:  # sealed and drained: what is still under way is refused, and was never emitted
+        emitted = delivered + lost
+    live = 0 if past else int(((rows["state"] & 0xFF) == core.SLOT_LIVE).sum())
     return ProcessStats(pid, emitted, delivered, lost, max(emitted - delivered - lost, 0), total("cut"), live, causes)
 
 
@@ -97,18 +98,21 @@ def _merged(processes: list[ProcessStats], unregistered: int) -> dict[str, int]:
     return causes
 
 
-def collect(segment: Segment) -> Stats:
-    """Reads a session's counters."""
+def collect(segment: Segment, *, has_ended: bool = False) -> Stats:
+    """Reads a session's counters; `has_ended`: its ring is sealed, and all of it delivered."""
     import numpy as np
 
-    rows = _columns(segment)
+    rows = _columns(segment).copy()
+    delivering = segment.delivering_slot
+    if delivering:  # its callbacks have not returned
+        rows["passed"][delivering] -= 1
     rows = rows[(rows["state"] & 0xFF) != 0]
     pids = rows["state"] >> 32
     processes = [
-        _process(int(pid), rows[(pids == pid) & (rows["start_time"] == start)], past=False)
+        _process(int(pid), rows[(pids == pid) & (rows["start_time"] == start)], past=False, has_ended=has_ended)
         for pid, start in np.unique(np.stack([pids, rows["start_time"]], axis=1), axis=0)
     ]
-    past = _process(0, rows, past=True)
+    past = _process(0, rows, past=True, has_ended=has_ended)
     if past.emitted:
         processes.append(past)
     unregistered = segment.lost_unregistered

@@ -25,8 +25,8 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from relay_mp._native.core import pack
 
+from relay_mp._native.core import pack
 from relay_mp.errors import PayloadError, RelayError
 
 MAX_DEPTH = 128

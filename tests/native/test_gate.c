@@ -9,6 +9,11 @@
 
 #include "ring_test.h"
 
+static void rmp_gate_open(rmp_gate *gate) {
+    rmp_fence_seq_cst(); /* pairs with the fence in rmp_gate_wait */
+    rmp_gate_open_fenced(gate);
+}
+
 static void backstop_off(void) { test_backstop_ns = 3600ull * 1000000000ull; }
 
 /* Every record finds the reader asleep or about to be, and every delivery the producer. */

@@ -130,7 +130,7 @@ static void recover_without_a_write(const place *place, const char *point) {
     uint64_t start = place->offset ? place->offset : 64;
     while (rmp_ring_tail(ring) < start) write_units(ring, own, ++sequence, 1);
     if (!place->full) dispatcher_drain(&reader);
-    rmp_or_relaxed(&ring->header->data.wanted, 1u); /* as if the reader slept: the wake's points are met */
+    __atomic_fetch_or(&ring->header->data.wanted, 1u, __ATOMIC_RELAXED); /* as if the reader slept: the wake's points are met */
     pid_t victim = fork_child();
     if (!victim) {
         signal_at(point, 1, SIGKILL);

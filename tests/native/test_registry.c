@@ -46,8 +46,11 @@ TEST(a_slot_is_used_again_only_when_free_pos_has_passed_its_end) {
     dispatcher reader;
     dispatcher_open(&reader, ring);
     for (int owner = 0; owner < 6; owner++) {
-        uint32_t slot = take_slot(ring);
+        rmp_process next = rmp_process_self();
+        next.start_time += (uint64_t)owner; /* each owner is another process */
+        uint32_t slot = rmp_registry_take(ring, next, 1);
         CHECK_EQUAL(slot, 1);
+        next.start_time += 1;
         uint64_t base = rmp_ring_slot(ring, slot)->emitted;
         CHECK_EQUAL(rmp_ring_slot(ring, slot)->base_emitted, base);
         CHECK_EQUAL(rmp_ring_slot(ring, slot)->base_delivered, base); /* all of its earlier owners' arrived */
@@ -57,16 +60,35 @@ TEST(a_slot_is_used_again_only_when_free_pos_has_passed_its_end) {
             rmp_registry_mark_dead(ring, slot, rmp_ring_slot(ring, slot)->state);
         else
             rmp_registry_exit(ring, slot);
-        CHECK_EQUAL(rmp_registry_take(ring, rmp_process_self(), 1), 0);
+        CHECK_EQUAL(rmp_registry_take(ring, next, 1), 0);
         CHECK_EQUAL(rmp_registry_settle(ring, slot), 0);
         CHECK_EQUAL(status_of(ring, slot), dies ? RMP_SLOT_DEAD : RMP_SLOT_EXITED); /* not delivered yet */
         CHECK(dispatcher_step(&reader));
-        CHECK_EQUAL(rmp_registry_take(ring, rmp_process_self(), 1), 0); /* delivered, not released */
+        CHECK_EQUAL(rmp_registry_take(ring, next, 1), 0); /* delivered, not released */
         rmp_registry_settle(ring, slot);
         CHECK_EQUAL(status_of(ring, slot), dies ? RMP_SLOT_SETTLED : RMP_SLOT_EXITED);
-        CHECK_EQUAL(rmp_registry_take(ring, rmp_process_self(), 1), 0);
+        CHECK_EQUAL(rmp_registry_take(ring, next, 1), 0);
         rmp_reader_release(&reader.reader);
     }
+    check_accounts(ring);
+    dispatcher_close(&reader);
+    rmp_segment_close(&segment, false);
+}
+
+TEST(the_next_thread_of_the_same_process_goes_on_at_once) {
+    rmp_segment segment = make_segment(64, 2, 1000);
+    const rmp_ring *ring = &segment.ring;
+    dispatcher reader;
+    dispatcher_open(&reader, ring);
+    for (uint64_t thread = 1; thread <= 10; thread++) {
+        CHECK_EQUAL(rmp_registry_take(ring, rmp_process_self(), thread), 1);
+        CHECK_EQUAL(rmp_ring_slot(ring, 1)->emitted, thread - 1);
+        CHECK_EQUAL(rmp_ring_slot(ring, 1)->base_emitted, 0); /* one process, one account */
+        CHECK_EQUAL(rmp_ring_slot(ring, 1)->thread_id, thread);
+        write_one(ring, 1, thread);
+        rmp_registry_exit(ring, 1);
+    }
+    for (int i = 0; i < 10; i++) CHECK(dispatcher_step(&reader));
     check_accounts(ring);
     dispatcher_close(&reader);
     rmp_segment_close(&segment, false);

@@ -100,7 +100,8 @@ def test_recover_of_a_session_without_leftovers_returns_none(run_script, directo
 
 
 def test_a_living_session_is_left_alone(session, seen):
-    with pytest.raises(relay_mp.SessionError, match=f"is alive: process {os.getpid()}; recover it after its end"):
+    expected = f"goes on: process {os.getpid()} is in it; recover it after its end"
+    with pytest.raises(relay_mp.SessionError, match=expected):
         relay_mp.recover(session.path)
     scope.event("m")
     subscribers.flush()
@@ -124,7 +125,7 @@ if os.fork() == 0:
         try:
             sweep(directory, recovered)
             assert os.path.exists(path)
-            with pytest.raises(relay_mp.SessionError, match=f"is alive: process {worker.pid}"):
+            with pytest.raises(relay_mp.SessionError, match=f"goes on: process {worker.pid}"):
                 relay_mp.recover(path, str(recovered))
         finally:
             worker.kill()

@@ -248,7 +248,7 @@ def test_a_cut_event_keeps_its_identity(session):
 
 
 def test_more_producers_than_slots_are_counted_and_logged_and_harm_nobody(caplog, capfd):
-    found = []
+    found, lost = [], []
     start, done = threading.Barrier(3), threading.Barrier(3)
 
     def emit(number):
@@ -258,7 +258,7 @@ def test_more_producers_than_slots_are_counted_and_logged_and_harm_nobody(caplog
         done.wait(WAIT_SECONDS)  # all alive at the same time
 
     with relay_mp.session(max_producers=2) as session:
-        subscribers.register("x", lambda event: found.append(event.name))
+        subscribers.register("x", lambda event: (found if event.name != "relay_mp.loss" else lost).append(event))
         scope.event("early")
         threads = [threading.Thread(target=emit, args=(number,)) for number in range(3)]
         for thread in threads:
@@ -270,8 +270,10 @@ def test_more_producers_than_slots_are_counted_and_logged_and_harm_nobody(caplog
         stats = session.stats()
     assert result.causes == {"unregistered": 20}
     assert (stats.emitted, stats.delivered, stats.lost) == (32, 12, 20)
-    (winner,) = {name.split()[0] for name in found if name not in ("early", "late")}
-    assert found == ["early", *(f"{winner} {i}" for i in range(10)), "late"]
+    names = [event.name for event in found]
+    (winner,) = {name.split()[0] for name in names if name not in ("early", "late")}
+    assert sum(event.data["causes"]["unregistered"] for event in lost) == 20
+    assert names == ["early", *(f"{winner} {i}" for i in range(10)), "late"]
     (record,) = [record for record in caplog.records if "cannot emit" in record.getMessage()]
     assert "RELAY_MP_MAX_PRODUCERS" in record.getMessage()
     assert "20 lost (unregistered 20)" in capfd.readouterr().err
