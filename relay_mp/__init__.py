@@ -8,6 +8,7 @@ Data flows one way:
     _deliver                  dispatcher, registry of subscribers, liveness: where the dispatcher runs
     _session                  a session's life: create, attach, flush, statistics, recover, close
     observability             exporters
+    testing                   for the tests of programs that emit events
     pools                     multiprocessing and concurrent.futures, with the scope carried along;
                               loaded on first use, for it imports both
 
@@ -36,8 +37,9 @@ from relay_mp._emit.propagation import (
     create_scope_stack_from_propagation,
 )
 from relay_mp._session.flush import FlushResult
+from relay_mp._session.membership import attach, session, shutdown
 from relay_mp._session.recovery import recover
-from relay_mp._session.session import Session, SessionHandle, attach, session, shutdown
+from relay_mp._session.session import Session, SessionHandle
 from relay_mp._session.settings import Settings
 from relay_mp._session.stats import ProcessStats, Stats
 from relay_mp.errors import (

@@ -163,6 +163,8 @@ def canonical_payload(value: Any) -> Any:
     """
     kind = type(value)
     if kind is dict:
+        if not all(type(key) is str for key in value):
+            raise RecordError("a payload holds a map whose keys are not all strings")
         return {key: canonical_payload(value[key]) for key in sorted(value)}
     if kind is list:
         return [canonical_payload(item) for item in value]
@@ -194,9 +196,10 @@ _encode: Callable[[Any], str] = json.JSONEncoder(
 def _payload_json(field: object) -> str:
     if field is None:
         return "null"
+    value = _unpack_payload(field)
     try:
-        return _encode(_unpack_payload(field))
-    except (TypeError, ValueError):
+        return _encode(value)
+    except (TypeError, ValueError, RecursionError):
         # NaN and infinities, which the native encoder never writes, or no JSON at all.
         return _encode(_payload(field))
 

@@ -29,7 +29,7 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 from relay_mp._emit.carry import current_scope_text
 from relay_mp._emit.context import TaskContext, capture, forget_root, task_scope
 from relay_mp._session import inheritance
-from relay_mp._session.session import attach, current
+from relay_mp._session.membership import attach, current
 from relay_mp.errors import SessionError
 
 __all__ = [

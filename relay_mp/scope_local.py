@@ -5,7 +5,7 @@ from typing import Any
 
 from relay_mp._emit.context import ScopeHandle, require_open
 from relay_mp._emit.scope_end import local_scopes
-from relay_mp._session.session import current, current_or_default
+from relay_mp._session.membership import current, current_or_default
 from relay_mp.events import Event
 from relay_mp.subscribers import check_registration
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relay_mp._session.flush import FlushResult
-from relay_mp._session.session import current, current_or_default
+from relay_mp._session.membership import current, current_or_default
 from relay_mp.errors import FlushError
 from relay_mp.events import Event
 

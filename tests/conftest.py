@@ -127,10 +127,10 @@ class Scripts:
             self.pids.add(process.pid)
             try:
                 out, err = process.communicate(timeout=SCRIPT_TIMEOUT_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                out, err = process.communicate()
-                pytest.fail(f"the script did not end within {SCRIPT_TIMEOUT_SECONDS} s\n{out}\n{err}")
+            except subprocess.TimeoutExpired as expired:
+                process.kill()  # not read on to the end: a child of it may have its pipes
+                said = b"\n".join(text or b"" for text in (expired.stdout, expired.stderr)).decode(errors="replace")
+                pytest.fail(f"the script did not end within {SCRIPT_TIMEOUT_SECONDS} s\n{said}")
         assert process.returncode == returncode, f"code {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 

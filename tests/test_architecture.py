@@ -1,7 +1,7 @@
 """The package's own rules, read from its sources: which way imports go, what they cost, how long functions are.
 
     errors, types, events -> _native -> _emit -> _deliver -> _session -> the public verbs
-        -> observability, pools -> the root package
+        -> observability, pools, testing -> the root package
 
 A module imports from its own package or from those before it.
 """
@@ -38,7 +38,7 @@ LAYERS = [
     ["relay_mp._deliver"],
     ["relay_mp._session"],
     ["relay_mp.scope", "relay_mp.subscribers", "relay_mp.scope_local"],
-    ["relay_mp.observability", "relay_mp.pools"],
+    ["relay_mp.observability", "relay_mp.pools", "relay_mp.testing"],
     ["relay_mp"],
 ]
 # Neither knows the other: to the native half a record is bytes.

@@ -11,7 +11,7 @@ import pytest
 
 import relay_mp
 from relay_mp import AtofExporter, AtofExporterConfig, AtofExporterMode, ScopeType, scope, subscribers
-from relay_mp._session.session import current
+from relay_mp._session.membership import current
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 

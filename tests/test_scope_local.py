@@ -144,6 +144,23 @@ def test_a_global_and_a_local_one_may_share_a_name(session):
     assert found == ["global", "global", "b", "global", "b", "b"]
 
 
+@pytest.mark.parametrize("session", [{"max_event_bytes": 1024}], indirect=True)
+def test_of_a_stack_too_deep_for_an_event_the_ends_are_kept(session, seen):
+    outermost, innermost = [], []
+    handles = [scope.push(f"{i}", ScopeType.Agent) for i in range(100)]
+    listen(handles[0], outermost)
+    listen(handles[-1], innermost)
+    scope.event("deep", data={"i": 1})
+    for handle in reversed(handles):
+        scope.pop(handle)
+    subscribers.flush()
+    assert innermost == ["deep", "99"]
+    assert outermost == ["deep", *(f"{i}" for i in range(99, -1, -1))]
+    assert "deep" in [event.name for event in seen]
+    assert session.stats().cut > 0
+    assert session.stats().lost == 0
+
+
 # ---- what is refused ----
 
 

@@ -11,7 +11,7 @@ import pytest
 import relay_mp
 from relay_mp import ScopeType, scope, subscribers
 from relay_mp._deliver.registry import Registry, Subscription
-from relay_mp._session.session import current
+from relay_mp._session.membership import current
 
 WAIT_SECONDS = 30
 

@@ -13,6 +13,7 @@ fork; it may not flush.
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness
 from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._native import core
 from relay_mp._native.core import Reader, Segment
-from relay_mp.errors import RecordError, SessionError, SubscriberError
+from relay_mp.errors import RecordError, SegmentError, SessionError, SubscriberError
 from relay_mp.events import Event, MarkEvent, decode
 
 logger = logging.getLogger("relay_mp")
@@ -34,7 +35,12 @@ LOSS_MARK = "relay_mp.loss"
 CUT_KEY = "relay_mp.cut"
 LOSS_CAUSES = ("full", "writer_died", "fenced", "corrupt")
 
+_KEPT_SEQS = 4
+"""Of a place, for what comes there in any case: the record, the loss before it, the unregistered."""
+
 REPLY_OK, REPLY_NO, REPLY_ERROR = 0, 1, 2
+
+_CONTROL = bytes([core.KIND_CONTROL])
 
 
 class Dispatcher:
@@ -49,6 +55,7 @@ class Dispatcher:
         self._reported = self._reported_before()
         self._unregistered_reported = segment.lost_unregistered
         self._last_loss_seq = 0
+        self._late_losses: deque[tuple[int, int, dict[str, Any]]] = deque()
         self._next_scan = time.monotonic() + SCAN_SECONDS
         self._stopping = False
         self.live_producers = 0
@@ -71,7 +78,7 @@ class Dispatcher:
 
     def step(self) -> bool:
         """One batch. False when there is no more to come, or this is a forked child of a callback."""
-        batch = self._reader.next_batch(BATCH_EVENTS, IDLE_SECONDS)
+        batch = self._next_batch()
         for record in batch:
             self._deliver(*record)
             if not core.is_dispatching():
@@ -83,6 +90,13 @@ class Dispatcher:
             self._scan()
         return not (self._stopping and self._segment.read_pos == self._segment.tail)
 
+    def _next_batch(self) -> list[tuple[bytes, int, int, int, int]]:
+        try:
+            return self._reader.next_batch(BATCH_EVENTS, IDLE_SECONDS)
+        except SegmentError:
+            self._segment.condemn()  # who emits or flushes must not wait for what can never come
+            raise
+
     # ---- one record ----
 
     def _deliver(self, payload: bytes, seq: int, next_position: int, slot: int, owner_seq: int) -> None:
@@ -91,7 +105,7 @@ class Dispatcher:
         if missing > 0:
             self._report_loss(slot, missing, position)
         try:
-            if payload[1] == core.KIND_CONTROL:
+            if payload[1:2] == _CONTROL:
                 self._control(payload, slot, owner_seq, position, missing < 0)
             else:
                 event = decode(payload, seq, self._segment.slot_state(slot) >> 32, missing < 0)
@@ -166,6 +180,14 @@ class Dispatcher:
         self._reported[slot] = tuple(reported)
         return causes
 
+    def _report_late_losses(self, *, has_ended: bool) -> None:
+        """Losses that have no place of their own. A place has numbers for as many marks as a unit has bytes, and
+        the next record's own may be among them; the rest waits until the stream has moved on, or `has_ended`."""
+        position = self._segment.read_pos
+        last = (position + 1) * core.UNIT_BYTES - _KEPT_SEQS
+        while self._late_losses and (has_ended or self._last_loss_seq < last):
+            self._mark_loss(*self._late_losses.popleft(), position)
+
     def _loss_seq(self, position: int) -> int:
         """Between the last record's seq and the next one's, which is its last byte's position."""
         self._last_loss_seq = max(self._last_loss_seq + 1, position * core.UNIT_BYTES)
@@ -197,17 +219,21 @@ class Dispatcher:
         lost, self.live_producers = self._liveness.scan()
         for slot in lost:
             self._report_unreported(slot)
+        self._report_late_losses(has_ended=False)
 
     def _report_trailing_losses(self) -> None:
         """The stream has ended: what producers dropped after their last event has no later place."""
         for slot, status in enumerate(self._segment.slot_statuses()):
             if slot and status:
                 self._report_unreported(slot)
+        self._report_late_losses(has_ended=True)
 
     def _report_unreported(self, slot: int) -> None:
         unreported = sum(self._segment.slot_losses(slot)) - sum(self._reported.get(slot, (0,)))
         if unreported > 0:
-            self._report_loss(slot, unreported, self._segment.read_pos)
+            # Whose they are is settled now: the slot may have another owner by the time there is room.
+            pid = self._segment.slot_process(slot)[0]
+            self._late_losses.append((pid, unreported, self._causes(slot, unreported)))
 
     # ---- requests from other processes ----
 

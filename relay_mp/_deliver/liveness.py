@@ -18,13 +18,22 @@ def is_dead(pid: int, start_time: int, pid_namespace: int) -> bool:
     """True only if the process has certainly ended."""
     answer = core.process_liveness(pid, start_time, pid_namespace)
     if answer == core.UNKNOWN and pid_namespace in (0, core.process_self()[2]):
-        import psutil  # type: ignore[import-untyped]
-
-        try:
-            return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-        except psutil.NoSuchProcess:
-            return True
+        return _has_ended(pid)
     return bool(answer == core.DEAD)
+
+
+def _has_ended(pid: int) -> bool:
+    """psutil's answer. What cannot be looked at, as when no descriptor is left, counts as alive: ask again."""
+    try:
+        import psutil  # type: ignore[import-untyped]
+    except (ImportError, OSError):
+        return False
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+    except (psutil.Error, OSError):
+        return False
 
 
 def holder_is_dead(segment: Segment) -> bool:

@@ -128,6 +128,7 @@ cdef extern from "ring.h" nogil:
                        uint32_t payload_bytes)
     void rmp_ring_wait_for_space(const rmp_ring* ring, uint32_t payload_bytes, uint64_t timeout_ns)
     void rmp_ring_seal(const rmp_ring* ring)
+    void rmp_ring_condemn(const rmp_ring* ring)
     uint64_t rmp_ring_tail(const rmp_ring* ring)
     void rmp_ring_wait_for_delivery(const rmp_ring* ring, uint64_t position, uint64_t timeout_ns)
     void rmp_reader_open(rmp_reader* reader, const rmp_ring* ring)

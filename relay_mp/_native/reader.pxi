@@ -100,7 +100,8 @@ cdef class Reader:
         """(position, slot) of the fenced records whose writers have not noticed yet."""
         cdef uint32_t i
         self._segment._header()
-        return [(self._reader.fenced[i], self._fenced_owner(self._reader.fenced[i])) for i in range(self._reader.fenced_count)]
+        owners = [(self._reader.fenced[i], self._fenced_owner(self._reader.fenced[i])) for i in range(self._reader.fenced_count)]
+        return [(position, owner) for position, owner in owners if owner]  # 0: damaged meanwhile, and no fence any more
 
     cdef uint32_t _fenced_owner(self, uint64_t position) noexcept:
         cdef rmp_read read

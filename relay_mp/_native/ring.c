@@ -122,6 +122,19 @@ void rmp_ring_seal(const rmp_ring *ring) {
     }
 }
 
+void rmp_ring_condemn(const rmp_ring *ring) {
+    rmp_header *header = ring->header;
+    for (;;) {
+        rmp_pair tail = rmp_load_acquire_pair(&header->tail);
+        uint64_t beyond = rmp_load_acquire(&header->read_pos) + ring->capacity_units + 1;
+        if (!rmp_cas_acq_rel_pair(&header->tail, tail, (rmp_pair){beyond, rmp_tail_claim(RMP_OWNER_SEALED, 0)})) continue;
+        rmp_fence_after_rmw(); /* as in rmp_ring_seal; a flush has to learn it too */
+        rmp_gate_open_fenced(&header->space);
+        rmp_gate_open_fenced(&header->delivered);
+        return;
+    }
+}
+
 /* ---- waiting ---- */
 
 typedef struct space_wanted {
@@ -175,9 +188,10 @@ static bool has_valid_length(const rmp_reader *reader, uint32_t payload_bytes, u
     return payload_bytes <= reader->ring.max_payload_bytes && rmp_units_for(payload_bytes) == units;
 }
 
-/* Whether [free_pos, cursor) can be: a window that no damaged word of the header stretches. */
+/* Whether [free_pos, cursor) can be: a window that no damaged word of the header stretches, nor wraps around
+ * the end of the numbers, where differences would still look small. */
 static bool is_plausible_window(const rmp_reader *reader) {
-    return reader->cursor - reader->free_pos <= reader->ring.capacity_units;
+    return reader->free_pos <= reader->cursor && reader->cursor - reader->free_pos <= reader->ring.capacity_units;
 }
 
 /* A fenced claim that this reader passes holds its space back, whoever fenced it: the last reader may
@@ -216,8 +230,8 @@ static uint32_t committed_crc(const rmp_read *read, const void *payload) {
 }
 
 /* Whether a record at `position` can be trusted in resync: a committed one proves itself by its CRC,
- * the others carry 29 bits of their position. */
-static bool is_trusted(const rmp_reader *reader, uint64_t position, uint64_t end) {
+ * the others carry 29 bits of their position. A CRC costs its record's length of `budget_units`. */
+static bool is_trusted(const rmp_reader *reader, uint64_t position, uint64_t end, uint64_t *budget_units) {
     const rmp_record *record = rmp_ring_record(&reader->ring, position);
     uint64_t word = rmp_load_acquire(&record->word);
     if (!is_head(reader, word, position, end)) return false;
@@ -225,18 +239,23 @@ static bool is_trusted(const rmp_reader *reader, uint64_t position, uint64_t end
     rmp_read read = {.position = position, .owner_seq = record->owner_seq, .word = word,
                      .payload_bytes = rmp_load_relaxed(&record->payload_bytes)}; /* read once: it is checked */
     if (!has_valid_length(reader, read.payload_bytes, rmp_word_units(word))) return false;
+    if (*budget_units < rmp_word_units(word)) return false;
+    *budget_units -= rmp_word_units(word);
     return committed_crc(&read, record->payload) == record->crc;
 }
 
 /* The record at `read->position` is damaged: find the next that is not. The newest claim's start is
- * known from the tail, so the search always ends at a true boundary. */
+ * known from the tail, so the search always ends at a true boundary. What is hostile can make every unit
+ * look like the head of a long record: without a budget the search took the square of the ring's length. */
+#define RESYNC_LAPS 4u
+
 static void resync(const rmp_reader *reader, rmp_read *read) {
     rmp_pair tail = rmp_load_acquire_pair(&reader->ring.header->tail);
     read->kind = RMP_READ_BROKEN;
     if (!is_plausible_tail(reader, tail) || tail.low == read->position) return; /* bounds the search */
     uint64_t newest = tail.low - rmp_tail_units(tail);
-    uint64_t position = read->position + 1;
-    while (position < newest && !is_trusted(reader, position, tail.low)) position++;
+    uint64_t position = read->position + 1, budget_units = RESYNC_LAPS * reader->ring.capacity_units;
+    while (position < newest && !is_trusted(reader, position, tail.low, &budget_units)) position++;
     read->kind = RMP_READ_CORRUPT;
     read->next = read->position < newest ? position : tail.low;
 }
@@ -246,6 +265,8 @@ void rmp_reader_look(rmp_reader *reader, rmp_read *read) {
     memset(read, 0, sizeof *read);
     read->position = read->next = reader->cursor;
     rmp_pair tail = rmp_load_acquire_pair(&ring->header->tail);
+    read->kind = RMP_READ_BROKEN;
+    if (!is_plausible_window(reader)) return; /* also of an empty ring: its release would never end */
     read->kind = RMP_READ_EMPTY;
     if (tail.low == reader->cursor) return;
     read->kind = RMP_READ_BROKEN;
@@ -327,7 +348,7 @@ static uint64_t release_limit(rmp_reader *reader) {
 void rmp_reader_release(rmp_reader *reader) {
     rmp_ring *ring = &reader->ring;
     uint64_t limit = release_limit(reader);
-    if (limit > reader->free_pos) {
+    if (limit > reader->free_pos && limit - reader->free_pos <= ring->capacity_units) {
         /* Newest first: whoever takes over after a crash in here finds the oldest heads intact. */
         for (uint64_t p = limit; p-- > reader->free_pos;) {
             rmp_store_relaxed(&rmp_ring_record(ring, p)->word, rmp_word_free(p + ring->capacity_units));

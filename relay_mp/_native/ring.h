@@ -70,6 +70,10 @@ void rmp_ring_wait_for_space(const rmp_ring *ring, uint32_t payload_bytes, uint6
 /* No claim succeeds any more; everything claimed before can still be committed and read. */
 void rmp_ring_seal(const rmp_ring *ring);
 
+/* The reader found the ring BROKEN: seals it, with a tail that no delivery ever reaches, so that nobody
+ * waits for space, no flush takes its events for delivered, and every later reader finds it BROKEN too. */
+void rmp_ring_condemn(const rmp_ring *ring);
+
 static inline uint64_t rmp_ring_tail(const rmp_ring *ring) { return rmp_load_acquire(&ring->header->tail.low); }
 
 /* Sleeps until delivery has reached `position`, at most min(timeout, backstop). */

@@ -162,6 +162,8 @@ void rmp_segment_close(rmp_segment *segment, bool in_use) {
 uint8_t *rmp_segment_subscriptions(const rmp_segment *segment, unsigned copy) {
     const rmp_header *header = segment->ring.header;
     uint64_t end = (uint64_t)(segment->ring.units - segment->base);
-    uint64_t bytes = header->subscriptions_bytes, offset = header->subscriptions_offset + copy * bytes;
+    /* Each read once, as in `check`. */
+    uint64_t bytes = rmp_load_relaxed(&header->subscriptions_bytes);
+    uint64_t offset = rmp_load_relaxed(&header->subscriptions_offset) + copy * bytes;
     return offset < RMP_HEADER_BYTES || offset > end || bytes > end - offset ? NULL : segment->base + offset;
 }

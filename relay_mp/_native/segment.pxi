@@ -147,6 +147,12 @@ cdef class Segment:
         self._header()
         rmp_ring_seal(&self._segment.ring)
 
+    def condemn(self) -> None:
+        """The ring cannot be read further: nobody waits for it any more, and no flush takes it for delivered."""
+        if self.state == STATE_OPEN:
+            self.set_state(STATE_CLOSING)
+        rmp_ring_condemn(&self._segment.ring)
+
     @property
     def tail(self) -> int:
         """Position, in units, behind the newest claim."""
@@ -224,12 +230,15 @@ cdef class Segment:
     @property
     def stalled_slot(self) -> int:
         """The slot whose unfinished record delivery waits for, 0 if none."""
-        return load_u64(&self._header().stalled_owner)
+        return self._slot_or_none(load_u64(&self._header().stalled_owner))
 
     @property
     def delivering_slot(self) -> int:
         """The slot of the record whose callbacks have not returned yet, 0 if there is none."""
-        return load_u64(&self._header().delivering_slot)
+        return self._slot_or_none(load_u64(&self._header().delivering_slot))
+
+    cdef uint64_t _slot_or_none(self, uint64_t slot) noexcept:
+        return slot if slot < self._segment.ring.slot_count else 0
 
     def slot_state(self, uint32_t slot) -> int:
         self._check_slot(slot)
@@ -306,13 +315,20 @@ cdef class Segment:
         cdef uint64_t generation = max(header.subscriptions[0] & 0xFFFFFFFF, header.subscriptions[1] & 0xFFFFFFFF) + 1
         cdef uint8_t* at = rmp_segment_subscriptions(&self._segment, copy)
         cdef uint32_t crc = rmp_crc32c(0, PyBytes_AS_STRING(table), len(table))
-        if at == NULL or len(table) + 4 > header.subscriptions_bytes:
+        cdef uint64_t room = self._table_room(at)
+        if at == NULL or <uint64_t>len(table) + 4 > room:
             raise SessionError(f"the table of named subscribers needs {len(table)} bytes and has "
-                               f"{header.subscriptions_bytes - 4}; register fewer, or with shorter arguments")
+                               f"{max(room, 4) - 4}; register fewer, or with shorter arguments")
         store_u64(&header.subscriptions[copy], 0)
         memcpy(at, &crc, 4)
         memcpy(at + 4, PyBytes_AS_STRING(table), len(table))
         store_u64(&header.subscriptions[copy], (<uint64_t>len(table) << 32) | generation)
+
+    cdef uint64_t _table_room(self, const uint8_t* at) noexcept:
+        """What the header says, which may change at any time, but never beyond what this process has mapped."""
+        cdef uint64_t said = load_u64(&self._segment.ring.header.subscriptions_bytes)
+        cdef uint64_t there = <uint64_t>(self._segment.base + self._segment.bytes - at) if at != NULL else 0
+        return min(said, there)
 
     def load_subscriptions(self) -> bytes | None:
         """The newest intact copy."""
@@ -325,7 +341,7 @@ cdef class Segment:
             word = load_u64(&header.subscriptions[<int>copy])
             length = word >> 32
             at = rmp_segment_subscriptions(&self._segment, copy)
-            if generation == 0 or at == NULL or length + 4 > header.subscriptions_bytes:
+            if generation == 0 or at == NULL or length + 4 > self._table_room(at):
                 continue
             memcpy(&crc, at, 4)
             table = PyBytes_FromStringAndSize(<const char*>at + 4, length)

@@ -18,7 +18,7 @@ from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._native import core
 from relay_mp._native.core import Segment
-from relay_mp._session import session
+from relay_mp._session import membership
 from relay_mp.errors import SegmentError, SessionError, SubscriberError
 
 ORPHAN_GRACE_SECONDS = 10.0
@@ -89,7 +89,7 @@ def main(path: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     segment = Segment.attach(path)
     registry = Registry(segment.set_subscribers, lambda: _save(segment, registry))
-    session.adopt(segment, registry)
+    membership.adopt(segment, registry)
     _restore(segment, registry)
     _take_lease(segment)
     dispatcher = Dispatcher(segment, registry)

@@ -71,9 +71,17 @@ class ProcessHost:
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._stopping = self._has_given_up = False
+        # Not Thread.join with a timeout: interrupted by a Ctrl-C, it takes the thread for ended (CPython 3.11, 3.12).
+        self._ended = threading.Event()
         self._process = self._start()
-        self._watch = threading.Thread(target=self._restart_when_dead, name="relay_mp-dispatcher-watch", daemon=True)
-        self._watch.start()
+        try:
+            self._watch = threading.Thread(target=self._watch_over, name="relay_mp-dispatcher-watch", daemon=True)
+            self._watch.start()
+        except BaseException:  # a Ctrl-C too
+            self._has_given_up = True
+            self._process.kill()
+            self._process.wait()
+            raise
 
     def _start(self) -> "subprocess.Popen[bytes]":
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
@@ -103,6 +111,12 @@ class ProcessHost:
                 )
             time.sleep(0.002)
 
+    def _watch_over(self) -> None:
+        try:
+            self._restart_when_dead()
+        finally:
+            self._ended.set()
+
     def _restart_when_dead(self) -> None:
         while True:
             self._process.wait()
@@ -123,14 +137,15 @@ class ProcessHost:
         """True if everything was delivered by then. The sealed ring tells the process to end."""
         self._stopping = True
         try:
-            self._watch.join(max(timeout_seconds, 0.0))
+            self._ended.wait(max(timeout_seconds, 0.0))
             if _is_drained(self._segment):
-                self._watch.join(GRACE_SECONDS)
+                self._ended.wait(GRACE_SECONDS)
         finally:  # also if a Ctrl-C ends the wait: it must not go on with a segment that is given up
             self._has_given_up = True
-            while self._watch.is_alive():
+            while not self._ended.is_set():
                 self._process.kill()  # again if the watch has just started another
-                self._watch.join(RESTART_PAUSE_SECONDS)
+                self._ended.wait(RESTART_PAUSE_SECONDS)
+            self._watch.join()
         return _is_drained(self._segment)
 
 

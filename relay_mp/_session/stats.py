@@ -102,10 +102,10 @@ def collect(segment: Segment, *, has_ended: bool = False) -> Stats:
     """Reads a session's counters; `has_ended`: its ring is sealed, and all of it delivered."""
     import numpy as np
 
-    rows = _columns(segment).copy()
     delivering = segment.delivering_slot
-    if delivering:  # its callbacks have not returned
-        rows["passed"][delivering] -= 1
+    rows = _columns(segment).copy()
+    if delivering and delivering == segment.delivering_slot and rows["passed"][delivering]:
+        rows["passed"][delivering] -= 1  # its callbacks have not returned
     rows = rows[(rows["state"] & 0xFF) != 0]
     pids = rows["state"] >> 32
     processes = [

@@ -11,7 +11,7 @@ import os
 from relay_mp import subscribers
 from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.jsonl import JsonlFile
-from relay_mp._session.session import current, current_or_default, session_id
+from relay_mp._session.membership import current, current_or_default, session_id
 from relay_mp.errors import SubscriberError
 from relay_mp.events import Event
 

@@ -10,7 +10,7 @@ import pytest
 import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._native import core
-from relay_mp._session.session import current
+from relay_mp._session.membership import current
 
 # Where the header has them: see layout.h.
 MAGIC_AT, VERSION_AT, BYTES_AT, CAPACITY_AT = 0, 8, 16, 24
@@ -102,6 +102,32 @@ for ask, answer, path in owners:
 """
     ).stdout
     assert out == "True\nTrue\n"
+
+
+def leave():
+    """What a worker does that leaves the session before it ends."""
+    scope.event("before")
+    relay_mp.shutdown()
+    scope.event("after")
+    with scope.scope("after", relay_mp.ScopeType.Agent):
+        pass
+
+
+@pytest.mark.parametrize("method", ["forkserver", "fork", "spawn"])
+def test_a_worker_that_has_left_the_session_stays_outside(session, seen, method):
+    worker = multiprocessing.get_context(method).Process(target=leave)
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0
+    subscribers.flush()
+    assert [event.name for event in seen] == ["before"]
+
+
+@pytest.mark.parametrize("handle", [None, 5])
+def test_what_is_no_handle_is_a_type_error(session, handle):
+    with pytest.raises(TypeError, match=type(handle).__name__):
+        relay_mp.attach(handle)
+    assert session.is_open
 
 
 def test_a_session_that_has_ended_cannot_be_attached(run_script):

@@ -1,6 +1,7 @@
 """dispatcher="process": an interpreter of its own, restarted when it dies, outliving its owner."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -213,7 +214,7 @@ def test_a_close_whose_deadline_passes_kills_it_and_keeps_what_is_left(lines, tm
     entered, release = tmp_path / "entered", tmp_path / "release"
     os.mkfifo(entered)
     os.mkfifo(release)
-    session = relay_mp.session(dispatcher="process")
+    session = relay_mp.session(dispatcher="process", directory=tmp_path)  # others' sessions sweep /dev/shm
     register("Hold", lines, entered=str(entered), release=str(release))
     scope.event("hold")
     emit(0, 10)
@@ -225,6 +226,50 @@ def test_a_close_whose_deadline_passes_kills_it_and_keeps_what_is_left(lines, tm
     assert f"are in {session.path}, see relay_mp.recover" in capfd.readouterr().err
     assert os.path.exists(session.path)
     os.unlink(session.path)
+
+
+def test_an_interrupt_ends_a_close_that_waits_for_it_and_keeps_what_is_left(run_script, lines, tmp_path):
+    entered, release = tmp_path / "entered", tmp_path / "release"
+    os.mkfifo(entered)
+    os.mkfifo(release)
+    segments = tmp_path / "segments"
+    segments.mkdir()
+    out = run_script(
+        """
+import os, signal, sys, threading
+import psutil
+import relay_mp
+from relay_mp import scope, subscribers
+lines, entered, release, directory = sys.argv[1:]
+session = relay_mp.session(dispatcher="process", directory=directory)
+subscribers.register("x", "named_subscribers:Hold", arguments=dict(path=lines, entered=entered, release=release))
+scope.event("hold")
+for i in range(10):
+    scope.event(f"{i}")
+open(entered, "rb").read(1)
+main = threading.main_thread().ident
+def interrupt():
+    while session.is_open or sys._current_frames()[main].f_code.co_filename != threading.__file__:
+        pass  # until it waits for the dispatcher
+    signal.pthread_kill(main, signal.SIGINT)
+interrupter = threading.Thread(target=interrupt)
+interrupter.start()
+try:
+    session.close(timeout=3600)
+except KeyboardInterrupt:
+    print("interrupted")
+interrupter.join()
+print(psutil.Process().children(recursive=True), os.path.exists(session.path), session.stats().pending)
+relay_mp.recover(session.path, lines + ".recovered")
+print(session.path, os.path.exists(session.path))
+""",
+        *(lines, entered, release, segments),
+    )
+    path = out.stdout.split()[-2]
+    assert out.stdout.splitlines() == ["interrupted", "[] True 11", f"{path} False"]
+    assert f"11 not delivered in time are in {path}, see relay_mp.recover" in out.stderr
+    recovered = (tmp_path / "lines.recovered").read_text().splitlines()
+    assert [json.loads(line)["name"] for line in recovered] == ["hold", *(f"{i}" for i in range(10))]
 
 
 # ---- the owner dies ----
@@ -314,3 +359,39 @@ def test_a_second_one_for_the_same_session_refuses(session):
     second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
     assert f"process {dispatcher_of(session)} dispatches {session.path} already" in second.stderr
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "hosts.time = types.SimpleNamespace(sleep=interrupt, monotonic=time.monotonic)",  # while it starts
+        "inheritance.publish = interrupt",  # just started
+    ],
+)
+def test_an_interrupt_while_it_starts_leaves_nothing(run_script, lines, place):
+    out = run_script(
+        f"""
+import os, signal, sys, time, types
+import psutil
+import relay_mp
+from relay_mp import scope, subscribers
+from relay_mp._session import hosts, inheritance, naming, settings
+publish = inheritance.publish
+def interrupt(*_):
+    hosts.time, inheritance.publish = time, publish
+    signal.raise_signal(signal.SIGINT)
+{place}
+try:
+    relay_mp.session(dispatcher="process")
+except KeyboardInterrupt:
+    print("interrupted")
+print(psutil.Process().children(recursive=True), os.environ.get("RELAY_MP_SESSION"))
+print([path for path in naming.own_segments(settings.shared_memory_directory()) if f"-{{os.getpid():x}}-" in path])
+with relay_mp.session(dispatcher="process"):
+    subscribers.register("x", "named_subscribers:Lines", arguments=dict(path=sys.argv[1]))
+    scope.event("of the next")
+""",
+        lines,
+    ).stdout
+    assert out.splitlines() == ["interrupted", "[] None", "[]"]
+    assert named_subscribers.names(lines) == ["of the next"]

@@ -3,12 +3,14 @@
 import asyncio
 import os
 import signal
+import sys
 import threading
 
 import pytest
 
 import relay_mp
 from relay_mp import pools, scope, subscribers
+from relay_mp._session.flush import flush
 
 WAIT_SECONDS = 30
 
@@ -122,6 +124,82 @@ def test_many_may_flush_at_once(session, seen):
     assert errors == []
 
 
+def flush_in_a_thread(found):
+    """Returns it once it waits; `found` gets the result or the error."""
+
+    def work():
+        try:
+            found.append(subscribers.flush())
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while sys._current_frames()[thread.ident].f_code is not flush.__code__:
+        pass
+    return thread
+
+
+def test_a_close_meanwhile_is_the_flushs_end_too(capfd):
+    gate, found = Gate(), []
+    session = relay_mp.session()
+    subscribers.register("gate", gate)
+    gate.hold()
+    flushing = flush_in_a_thread(found)
+    closing = threading.Thread(target=session.close)
+    closing.start()
+    while session.is_open:
+        pass
+    gate.open()
+    closing.join()
+    flushing.join()
+    assert found == [relay_mp.FlushResult(0, {})]
+
+
+def test_a_close_that_gives_up_meanwhile_tells_the_flush_what_is_left(tmp_path):
+    gate, found = Gate(), []
+    session = relay_mp.session(directory=tmp_path)
+    subscribers.register("gate", gate)
+    gate.hold()
+    for i in range(4):
+        scope.event(f"{i}")
+    flushing = flush_in_a_thread(found)
+    session.close(timeout=0)
+    flushing.join()
+    (error,) = found
+    assert isinstance(error, relay_mp.FlushError)
+    assert str(error) == "the session was closed during the flush, with 5 events not delivered in time"
+    with pytest.raises(relay_mp.FlushError, match="with 5 events not delivered"):
+        session.flush()
+    gate.open()
+    session._host._thread.join()
+
+
+def test_flushes_race_closes_without_errors():
+    found, rounds = [], 30
+
+    def work(session, start):
+        start.wait(WAIT_SECONDS)
+        try:
+            found.append(session.flush())
+        except Exception as error:
+            found.append(error)
+
+    for _ in range(rounds):
+        session, start = relay_mp.session(), threading.Barrier(3)
+        subscribers.register("x", id)
+        for i in range(20):
+            scope.event(f"{i}")
+        threads = [threading.Thread(target=work, args=(session, start)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        start.wait(WAIT_SECONDS)
+        session.close()
+        for thread in threads:
+            thread.join()
+    assert found == [relay_mp.FlushResult(0, {})] * (2 * rounds)
+
+
 @pytest.fixture
 def stalled_writer():
     """`stalled_writer(session)`: the pid of a living process with an event that it has claimed and never finishes."""
@@ -194,7 +272,7 @@ def test_a_dead_dispatcher_is_an_error_and_not_a_wait(run_script, tmp_path):
 import os, signal, sys
 import relay_mp
 from relay_mp import scope, subscribers
-from relay_mp._session.session import current
+from relay_mp._session.membership import current
 receive, send = os.pipe()
 owner = os.fork()
 if owner == 0:
@@ -220,3 +298,39 @@ relay_mp.shutdown()
     file = tmp_path / "recovered.jsonl"
     assert relay_mp.recover(str(segment), str(file)) == str(file)
     assert '"name":"m"' in file.read_text()
+
+
+def test_a_dispatcher_thread_that_has_failed_is_not_waited_for(run_script, tmp_path):
+    out = run_script(
+        """
+import sys
+import relay_mp
+from relay_mp import scope, subscribers
+from relay_mp._deliver.dispatcher import Dispatcher
+deliver = Dispatcher._deliver
+def fail(self, payload, *rest):
+    raise LookupError("a bug")
+Dispatcher._deliver = fail
+session = relay_mp.session(directory=sys.argv[1], ring_bytes=65536, block_timeout_seconds=3600)
+subscribers.register("x", id)
+scope.event("m")
+session._host._thread.join()
+for i in range(2000):  # more than the ring takes: nobody will make space, so that is not waited for
+    scope.event(f"{i}")
+try:
+    subscribers.flush(timeout=3600)
+except relay_mp.FlushError as error:
+    print(error)
+stats = session.stats()
+print(stats.emitted, stats.delivered, stats.lost + stats.pending, set(stats.causes), stats.lost > 500)
+session.close(timeout=3600)
+Dispatcher._deliver = deliver
+print(len(open(relay_mp.recover(session.path, sys.argv[1] + "/file")).readlines()) >= stats.pending)
+""",
+        tmp_path,
+    )
+    died, *rest = out.stdout.splitlines()
+    assert "dispatcher has died; what it had not delivered is still in the segment" in died
+    assert rest == ["2001 0 2001 {'full'} True", "True"]
+    assert "the dispatcher has stopped" in out.stderr
+    assert "LookupError: a bug" in out.stderr

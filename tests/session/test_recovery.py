@@ -2,8 +2,10 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
+import threading
 
 import psutil
 import pytest
@@ -12,6 +14,8 @@ import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._native import core
 from relay_mp._session import naming
+
+WAIT_SECONDS = 30
 
 DIES = """
 import os, signal, sys
@@ -162,6 +166,41 @@ def test_a_request_that_a_dead_session_left_is_not_run(run_script, directory, re
     assert relay_mp.recover(path, str(recovered)) is None
     assert not touched.exists()
     assert not os.path.exists(path)
+
+
+@pytest.fixture
+def given_up(directory):
+    """The path of a session of this very process that was closed with a stuck subscriber, so with all 5 left."""
+    entered, opened = threading.Event(), threading.Event()
+
+    def hold(_event):
+        entered.set()
+        assert opened.wait(WAIT_SECONDS)
+
+    session = relay_mp.session(directory=directory)
+    subscribers.register("hold", hold)
+    scope.event("0")
+    assert entered.wait(WAIT_SECONDS)
+    for i in range(1, 5):
+        scope.event(f"{i}")
+    session.close(timeout=0)
+    yield session.path
+    opened.set()
+    session._host._thread.join()
+
+
+@pytest.mark.parametrize("kind", [str, pathlib.Path])
+def test_the_owner_itself_recovers_what_its_close_left(given_up, recovered, kind):
+    assert relay_mp.recover(kind(given_up), kind(recovered)) == str(recovered)
+    assert names(recovered) == [f"{i}" for i in range(5)]
+    assert not os.path.exists(given_up)
+
+
+def test_the_owners_next_session_recovers_what_its_close_left(given_up, directory, recovered):
+    sweep(directory, recovered)
+    (file,) = recovered.iterdir()
+    assert names(file) == [f"{i}" for i in range(5)]
+    assert not os.path.exists(given_up)
 
 
 def test_an_unfinished_segment_of_a_dead_maker_is_removed(directory, recovered, run_script):

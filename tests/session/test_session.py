@@ -3,6 +3,7 @@
 import os
 import pickle
 import stat
+import sys
 import threading
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._session import naming
-from relay_mp._session.session import current
+from relay_mp._session.membership import _State, current
 
 WAIT_SECONDS = 30
 
@@ -188,6 +189,74 @@ def test_a_session_begun_while_another_closes_is_whole():
     subscribers.flush()
     second[0].close()
     assert found == ["of the second"]
+
+
+def is_inside(thread, function):
+    """Whether a thread is running a function just now, or something that it called."""
+    frame = sys._current_frames().get(thread.ident)
+    while frame is not None and frame.f_code is not function.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+def test_a_callback_that_registers_while_others_close_and_begin_sessions_is_refused():
+    entered, opened, errors, second = threading.Event(), threading.Event(), [], []
+
+    def registers(_event):
+        entered.set()
+        assert opened.wait(WAIT_SECONDS)
+        try:
+            subscribers.register("late", id)
+        except relay_mp.SessionError as error:
+            errors.append(str(error))
+
+    first = relay_mp.session(flush_timeout_seconds=3600)
+    subscribers.register("registers", registers)
+    scope.event("m")
+    assert entered.wait(WAIT_SECONDS)
+    closing = threading.Thread(target=first.close, daemon=True)
+    closing.start()
+    while first.is_open:
+        pass
+    starting = threading.Thread(target=lambda: second.append(relay_mp.session()), daemon=True)
+    starting.start()
+    while not is_inside(starting, _State.start):
+        pass  # until it waits for the first to end
+    opened.set()
+    closing.join(WAIT_SECONDS)
+    starting.join(WAIT_SECONDS)
+    assert not closing.is_alive()
+    (error,) = errors
+    assert "inside a subscriber's callback, whose own session is closing" in error
+    assert first.stats().pending == 0
+    second[0].close()
+
+
+@pytest.mark.parametrize("end", ["session.close", "relay_mp.shutdown", "session.flush", "subscribers.flush"])
+@pytest.mark.parametrize(
+    ("timeout", "error", "said"),
+    [
+        ("5", TypeError, "timeout is a str; expected seconds as a number, or None"),
+        (True, TypeError, "timeout is a bool"),
+        (float("nan"), ValueError, "timeout is nan; expected 0 to"),
+        (float("inf"), ValueError, "timeout is inf; expected 0 to"),
+        (-1, ValueError, "timeout is -1; expected 0 to"),
+    ],
+)
+def test_a_wrong_timeout_is_refused_and_the_session_goes_on(session, seen, end, timeout, error, said):
+    call = {
+        "session.close": session.close,
+        "relay_mp.shutdown": relay_mp.shutdown,
+        "session.flush": session.flush,
+        "subscribers.flush": subscribers.flush,
+    }[end]
+    with pytest.raises(error, match=said):
+        call(timeout)
+    assert session.is_open
+    assert os.environ["RELAY_MP_SESSION"] == session.path
+    scope.event("m")
+    subscribers.flush()
+    assert [event.name for event in seen] == ["m"]
 
 
 def test_emitting_after_the_end_is_a_no_op():
@@ -414,3 +483,20 @@ print(stats.emitted == stats.delivered + stats.lost, stats.lost <= 1, len(kept) 
 """
     ).stdout
     assert out == "True True True after\n"
+
+
+def test_a_fork_after_a_close_is_in_no_session(run_script):
+    """The closed session must not be looked into again by the child."""
+    run_script(
+        """
+import os, relay_mp
+from relay_mp._session.membership import current
+relay_mp.session().close()
+child = os.fork()
+if child == 0:
+    assert current() is None
+    relay_mp.scope.event("nobody listens")
+    os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+"""
+    )

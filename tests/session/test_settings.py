@@ -83,6 +83,11 @@ def test_session_takes_every_setting():
         ("max_event_bytes", -1, "max_event_bytes=-1 is outside"),
         ("max_producers", 0, "max_producers=0 is outside 1 to"),
         ("max_producers", 1 << 16, "max_producers=65536 is outside"),
+        ("ring_bytes", True, "ring_bytes=True is a bool; expected int"),
+        ("flush_timeout_seconds", False, "flush_timeout_seconds=False is a bool; expected float"),
+        ("directory", 5, "directory=5 is a int; expected str"),
+        ("recovery_directory", True, "recovery_directory=True is a bool; expected str"),
+        ("dispatcher", b"thread", "dispatcher=b'thread' is a bytes; expected str"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_limits(name, value, said, monkeypatch):
@@ -113,6 +118,13 @@ def test_the_directory_is_where_the_segment_is(tmp_path):
         assert os.path.dirname(session.path) == str(tmp_path)
         assert os.listdir(tmp_path) == [os.path.basename(session.path)]
     assert os.listdir(tmp_path) == []
+
+
+def test_the_directories_may_be_paths(tmp_path):
+    with relay_mp.session(directory=tmp_path, recovery_directory=tmp_path / "recovered") as session:
+        assert session.settings.directory == str(tmp_path)
+        assert session.settings.recovery_directory == str(tmp_path / "recovered")
+        assert os.path.dirname(session.path) == str(tmp_path)
 
 
 # ---- the bounds at work ----

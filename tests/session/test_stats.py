@@ -104,6 +104,103 @@ def test_numbers_outlive_the_reuse_of_slots():
     assert by_pid(stats)[0].emitted >= 10
 
 
+def test_threads_that_come_and_go_behind_a_stuck_subscriber_are_one_process():
+    entered, opened, found = threading.Event(), threading.Event(), []
+
+    def hold(event):
+        found.append(event.name)
+        entered.set()
+        assert opened.wait(WAIT_SECONDS)
+
+    with relay_mp.session(max_producers=2) as session:
+        subscribers.register("hold", hold)
+        scope.event("main")
+        assert entered.wait(WAIT_SECONDS)
+        for number in range(50):
+            thread = threading.Thread(target=scope.event, args=(f"{number}",))
+            thread.start()
+            thread.join()
+            while session.stats().processes[0].producers > 1:
+                pass  # a thread gives its slot back a moment after join has returned
+        stats = session.stats()
+        assert (stats.emitted, stats.delivered, stats.lost, stats.pending) == (51, 0, 0, 51)
+        assert [(process.pid, process.emitted) for process in stats.processes] == [(os.getpid(), 51)]
+        opened.set()
+        assert subscribers.flush().causes == {}
+        stats = session.stats()
+    assert [(process.pid, process.delivered) for process in stats.processes] == [(os.getpid(), 51)]
+    assert found == ["main", *(f"{number}" for number in range(50))]
+
+
+def test_events_of_threads_without_a_slot_are_in_the_stream_as_a_loss():
+    found = []
+    with relay_mp.session(max_producers=1) as session:
+        subscribers.register("x", found.append)
+        emit(1)
+        thread = threading.Thread(target=emit, args=(3,))
+        thread.start()
+        thread.join()
+        assert subscribers.flush().causes == {"unregistered": 3}
+    marks = [event.data for event in found if event.name == "relay_mp.loss"]
+    assert sum(data["lost"] for data in marks) == sum(data["causes"]["unregistered"] for data in marks) == 3
+    assert {data["pid"] for data in marks} == {0}  # whose they were is not known
+    assert session.stats().processes[0].lost == 0
+
+
+def test_closing_under_emits_that_wait_for_space_settles_the_accounts():
+    for _ in range(5):
+        entered, opened, found = threading.Event(), threading.Event(), []
+
+        def hold(event, entered=entered, opened=opened, found=found):
+            found.append(event.name)
+            entered.set()
+            assert opened.wait(WAIT_SECONDS)
+
+        session = relay_mp.session(ring_bytes=65536, block_timeout_seconds=3600)
+        subscribers.register("hold", hold)
+        emitters = [threading.Thread(target=emit, args=(5000,)) for _ in range(3)]
+        for emitter in emitters:
+            emitter.start()
+        assert entered.wait(WAIT_SECONDS)
+        while session.stats().ring_used_bytes < 65536 - 256:
+            pass
+        closing = threading.Thread(target=session.close)
+        closing.start()
+        while session.is_open:
+            pass
+        opened.set()
+        for thread in (closing, *emitters):
+            thread.join()
+        stats = session.stats()
+        seen = [name for name in found if not name.startswith("relay_mp.")]
+        assert stats.pending == 0
+        assert stats.emitted == stats.delivered + stats.lost
+        assert (stats.delivered, stats.lost) == (len(seen), 0)
+
+
+def test_a_close_that_gives_up_tells_of_the_event_whose_callback_has_not_returned(tmp_path, capfd):
+    entered, opened = threading.Event(), threading.Event()
+
+    def hold(_event):
+        entered.set()
+        assert opened.wait(WAIT_SECONDS)
+
+    session = relay_mp.session(directory=tmp_path)
+    subscribers.register("hold", hold)
+    emit(1)
+    assert entered.wait(WAIT_SECONDS)
+    emit(9)
+    session.close(timeout=0)
+    stats = session.stats()
+    assert (stats.emitted, stats.delivered, stats.lost, stats.pending) == (10, 0, 0, 10)
+    assert capfd.readouterr().err == (
+        "relay_mp: 10 events emitted, 0 delivered, 0 lost (none), 0 failures of subscribers; "
+        f"10 not delivered in time are in {session.path}, see relay_mp.recover\n"
+    )
+    opened.set()
+    session._host._thread.join()
+
+
 def test_a_killed_worker_has_lost_nothing_that_it_had_emitted(session, seen):
     receive, send = os.pipe()
     pid = os.fork()

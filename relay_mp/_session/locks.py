@@ -1,0 +1,29 @@
+"""Locks that a fork cannot leave held: the thread that held one in the parent is not in the child."""
+
+import threading
+from types import TracebackType
+
+from relay_mp._native import core
+
+
+class ForkSafeRLock:
+    """A reentrant lock, used by `with`, that a forked child finds free."""
+
+    def __init__(self) -> None:
+        self._lock, self._epoch = threading.RLock(), core.fork_epoch()
+
+    def __enter__(self) -> None:
+        if self._epoch != core.fork_epoch():
+            self._lock, self._epoch = threading.RLock(), core.fork_epoch()
+        self._lock.acquire()
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        if self._epoch == core.fork_epoch():  # else: forked inside the block, and held by nobody here
+            self._lock.release()
+
+
+ending = ForkSafeRLock()
+"""Held while a session ends: the next one begins behind it. Taken before membership's lock, if both are:
+who ends a session waits for callbacks, which may need that one."""

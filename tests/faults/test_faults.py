@@ -1,0 +1,871 @@
+"""Faults of real processes, over the Python runtime: killed, forked, interrupted, out of descriptors, out of disk.
+
+What other files show of the same table is not repeated here: kills at each step of a claim are in
+tests/native, single deaths of each kind in tests/test_promises.py and tests/session.
+"""
+
+import asyncio
+import json
+import mmap
+import os
+import random
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections import Counter, defaultdict
+
+import named_subscribers
+import pytest
+import workers
+
+import relay_mp
+from relay_mp import pools, scope, subscribers
+from relay_mp._native import core
+from relay_mp.testing import assert_no_loss
+from relay_mp.testing.chaos import Book
+
+pytestmark = pytest.mark.timeout(150)
+
+TIMEOUT_SECONDS = 60.0
+LOSS = "relay_mp.loss"
+SMALL_RING = {"ring_bytes": 64 * 1024, "max_event_bytes": 8 * 1024}
+MARK, LOST = 0, 1  # the kinds of a book's records
+
+
+def long(*values, timeout=3600):
+    """A parameter of the long profile."""
+    return pytest.param(*values, marks=[pytest.mark.long, pytest.mark.timeout(timeout)])
+
+
+def fork(target, *arguments):
+    """A child that runs the target and ends without going back into pytest."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            target(*arguments)
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return pid
+
+
+def reap(pid):
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def await_that(is_so, what):
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, f"waited in vain for {what}"
+        time.sleep(0.001)
+
+
+def await_end(pid):
+    """Of a process that is no child."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([descriptor], [], [], TIMEOUT_SECONDS)[0], f"process {pid} did not end"
+    finally:
+        os.close(descriptor)
+
+
+# ------------------------------------------------------------------------------- workers killed in a pool
+
+
+class Pool:
+    """Forked workers that emit for ever, each with a counter of what has returned."""
+
+    def __init__(self, book):
+        self._cells = memoryview(mmap.mmap(-1, 16 * 20_000)).cast("Q")
+        self._made = 0
+        self.pids_of = []
+        self.book = book
+        self.workers = []
+
+    def fill(self, size):
+        for _ in range(size):
+            self.workers.append(self._start())
+
+    def _start(self):
+        producer = self._made
+        self._made += 1
+        pid = fork(self._emit, producer)
+        self.pids_of.append(pid)
+        return pid, producer
+
+    def _emit(self, producer):
+        texts = ["x" * length for length in (10, 100, 1000, 7000)]
+        for n in range(1 << 40):
+            scope.event("m", data={"producer": producer, "n": n, "text": texts[n % 4]})
+            self._cells[producer] = n + 1
+            if n % 20 == 19:
+                time.sleep(0.001)  # a pace, so that the ring is sometimes empty too
+
+    def note(self, event):
+        """The subscriber."""
+        if event.name == LOSS:
+            self.book.note(LOST, event.redelivered, 0, event.pid, event.data["lost"], 0, event.seq)
+        else:
+            data = event.data
+            self.book.note(MARK, event.redelivered, 0, event.pid, data["producer"], data["n"], event.seq)
+
+    def kill(self, place, emits):
+        """Kills one, once it has emitted so many more, and replaces it."""
+        pid, producer = self.workers[place]
+        enough = self._cells[producer] + emits
+        await_that(lambda: self._cells[producer] >= enough, f"emits of {pid}")
+        os.kill(pid, signal.SIGKILL)
+        assert reap(pid) == -signal.SIGKILL
+        self.workers[place] = self._start()
+
+    def end(self):
+        for pid, _ in self.workers:
+            os.kill(pid, signal.SIGKILL)
+            reap(pid)
+        self.workers = []
+
+    def returned(self):
+        counted = Counter()
+        for producer, pid in enumerate(self.pids_of):
+            counted[pid] += self._cells[producer]
+        return counted
+
+
+@pytest.mark.parametrize("kills", [500, long(10_000)])
+@pytest.mark.parametrize(
+    "session",
+    [{**SMALL_RING, "on_full": "drop"}, {"block_timeout_seconds": 3600.0, **SMALL_RING}],
+    indirect=True,
+    ids=["drop", "block"],
+)
+def test_killed_and_replaced_workers_leave_exact_accounts(session, kills):
+    """Delivered + lost = emitted, of each process and in all; each kill costs one event at most."""
+    choose = random.Random(kills)
+    book = Book()
+    pool = Pool(book)
+    subscribers.register("book", pool.note)
+    try:
+        pool.fill(3)
+        for _ in range(kills):
+            pool.kill(choose.randrange(3), choose.randint(1, 30))
+    finally:
+        pool.end()
+    subscribers.flush()
+    # What a killed one had numbered and not claimed is settled at the dispatcher's next look at the dead.
+    await_that(lambda: not session.stats().pending, "the accounts of the dead")
+    stats = session.stats()
+    session.close()
+    assert stats.emitted == stats.delivered + stats.lost
+    book.balance(stats, pool.returned(), Counter(pool.pids_of))
+    assert book.faults == []
+    if session.settings.on_full == "block":
+        assert stats.causes.keys() <= {"writer_died"}
+        assert stats.lost <= kills + 3
+
+
+# --------------------------------------------------------------------------------------------- fork storms
+
+FORK_STORM = """
+import os, sys, threading
+import relay_mp
+from relay_mp import scope, subscribers
+sys.setswitchinterval(0.0002)  # or the forking thread waits for the others most of the time
+runs, forks = int(sys.argv[1]), int(sys.argv[2])
+for run in range(runs):
+    with relay_mp.session(ring_bytes=1 << 20) as session:
+        seen = []
+        subscribers.register("seen", lambda event: seen.append(event.pid))
+        ending = threading.Event()
+        emitted = [0] * 4
+        def emit(thread):
+            while not ending.is_set():
+                scope.event("m", data={"text": "x" * 500})
+                emitted[thread] += 1
+        threads = [threading.Thread(target=emit, args=(n,)) for n in range(4)]
+        for thread in threads:
+            thread.start()
+        children = []
+        for n in range(forks):
+            pid = os.fork()
+            if not pid:
+                with scope.scope("of the child", relay_mp.ScopeType.Agent):
+                    scope.event("m")
+                os._exit(0)
+            children.append(pid)
+        statuses = [os.waitpid(pid, 0)[1] for pid in children]
+        ending.set()
+        for thread in threads:
+            thread.join()
+        result = subscribers.flush()
+        assert not any(statuses), statuses
+        assert result.lost == 0, result
+        assert seen.count(os.getpid()) == sum(emitted), (seen.count(os.getpid()), emitted)
+        assert all(seen.count(pid) == 3 for pid in children)
+print("ok")
+"""
+
+
+@pytest.mark.parametrize(("runs", "forks"), [(50, 4), (1, 200)])
+def test_a_fork_storm_while_threads_emit(run_script, runs, forks):
+    assert run_script(FORK_STORM, runs, forks).stdout == "ok\n"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(7200)
+def test_a_thousand_fork_storms(run_script):
+    for _ in range(200):
+        assert run_script(FORK_STORM, 5, 200).stdout == "ok\n"
+
+
+def test_a_fork_in_a_task_of_an_event_loop(session, seen):
+    """The child goes on under its task's scope, and its siblings' tasks with theirs."""
+    tasks = 20
+
+    async def task(number):
+        with scope.scope(f"{number}", relay_mp.ScopeType.Agent):
+            await asyncio.sleep(0)
+            pid = fork(scope.event, "of the child")
+            await asyncio.sleep(0)
+            scope.event("of the task")
+            return pid
+
+    async def run():
+        pids = await asyncio.gather(*(task(number) for number in range(tasks)))
+        statuses = [reap(pid) for pid in pids]
+        return pids, statuses, await subscribers.flush_async()
+
+    pids, statuses, result = asyncio.run(run())
+    assert statuses == [0] * tasks
+    assert result.lost == 0
+    starts = {event.name: event.uuid for event in seen if getattr(event, "scope_category", "") == "start"}
+    under = defaultdict(list)
+    for event in seen:
+        if event.kind == "mark":
+            under[event.parent_uuid].append((event.name, event.pid))
+    for number, pid in enumerate(pids):
+        assert sorted(under[starts[f"{number}"]]) == [("of the child", pid), ("of the task", os.getpid())]
+
+
+# ----------------------------------------------------------------------------- the dispatcher process dies
+
+
+def flush_for_ever(stop, emitted):
+    """A worker: each of its flushes returns, or says that it could not in time."""
+    n = 0
+    while not select.select([stop], [], [], 0)[0]:
+        scope.event(f"worker {n}")
+        n += 1
+        try:
+            assert subscribers.flush(timeout=0.05).lost == 0
+        except (relay_mp.FlushError, relay_mp.FlushTimeoutError):
+            continue
+    os.write(emitted, b"%d" % n)
+
+
+@pytest.mark.parametrize("kills", [20, long(1000)])
+def test_a_dispatcher_process_that_is_killed_again_and_again_loses_nothing(tmp_path, kills):
+    """At most one event is delivered again a kill, and says so; a worker's flushes end meanwhile."""
+    choose = random.Random(kills)
+    lines = tmp_path / "lines"
+    receive, stop = os.pipe()
+    told, tell = os.pipe()
+    emitted = 0
+    with relay_mp.session(dispatcher="process") as session:
+        subscribers.register("x", "named_subscribers:Lines", arguments={"path": str(lines)})
+        worker = fork(flush_for_ever, receive, tell)
+        for _ in range(kills):
+            goal = session.stats().delivered + choose.randint(0, 100)
+            for _ in range(150):
+                scope.event(f"{emitted}")
+                emitted += 1
+            await_that(lambda goal=goal: session.stats().delivered >= goal, "the dispatcher")
+            os.kill(session._segment.lease()[1], signal.SIGKILL)
+            assert subscribers.flush().lost == 0
+        os.write(stop, b".")
+        assert reap(worker) == 0
+        assert subscribers.flush().lost == 0
+    of_worker = int(os.read(told, 20))
+    for descriptor in (receive, stop, told, tell):
+        os.close(descriptor)
+    kept, repeated = [], 0
+    for name, pid, redelivered, _ in named_subscribers.read(lines):
+        if redelivered:
+            repeated += 1
+            if kept[-1:] == [(name, pid)]:
+                continue
+        kept.append((name, pid))
+    assert repeated <= kills
+    assert [name for name, pid in kept if pid == os.getpid()] == [f"{i}" for i in range(emitted)]
+    assert [name for name, pid in kept if pid == worker] == [f"worker {i}" for i in range(of_worker)]
+    assert session.stats().lost == 0
+
+
+# --------------------------------------------------------------------------------------------- the owner dies
+
+DYING_OWNER = """
+import os, signal, sys
+import relay_mp
+from relay_mp import scope, subscribers
+dispatcher, directory, lines, count = sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])
+session = relay_mp.session(
+    dispatcher=dispatcher, directory=directory, ring_bytes=65536, max_event_bytes=8192, block_timeout_seconds=3600
+)
+if dispatcher == "process":
+    subscribers.register("x", "named_subscribers:Lines", arguments={"path": lines})
+else:
+    import named_subscribers
+    subscribers.register("x", named_subscribers.Lines(lines))
+receive, send = os.pipe()
+pids = []
+for worker in range(3):
+    pid = os.fork()
+    if not pid:
+        for n in range(count):
+            scope.event(f"{n}")
+            if n == 100:
+                os.write(send, b".")
+        with open(f"{lines}.{os.getpid()}", "w") as file:
+            file.write("done")
+        os._exit(0)
+    pids.append(pid)
+for _ in pids:
+    os.read(receive, 1)
+print(session.path, session._segment.lease()[1], *pids, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def die_while_workers_emit(tmp_path, dispatcher):
+    """(the segment, the dispatcher's pid, the workers' pids): the workers have all done what they had to."""
+    segments = tmp_path / "segments"
+    segments.mkdir()
+    # Not run_script: the dispatcher process keeps the pipes of its stderr open.
+    owner = subprocess.Popen(
+        [sys.executable, "-c", DYING_OWNER, dispatcher, str(segments), str(tmp_path / "lines"), "3000"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(workers.__file__)},
+    )
+    with owner:
+        path, dispatcher_pid, *pids = owner.stdout.readline().split()
+        assert owner.wait(TIMEOUT_SECONDS) == -signal.SIGKILL
+    for pid in pids:
+        await_end(int(pid))
+        assert (tmp_path / f"lines.{pid}").read_text() == "done"
+    return path, int(dispatcher_pid), [int(pid) for pid in pids]
+
+
+def test_workers_of_a_killed_owner_go_on_and_its_dispatcher_process_delivers(tmp_path):
+    path, dispatcher, pids = die_while_workers_emit(tmp_path, "process")
+    await_end(dispatcher)
+    assert not os.path.exists(path)
+    names = defaultdict(list)
+    for name, pid, *_ in named_subscribers.read(tmp_path / "lines"):
+        names[pid].append(name)
+    assert names == {pid: [f"{n}" for n in range(3000)] for pid in pids}
+
+
+def test_workers_of_a_killed_owner_go_on_and_what_its_thread_left_is_recovered(tmp_path):
+    """An hour's block_timeout does not hold them: nobody drains. What was lost is counted, at its place."""
+    path, _, pids = die_while_workers_emit(tmp_path, "thread")
+    following = Counter()
+    before = named_subscribers.read(tmp_path / "lines")
+    for name, pid, *_ in before:
+        assert name == f"{following[pid]}"
+        following[pid] += 1
+    stats_file = tmp_path / "recovered.jsonl"
+    segment = core.Segment.attach(path)
+    owners = {segment.slot_process(slot)[0] for slot, status in enumerate(segment.slot_statuses()) if slot and status}
+    segment.close()
+    assert owners >= set(pids)
+    assert relay_mp.recover(path, stats_file) == str(stats_file)
+    assert not os.path.exists(path)
+    recovered = [json.loads(line) for line in stats_file.read_text().splitlines()]
+    lost = Counter()
+    by_data = [event["data"] for event in recovered if event["name"] == LOSS]
+    for data in by_data:
+        assert data["causes"] == {"full": data["lost"]}
+        lost[data["pid"]] += data["lost"]
+    # The JSON lines say no pid: what is left of each worker's numbers is what was not delivered before.
+    left = Counter(int(event["name"]) for event in recovered if event["name"] != LOSS)
+    assert sum(left.values()) + sum(lost.values()) + len(before) - 3 * 3000 in (0, 1)  # one may be delivered again
+    assert sum(lost.values()) > 0
+
+
+# ------------------------------------------------------------------------------------------ interrupted
+
+INTERRUPTED = """
+import os, random, signal, sys, threading
+import relay_mp
+from relay_mp import scope, subscribers
+interrupts, dispatcher, lines = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+choose = random.Random(interrupts)
+progress = acknowledged = 0
+def interrupt():
+    for number in range(interrupts):
+        enough = progress + choose.randint(0, 40)
+        while acknowledged < number or progress < enough:
+            os.sched_yield()
+        for _ in range(choose.randint(0, 200)):
+            pass
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+returned, tries = set(), 0
+with relay_mp.session(dispatcher=dispatcher) as session:
+    subscribers.register("x", "named_subscribers:Lines", arguments={"path": lines})
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    while acknowledged < interrupts:
+        try:
+            while True:
+                progress += 1
+                tries += 1
+                name = f"{tries}"
+                kind = tries % 8
+                if kind == 0:
+                    with scope.scope(name, relay_mp.ScopeType.Agent, data={"text": "x" * 100}):
+                        scope.event("inside")
+                elif kind == 1 and tries % 40 == 1:
+                    subscribers.flush()
+                    continue
+                else:
+                    scope.event(name, data={"text": "x" * 1000})
+                returned.add(tries)
+        except KeyboardInterrupt:
+            acknowledged += 1
+    thread.join()
+    result = subscribers.flush()
+    assert result.lost == 0, result
+    stats = session.stats()
+    assert stats.emitted == stats.delivered, stats
+with open(lines + ".returned", "w") as file:
+    print(*sorted(returned), sep="\\n", file=file)
+print("ok")
+"""
+
+
+@pytest.mark.parametrize("interrupts", [100, long(2000)])
+@pytest.mark.parametrize("dispatcher", ["thread", "process"])
+def test_interrupts_at_any_moment_lose_nothing(run_script, tmp_path, interrupts, dispatcher):
+    """No emit that has returned is lost; and there is nothing to read on stderr."""
+    lines = tmp_path / "lines"
+    done = run_script(INTERRUPTED, interrupts, dispatcher, lines)
+    assert (done.stdout, done.stderr) == ("ok\n", "")
+    delivered = set(named_subscribers.names(lines))
+    returned = (tmp_path / "lines.returned").read_text().split()
+    assert len(returned) > interrupts
+    assert set(returned) <= delivered
+
+
+# ------------------------------------------------------------------------------------ recycled pool workers
+
+
+def emit_task(number):
+    scope.event("m", data={"n": number})
+    return os.getpid()
+
+
+@pytest.mark.parametrize("session", [{"max_producers": 140}], indirect=True)
+def test_recycled_pool_workers_lose_nothing_and_use_slots_again(session, seen):
+    """500 tasks, each in a process of its own, in a registry of 140: slots are taken again and again."""
+    tasks, at_once = 500, 100
+    pids = set()
+    with pools.get_context("fork").Pool(2, maxtasksperchild=1) as pool:
+        for first in range(0, tasks, at_once):
+            pids.update(pool.map(emit_task, range(first, first + at_once), chunksize=1))
+            # A dead one's slot is free when the dispatcher has looked at the dead: once a second.
+            await_that(lambda: session._segment.slot_statuses().count(core.SLOT_LIVE) <= 4, "free slots")
+        pool.close()
+        pool.join()
+    subscribers.flush()
+    assert sorted(event.data["n"] for event in seen) == list(range(tasks))
+    assert len(pids) == tasks
+    assert_no_loss(session)
+    assert len(session._segment.slot_statuses()) == 141
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_recycling_executor_loses_nothing(session, seen, method):
+    context = pools.get_context(method)
+    with pools.ProcessPoolExecutor(2, mp_context=context, max_tasks_per_child=1) as pool:
+        pids = set(pool.map(emit_task, range(6)))
+    subscribers.flush()
+    assert sorted(event.data["n"] for event in seen) == list(range(6))
+    assert len(pids) == 6
+    assert_no_loss(session)
+
+
+# --------------------------------------------------------------------------------- subscribers that misbehave
+
+
+def test_a_subscriber_that_blocks_holds_no_emit_up(session):
+    entered, opened = threading.Event(), threading.Event()
+    names = []
+
+    def hold(event):
+        names.append(event.name)
+        entered.set()
+        assert opened.wait(TIMEOUT_SECONDS)
+
+    subscribers.register("x", hold)
+    scope.event("first")
+    assert entered.wait(TIMEOUT_SECONDS)
+    assert reap(fork(workers.emit_marks, 0)) == 0
+    with pytest.raises(relay_mp.FlushTimeoutError, match="a subscriber is slow or stuck"):
+        subscribers.flush(timeout=0.01)
+    assert names == ["first"]
+    opened.set()
+    assert subscribers.flush().lost == 0
+    assert names == ["first", *["m"] * workers.MARKS]
+
+
+def test_a_subscriber_that_emits_ten_thousand_events(session):
+    names = []
+
+    def answer(event):
+        names.append(event.name)
+        if event.name == "many":
+            for i in range(10_000):
+                scope.event(f"{i}")
+
+    subscribers.register("x", answer)
+    scope.event("many")
+    subscribers.flush()
+    scope.event("last")
+    subscribers.flush()
+    assert names == ["many", *(f"{i}" for i in range(10_000)), "last"]
+
+
+@pytest.mark.parametrize("session", [SMALL_RING], indirect=True)
+def test_a_subscriber_that_emits_more_than_the_ring_holds_drops_and_counts(session):
+    """It cannot wait for itself, whatever `on_full` says; the rest of the stream is whole."""
+    names = []
+
+    def answer(event):
+        names.append(event.name if event.name != LOSS else event.data)
+        if event.name == "many":
+            for i in range(10_000):
+                scope.event(f"{i}")
+
+    subscribers.register("x", answer)
+    scope.event("many")
+    subscribers.flush()
+    assert reap(fork(scope.event, "of another")) == 0
+    subscribers.flush()
+    stats = session.stats()
+    session.close()
+    assert stats.causes == {"full": stats.lost}
+    kept = [name for name in names if isinstance(name, str)]
+    answers = len(kept) - 2
+    assert 0 < answers == 10_000 - stats.lost
+    assert kept == ["many", *sorted(kept[1:-1], key=int), "of another"]
+    assert sum(mark["lost"] for mark in names if isinstance(mark, dict)) == stats.lost
+
+
+def test_a_named_subscriber_that_emits_ten_thousand_events(tmp_path):
+    with relay_mp.session(dispatcher="process") as session:
+        arguments = {"path": str(tmp_path / "lines")}
+        subscribers.register("x", "fault_subscribers:EmitsMany", arguments=arguments)
+        scope.event("many")
+        subscribers.flush()
+        subscribers.flush()
+        assert_no_loss(session)
+    assert named_subscribers.names(tmp_path / "lines") == ["many", *(f"{i}" for i in range(10_000))]
+
+
+def test_a_named_subscriber_that_ends_its_process_is_followed_by_another(tmp_path):
+    with relay_mp.session(dispatcher="process") as session:
+        arguments = {"path": str(tmp_path / "lines")}
+        subscribers.register("x", "fault_subscribers:Exits", arguments=arguments)
+        for name in ("before", "exit", "after"):
+            scope.event(name)
+        subscribers.flush()
+        assert_no_loss(session)
+    found = [(name, redelivered) for name, _, redelivered, _ in named_subscribers.read(tmp_path / "lines")]
+    assert found == [("before", False), ("exit", False), ("exit", True), ("after", False)]
+
+
+def test_a_subscriber_that_ends_the_owner_leaves_all_that_it_had_not_returned_from(run_script, tmp_path):
+    """`os._exit` in the owner's own process ends the session; the event in hand and those behind it are kept."""
+    done = run_script(
+        """
+import os, sys, threading
+import relay_mp
+from relay_mp import scope, subscribers
+emitted = threading.Event()
+def leave(event):
+    emitted.wait()
+    if event.name == "3":
+        os._exit(3)
+session = relay_mp.session(directory=sys.argv[1])
+subscribers.register("x", leave)
+for i in range(10):
+    scope.event(f"{i}")
+print(session.path, flush=True)
+emitted.set()
+threading.Event().wait()
+""",
+        tmp_path,
+        returncode=3,
+    )
+    file = tmp_path / "recovered.jsonl"
+    assert relay_mp.recover(done.stdout.strip(), file) == str(file)
+    assert [json.loads(line)["name"] for line in file.read_text().splitlines()] == [f"{i}" for i in range(3, 10)]
+
+
+# ------------------------------------------------------------------------------- a lock that both sides want
+
+
+@pytest.mark.parametrize("session", [{"block_timeout_seconds": 0.01, **SMALL_RING}], indirect=True)
+def test_an_emit_with_a_lock_that_the_callback_wants_returns_by_its_deadline(session):
+    """It cannot be delivered while the lock is held, and is held until it returns: it gives up, and is counted."""
+    lock = threading.Lock()
+    seen = []
+
+    def wants(event):
+        with lock:
+            seen.append(event)
+
+    subscribers.register("x", wants)
+    emitted = 0
+    with lock:
+        while session.stats().lost < 5:  # each of them has waited for its deadline
+            scope.event("m", data={"n": emitted})
+            emitted += 1
+    subscribers.flush()
+    scope.event("m", data={"n": emitted})
+    emitted += 1
+    subscribers.flush()
+    stats = session.stats()
+    assert (stats.emitted, stats.delivered, stats.causes) == (emitted, emitted - 5, {"full": 5})
+    expected = 0
+    for event in seen:
+        if event.name == LOSS:
+            expected += event.data["lost"]
+        else:
+            assert event.data["n"] == expected
+            expected += 1
+    assert expected == emitted
+
+
+# ------------------------------------------------------------------------------------- out of descriptors
+
+EXHAUST = """
+import os, resource
+held = []
+def exhaust():
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    try:
+        while True:
+            held.append(os.dup(0))
+    except OSError:
+        pass
+def relent():
+    while held:
+        os.close(held.pop())
+"""
+
+
+def test_emitting_needs_no_descriptor(run_script):
+    code = EXHAUST + """
+import threading
+import relay_mp
+from relay_mp import scope, subscribers
+with relay_mp.session() as session:
+    seen = []
+    subscribers.register("x", seen.append)
+    subscribers.flush()  # loads NumPy
+    exhaust()
+    def emit():
+        for i in range(100):
+            scope.event("m")
+    threads = [threading.Thread(target=emit) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    pid = os.fork()
+    if not pid:
+        emit()
+        os._exit(0)
+    print(os.waitpid(pid, 0)[1], subscribers.flush().lost, len(seen))
+    relent()
+"""
+    assert run_script(code).stdout == "0 0 500\n"
+
+
+def test_attaching_without_a_descriptor_is_a_clear_error_that_harms_nobody(run_script):
+    """A worker that finds its session so goes on with its own work, outside it; `attach` says why."""
+    code = EXHAUST + """
+import subprocess, sys
+import relay_mp
+from relay_mp import scope, subscribers
+with relay_mp.session() as session:
+    seen = []
+    subscribers.register("x", lambda event: seen.append(event.name))
+    worker = r'''
+import resource, sys
+import relay_mp
+from relay_mp import scope
+exec(sys.argv[1])
+exhaust()
+try:
+    relay_mp.attach(sys.argv[2])
+except relay_mp.SegmentError as error:
+    relent()
+    print(error)
+else:
+    print("attached")
+relay_mp.attach(sys.argv[2])
+scope.event("attached later")
+'''
+    command = [sys.executable, "-c", worker, sys.argv[1], session.path]
+    print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
+    by_itself = "import sys; from relay_mp import scope; exec(sys.argv[1]); exhaust(); scope.event('m'); print('on')"
+    command = [sys.executable, "-c", by_itself, sys.argv[1]]
+    print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
+    subscribers.flush()
+    print(seen)
+"""
+    first, *rest = run_script(code, EXHAUST).stdout.splitlines()
+    assert "attaching to" in first
+    assert "Too many open files" in first
+    assert rest == ["on", "['attached later']"]
+
+
+def test_the_dead_are_found_when_there_is_a_descriptor_again(run_script):
+    """While it can look at no process, the dispatcher takes none for dead, and delivers on."""
+    code = EXHAUST + """
+import os, signal, time
+import relay_mp
+from relay_mp import scope, subscribers
+from relay_mp._native import core
+with relay_mp.session() as session:
+    names = []
+    subscribers.register("x", lambda event: names.append(event.name))
+    subscribers.flush()  # loads NumPy
+    pid = os.fork()
+    if not pid:
+        scope.event("of the dead")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    exhaust()
+    for name in "first", "second":
+        session._host._dispatcher._next_scan = 0.0  # it looks at once
+        scope.event(name)
+        subscribers.flush()
+    relent()
+    live = lambda: session._segment.slot_statuses().count(core.SLOT_LIVE)
+    deadline = time.monotonic() + 30
+    while live() > 1 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    print(names, live())
+"""
+    assert run_script(code).stdout == "['of the dead', 'first', 'second'] 1\n"
+
+
+def test_a_session_without_a_descriptor_is_a_clear_error_and_leaves_nothing(run_script, tmp_path):
+    code = EXHAUST + """
+import sys
+import relay_mp
+for dispatcher in ("thread", "process"):
+    exhaust()
+    try:
+        relay_mp.session(directory=sys.argv[1], recovery_directory=sys.argv[1], dispatcher=dispatcher)
+    except relay_mp.RelayError as error:
+        relent()
+        print(type(error).__name__, error)
+    held.clear()
+with relay_mp.session(directory=sys.argv[1]):
+    pass
+"""
+    out = run_script(code, tmp_path).stdout.splitlines()
+    assert len(out) == 2
+    assert all("Too many open files" in line for line in out)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -------------------------------------------------------------------------------------------- out of disk
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 64 KiB."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
+    yield mount
+    subprocess.run(["umount", str(mount)], check=True)
+
+
+def test_a_segment_that_has_no_room_is_a_clear_error_and_leaves_nothing(small_disk):
+    with pytest.raises(relay_mp.SegmentError, match="no room for .* make the ring smaller"):
+        relay_mp.session(directory=small_disk)
+    assert list(small_disk.iterdir()) == []
+    assert "RELAY_MP_SESSION" not in os.environ
+
+
+def test_recovering_to_a_full_disk_keeps_the_rest_and_goes_on_elsewhere(run_script, small_disk, tmp_path):
+    """Each event is in one of the two files, whole; none is in both."""
+    segments = tmp_path / "segments"
+    segments.mkdir()
+    done = run_script(
+        """
+import os, signal, sys
+import relay_mp
+from relay_mp import scope, subscribers
+session = relay_mp.session(directory=sys.argv[1])
+subscribers.register("x", lambda event: signal.pause())
+for i in range(1000):
+    scope.event(f"{i}", data={"text": "x" * 100})
+print(session.path, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+""",
+        segments,
+        returncode=-signal.SIGKILL,
+    )
+    path = done.stdout.strip()
+    first, second = small_disk / "first.jsonl", tmp_path / "second.jsonl"
+    with pytest.raises(relay_mp.SessionError, match="not all events could be written .* the rest stays in"):
+        relay_mp.recover(path, first)
+    assert os.path.exists(path)
+    assert relay_mp.recover(path, second) == str(second)
+    assert not os.path.exists(path)
+    names = [[json.loads(line)["name"] for line in file.read_text().splitlines()] for file in (first, second)]
+    assert names[0]
+    assert [*names[0], *names[1]] == [f"{i}" for i in range(1000)]
+
+
+def test_an_output_directory_that_goes_away_is_no_concern_of_the_application(session, tmp_path):
+    """The file is open: the exporter writes on; emits, other subscribers and the close do not notice."""
+    folder = tmp_path / "gone"
+    names = []
+    subscribers.register("x", lambda event: names.append(event.name))
+    config = relay_mp.AtofExporterConfig()
+    config.output_directory, config.filename = str(folder), "events.jsonl"
+    exporter = relay_mp.AtofExporter(config)
+    exporter.register("file")
+    scope.event("0")
+    subscribers.flush()
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+    scope.event("1")
+    subscribers.flush()
+    assert names == ["0", "1"]
+    assert_no_loss(session)
+    assert session.stats().subscriber_errors == 0
+    exporter.shutdown()

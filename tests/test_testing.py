@@ -1,0 +1,79 @@
+"""`relay_mp.testing`: what users' own tests of emitting programs are given."""
+
+import json
+
+import pytest
+
+import relay_mp
+from relay_mp import ScopeType, pools, scope, subscribers
+from relay_mp.testing import assert_balanced, assert_no_loss, tree
+
+
+def work(number):
+    with scope.scope("task", ScopeType.Tool):
+        scope.event("step", data=number)
+
+
+def test_the_fixture_sees_child_processes_as_a_tree(relay_events):
+    with scope.scope("run", ScopeType.Agent), pools.get_context("spawn").Pool(2) as pool:
+        pool.map(work, range(4), chunksize=1)
+    relay_events.assert_balanced()
+    relay_events.assert_no_loss()
+    (run,) = relay_events.tree()
+    assert [child.name for child in run.children] == ["task"] * 4
+    assert sorted(node.start.data for node in run.walk() if node.kind == "mark") == [0, 1, 2, 3]
+    assert len(relay_events.scopes("task")) == 4 == len(relay_events.marks("step"))
+    assert run.find("step").start.name == "step"
+    assert run.find("nothing") is None
+
+
+def test_dicts_from_json_lines_make_the_same_tree(relay_events):
+    with scope.scope("run", ScopeType.Agent):
+        work(7)
+    (node,) = tree(json.loads(event.to_json()) for event in relay_events.events)
+    assert [inner.name for inner in node.walk()] == ["run", "task", "step"]
+    assert node.end["scope_category"] == "end"
+
+
+def test_an_open_scope_is_not_balanced(relay_events):
+    handle = scope.push("open", ScopeType.Agent)
+    with pytest.raises(AssertionError, match="without an end: open"):
+        relay_events.assert_balanced()
+    scope.pop(handle)
+    relay_events.assert_balanced()
+
+
+def test_starts_and_ends_that_do_not_pair_are_named(relay_events):
+    with scope.scope("once", ScopeType.Agent):
+        pass
+    start, end = relay_events.events
+    unpaired = {"started twice": [start, start], "without a start": [end], "ended twice": [start, end, end]}
+    for message, wrong in unpaired.items():
+        with pytest.raises(AssertionError, match=message):
+            assert_balanced(wrong)
+
+
+def test_a_loss_is_named_with_its_cause():
+    def emit_from_inside(event):
+        if event.name == "go":
+            for _ in range(2000):
+                scope.event("too many", data="x" * 100)
+
+    with relay_mp.session(ring_bytes=65536) as session:
+        subscribers.register("x", emit_from_inside)
+        scope.event("go")
+        result = subscribers.flush()
+        for found in (result, session, session.stats()):
+            with pytest.raises(AssertionError, match="full"):
+                assert_no_loss(found)
+
+
+def test_pytest_finds_the_fixture_by_itself(run_script, tmp_path):
+    """In another project's tests, in processes of pytest's own choosing."""
+    (tmp_path / "test_user.py").write_text(
+        "import relay_mp\n"
+        "def test_it(relay_events):\n"
+        "    relay_mp.scope.event('hello')\n"
+        "    assert [event.name for event in relay_events.events] == ['hello']\n"
+    )
+    run_script("import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', sys.argv[1]]))", tmp_path)
