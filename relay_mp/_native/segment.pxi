@@ -262,6 +262,20 @@ cdef class Segment:
                                    load_u64(&rmp_ring_slot(&self._segment.ring, slot).state))
         return owner.pid, owner.start_time, owner.pid_namespace
 
+    def losses(self) -> tuple:
+        """`slot_losses` of all slots together, and the events of threads that found no slot."""
+        cdef rmp_slot* counters
+        cdef uint64_t full = 0, writer_died = 0, fenced = 0, corrupt = 0
+        cdef uint32_t i
+        self._header()
+        for i in range(1, self._segment.ring.slot_count):
+            counters = rmp_ring_slot(&self._segment.ring, i)
+            full += load_u64(&counters.lost_full)
+            writer_died += load_u64(&counters.lost_writer_died)
+            fenced += load_u64(&counters.lost_fenced)
+            corrupt += load_u64(&counters.lost_corrupt)
+        return full, writer_died, fenced, corrupt, self.lost_unregistered
+
     def slot_losses(self, uint32_t slot) -> tuple:
         """Events lost so far through this slot: (full, writer died, fenced, corrupt)."""
         cdef rmp_slot* counters

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._native import core
 from relay_mp._native.core import Segment
-from relay_mp._session.stats import collect
+from relay_mp._session.stats import CAUSES
 from relay_mp.errors import FlushError, FlushTimeoutError
 
 LOOK_FOR_DISPATCHER_SECONDS = 0.1
@@ -61,8 +61,10 @@ def _why(segment: Segment, position: int, timeout_seconds: float) -> str:
 
 
 def _result(segment: Segment) -> FlushResult:
-    stats = collect(segment)
-    return FlushResult(stats.lost, stats.causes)
+    # Not by stats.collect, whose first use imports NumPy: a flush may have to do without descriptors.
+    counted = zip((*CAUSES, "unregistered"), segment.losses(), strict=True)
+    causes = {cause: count for cause, count in counted if count}
+    return FlushResult(sum(causes.values()), causes)
 
 
 def flush(segment: Segment, timeout_seconds: float, *, is_abandoned: Callable[[], bool]) -> FlushResult:

@@ -222,14 +222,18 @@ class Session:
             if not complete:
                 self._segment.seal()
                 self._host.stop(0.0)
-            stats = self._final_stats = collect(self._segment, has_ended=complete)
             self._segment.set_state(core.STATE_CLOSED)
             if complete:
                 self._segment.unlink()
             inheritance.withdraw(self.path)
-            self._tell(stats, complete)
+            self._tell(complete)
 
-    def _tell(self, stats: Stats, complete: bool) -> None:
+    def _tell(self, complete: bool) -> None:
+        try:
+            stats = self._final_stats = collect(self._segment, has_ended=complete)
+        except (ImportError, OSError) as error:  # as when NumPy is first needed here, and descriptors have run out
+            print(f"relay_mp: what became of the events of {self.path} cannot be told: {error}", file=sys.stderr)
+            return
         if stats.lost or stats.subscriber_errors or not complete:
             _summarise(stats, None if complete else self.path)
 

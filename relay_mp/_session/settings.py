@@ -120,5 +120,10 @@ def _derived(values: dict[str, Any]) -> Settings:
         )
     values["max_event_bytes"] = wanted
     values["directory"] = values.get("directory") or shared_memory_directory()
-    values["recovery_directory"] = values.get("recovery_directory") or tempfile.gettempdir()
+    try:
+        values["recovery_directory"] = values.get("recovery_directory") or tempfile.gettempdir()
+    except OSError as error:
+        raise SessionError(
+            f"no temporary directory can be written to ({error}); give recovery_directory (RELAY_MP_RECOVERY_DIRECTORY)"
+        ) from error
     return Settings(**values)
