@@ -14,6 +14,7 @@ import itertools
 import multiprocessing
 import os
 import subprocess
+import sys
 import threading
 from collections import defaultdict
 from concurrent.futures.process import BrokenProcessPool
@@ -283,8 +284,16 @@ def test_all_arrive_from_os_fork(how):
 
 @pytest.mark.parametrize("how", [EXIT, KILL])
 def test_all_arrive_from_a_fork_that_python_does_not_know_of(how):
-    # PyDLL keeps the GIL over the call: in the child no other thread is left that could give it back.
-    run_live(lambda *_: _fork_and_emit(ctypes.PyDLL(None).fork, how), None, None, how)
+    # Python is not told of this fork, so its GIL in the child still knows the parent's threads. PyDLL keeps
+    # the GIL over the call, and no thread may have asked for it: a child that was asked to hand it over would
+    # wait for ever for a thread that it does not have (CPython's forced switching in drop_gil). uWSGI, which
+    # forks so, calls PyOS_AfterFork_Child for that reason.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1000.0)  # seconds before a waiting thread asks
+    try:
+        run_live(lambda *_: _fork_and_emit(ctypes.PyDLL(None).fork, how), None, None, how)
+    finally:
+        sys.setswitchinterval(interval)
 
 
 def test_a_fork_while_other_threads_emit_is_as_good():
