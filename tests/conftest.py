@@ -31,6 +31,9 @@ hypothesis_settings.register_profile(
 
 SCRIPT_TIMEOUT_SECONDS = 60.0
 
+# Where it is set, as on some CI machines, a print is two writes, and the lines of processes that share a pipe mix.
+os.environ.pop("PYTHONUNBUFFERED", None)
+
 
 def _only_long(config: pytest.Config) -> bool:
     return config.getoption("markexpr") == "long"

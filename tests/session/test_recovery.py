@@ -123,6 +123,7 @@ if os.fork() == 0:
     with subprocess.Popen(
         [sys.executable, "-c", code, str(directory), "5", "stuck"], stdout=subprocess.PIPE, text=True
     ) as process:
+        # Of the two lines either may come first; "/" sorts before the digits.
         path, worker_pid = sorted((process.stdout.readline().strip(), process.stdout.readline().strip()))
         process.wait(60)
         worker = psutil.Process(int(worker_pid))
