@@ -44,10 +44,19 @@ def active() -> bool:
     return _listening(_attached())
 
 
+cdef bint _stacks_wanted = False
+
+
+def set_stacks_wanted(wanted: bool) -> None:
+    """Says whether this process needs the emitting stack with every event, for middleware of its own scopes."""
+    global _stacks_wanted
+    _stacks_wanted = wanted
+
+
 def scope_local_active() -> bool:
     """Whether records have to carry the emitting stack."""
     cdef rmp_segment* segment = rmp_attachment()
-    return segment != NULL and load_u32(&segment.ring.header.scope_locals) != 0
+    return _stacks_wanted or (segment != NULL and load_u32(&segment.ring.header.scope_locals) != 0)
 
 
 def set_dispatching(dispatching: bool) -> None:

@@ -240,6 +240,20 @@ cdef int _emit_record(int kind, bytes uuid, bytes parent, int64_t timestamp_us, 
             rmp_buffer_free(&buffer)
 
 
+cdef object _event_hook = None
+
+
+def set_event_hook(hook) -> None:
+    """Sets what sees and may change each event's payloads before they are encoded; None: nothing does.
+
+    It is called where the event is emitted, after it is known that somebody listens, with the arguments of `emit` less
+    `not_before_us`, the timestamp being the one in use, and returns (data, metadata, category_profile, data_schema).
+    Inherited by forked children.
+    """
+    global _event_hook
+    _event_hook = hook
+
+
 def emit(int kind, bytes uuid not None, bytes parent, timestamp_us, int64_t not_before_us, str name not None, category,
          unsigned int attributes, bytes stack, data, metadata, category_profile, data_schema):
     """Encodes one event and commits it to the ring: once this has returned, it survives the process.
@@ -269,6 +283,9 @@ def emit(int kind, bytes uuid not None, bytes parent, timestamp_us, int64_t not_
             timestamp = not_before_us
     else:
         timestamp = timestamp_us
+    if _event_hook is not None:
+        data, metadata, category_profile, data_schema = _event_hook(
+            kind, uuid, parent, timestamp, name, category, attributes, stack, data, metadata, category_profile, data_schema)
     _emit_record(kind, uuid, parent, timestamp, name, category, attributes, stack, data, metadata, category_profile,
                  data_schema)
     return timestamp
