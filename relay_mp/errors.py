@@ -13,6 +13,9 @@ Arguments of the wrong type stay plain `TypeError`s, and a timestamp without a t
     ├── PropagationError    (ValueError)    a parent that came over a wire and is malformed
     ├── ScopeError          (RuntimeError)  a scope popped twice, out of order, or not one's own
     ├── SubscriberError     (RuntimeError)  a name taken, a callable that the dispatcher cannot reach
+    ├── MiddlewareError     (RuntimeError)  a name taken, a named callable that cannot be had
+    ├── RejectedError       (RuntimeError)  a managed call that a guardrail has rejected
+    ├── CallbackError       (RuntimeError)  a callback of a managed call that raised or returned rubbish
     ├── FlushError          (RuntimeError)  a flush that would wait for itself
     ├── FlushTimeoutError   (TimeoutError)  a flush whose deadline passed
     └── SessionError        (RuntimeError)  a session that cannot start, attach or go on
@@ -21,12 +24,15 @@ Arguments of the wrong type stay plain `TypeError`s, and a timestamp without a t
 """
 
 __all__ = [
+    "CallbackError",
     "FlushError",
     "FlushTimeoutError",
+    "MiddlewareError",
     "PayloadError",
     "PropagationError",
     "RecordError",
     "RegistryFullError",
+    "RejectedError",
     "RelayError",
     "ScopeError",
     "SegmentError",
@@ -75,6 +81,48 @@ class SegmentError(SessionError):
 
 class RegistryFullError(SessionError):
     """Every producer slot of the session is taken."""
+
+
+class MiddlewareError(RelayError, RuntimeError):
+    """Middleware that cannot be registered, or cannot run where it was asked for."""
+
+
+class RejectedError(RelayError, RuntimeError):
+    """A managed call that a guardrail has rejected: the tool or the provider was not called.
+
+    Attributes:
+        guardrail: the guardrail's name.
+        reason: what it gave as the reason.
+    """
+
+    def __init__(self, guardrail: str, reason: str) -> None:
+        super().__init__(guardrail, reason)
+        self.guardrail = guardrail
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"guardrail {self.guardrail!r} rejected the call: {self.reason}"
+
+
+class CallbackError(RelayError, RuntimeError):
+    """A managed call failed: a callback or middleware raised, or returned what it must not.
+
+    What it raised is `__cause__`; its type and text are in the message.
+
+    Attributes:
+        error_type: "internal_error", or "invalid_argument" for a return value of the wrong type; the
+            end event's metadata has it as `error.type`.
+        exception_type: the name of the class that was raised, None if none was; in the metadata as
+            `exception.type`.
+    """
+
+    def __init__(self, message: str, error_type: str = "internal_error", exception_type: str | None = None) -> None:
+        super().__init__(message, error_type, exception_type)
+        self.error_type = error_type
+        self.exception_type = exception_type
+
+    def __str__(self) -> str:
+        return f"{self.error_type.replace('_', ' ')}: {self.args[0]}"
 
 
 class FlushError(RelayError, RuntimeError):

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+from relay_mp._emit import scope_end
 from relay_mp._emit.context import ScopeHandle, require_open
-from relay_mp._emit.scope_end import local_scopes
-from relay_mp._session.membership import current, current_or_default
+from relay_mp._session.membership import current, current_or_default, end_local_subscriptions
 from relay_mp.events import Event
 from relay_mp.subscribers import check_registration
 
@@ -37,7 +37,7 @@ def register_subscriber(
     check_registration(name, callback, arguments)
     require_open(scope_handle, "register a subscriber on")
     current_or_default().register(name, callback, arguments, scope_handle._uuid)
-    local_scopes.add(scope_handle._uuid)
+    scope_end.watch(scope_handle._uuid, end_local_subscriptions)
 
 
 def deregister_subscriber(scope_handle: ScopeHandle, name: str) -> bool:

@@ -11,7 +11,7 @@ value, and everything here pickles, because handles travel to workers.
 import enum
 import operator
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, SupportsIndex, TypeAlias, TypedDict
+from typing import ClassVar, NamedTuple, Self, SupportsIndex, TypeAlias, TypedDict
 
 __all__ = [
     "ATTRIBUTE_NAMES",
@@ -21,12 +21,18 @@ __all__ = [
     "JsonObject",
     "JsonPrimitive",
     "JsonValue",
+    "LLMAttributes",
     "LogSeverity",
     "MetricKind",
     "MetricMeasurement",
     "MetricValueType",
+    "RuntimeRegistrationIdentity",
+    "RuntimeRegistrationKind",
+    "RuntimeRegistrationOwner",
+    "RuntimeRegistrationOwnerKind",
     "ScopeAttributes",
     "ScopeType",
+    "ToolAttributes",
     "attribute_names",
 ]
 
@@ -142,7 +148,62 @@ class MetricValueType(_Coded):
     F64 = "f64"
 
 
-class ScopeAttributes:
+class _Attributes:
+    """Flags: a value that does not change. A subclass names its bits and says where a record has them."""
+
+    __slots__ = ("_value",)
+
+    _mask: ClassVar[int]
+    _shift: ClassVar[int]
+
+    _value: int
+
+    def __init__(self, value: SupportsIndex = 0) -> None:
+        bits = operator.index(value)
+        if not 0 <= bits < 1 << 32:
+            raise OverflowError(f"attribute bits are {bits}; expected 0 to 2**32 - 1")
+        self._value = bits & self._mask
+
+    @property
+    def value(self) -> int:
+        """The bits."""
+        return self._value
+
+    @property
+    def record_bits(self) -> int:
+        """The bits where a record has them: each kind of call has its own."""
+        return self._value << self._shift
+
+    def names(self) -> list[str]:
+        """The flags' ATOF names, sorted, such as `["parallel", "relocatable"]`."""
+        return attribute_names(self.record_bits)
+
+    def __or__(self, other: object) -> Self:
+        if type(other) is not type(self):
+            return NotImplemented
+        return type(self)(self._value | other._value)
+
+    def __and__(self, other: object) -> Self:
+        if type(other) is not type(self):
+            return NotImplemented
+        return type(self)(self._value & other._value)
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._value == other._value
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._value))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({' | '.join(self.names()).upper() or '0x0'})"
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int]]:
+        return type(self), (self._value,)
+
+
+class ScopeAttributes(_Attributes):
     """Flags of a scope: a value that does not change.
 
     Args:
@@ -153,23 +214,13 @@ class ScopeAttributes:
         TypeError: the value is no integer.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ()
 
     PARALLEL: ClassVar[int] = 1
     RELOCATABLE: ClassVar[int] = 2
 
-    _value: int
-
-    def __init__(self, value: SupportsIndex = 0) -> None:
-        bits = operator.index(value)
-        if not 0 <= bits < 1 << 32:
-            raise OverflowError(f"attribute bits are {bits}; expected 0 to 2**32 - 1")
-        self._value = bits & 3
-
-    @property
-    def value(self) -> int:
-        """The bits."""
-        return self._value
+    _mask = 3
+    _shift = 0
 
     @property
     def is_parallel(self) -> bool:
@@ -181,33 +232,43 @@ class ScopeAttributes:
         """The work may move to another process or machine."""
         return bool(self._value & 2)
 
-    def names(self) -> list[str]:
-        """The flags' ATOF names, sorted, such as `["parallel", "relocatable"]`."""
-        return attribute_names(self._value)
 
-    def __or__(self, other: object) -> "ScopeAttributes":
-        if not isinstance(other, ScopeAttributes):
-            return NotImplemented
-        return ScopeAttributes(self._value | other._value)
+class ToolAttributes(_Attributes):
+    """Flags of a tool call: a value that does not change. Arguments and errors as `ScopeAttributes`."""
 
-    def __and__(self, other: object) -> "ScopeAttributes":
-        if not isinstance(other, ScopeAttributes):
-            return NotImplemented
-        return ScopeAttributes(self._value & other._value)
+    __slots__ = ()
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, ScopeAttributes):
-            return NotImplemented
-        return self._value == other._value
+    REMOTE: ClassVar[int] = 1
 
-    def __hash__(self) -> int:
-        return hash((ScopeAttributes, self._value))
+    _mask = 1
+    _shift = 2
 
-    def __repr__(self) -> str:
-        return f"ScopeAttributes({' | '.join(self.names()).upper() or '0x0'})"
+    @property
+    def is_remote(self) -> bool:
+        """The tool runs on another machine."""
+        return bool(self._value & 1)
 
-    def __reduce__(self) -> tuple[type["ScopeAttributes"], tuple[int]]:
-        return ScopeAttributes, (self._value,)
+
+class LLMAttributes(_Attributes):
+    """Flags of an LLM call: a value that does not change. Arguments and errors as `ScopeAttributes`."""
+
+    __slots__ = ()
+
+    STATEFUL: ClassVar[int] = 1
+    STREAMING: ClassVar[int] = 2
+
+    _mask = 3
+    _shift = 3
+
+    @property
+    def is_stateful(self) -> bool:
+        """The provider keeps the conversation."""
+        return bool(self._value & 1)
+
+    @property
+    def is_streaming(self) -> bool:
+        """The response comes in pieces."""
+        return bool(self._value & 2)
 
 
 def _text(value: object, argument: str) -> str:
@@ -357,9 +418,56 @@ def _copy_attributes(attributes: Mapping[str, JsonValue]) -> JsonObject:
     # is for `scope.metric` to name. Keys that are no strings cannot be sorted among strings.
     if not isinstance(attributes, Mapping):
         return attributes
-    copies = {
-        key: list(value) if isinstance(value, _SEQUENCES) else value for key, value in attributes.items()
-    }
+    copies = {key: list(value) if isinstance(value, _SEQUENCES) else value for key, value in attributes.items()}
     if all(isinstance(key, str) for key in copies):
         return dict(sorted(copies.items()))
     return copies
+
+
+class RuntimeRegistrationKind(enum.StrEnum):
+    """The kinds of registration that can be listed and gated: subscribers, and each middleware family."""
+
+    SUBSCRIBER = "subscriber"
+    EVENT_METADATA_INJECTOR = "event_metadata_injector"
+    MARK_SANITIZE_GUARDRAIL = "mark_sanitize_guardrail"
+    SCOPE_SANITIZE_START_GUARDRAIL = "scope_sanitize_start_guardrail"
+    SCOPE_SANITIZE_END_GUARDRAIL = "scope_sanitize_end_guardrail"
+    TOOL_SANITIZE_REQUEST_GUARDRAIL = "tool_sanitize_request_guardrail"
+    TOOL_SANITIZE_RESPONSE_GUARDRAIL = "tool_sanitize_response_guardrail"
+    TOOL_CONDITIONAL_EXECUTION_GUARDRAIL = "tool_conditional_execution_guardrail"
+    TOOL_REQUEST_INTERCEPT = "tool_request_intercept"
+    TOOL_EXECUTION_INTERCEPT = "tool_execution_intercept"
+    LLM_SANITIZE_REQUEST_GUARDRAIL = "llm_sanitize_request_guardrail"
+    LLM_SANITIZE_RESPONSE_GUARDRAIL = "llm_sanitize_response_guardrail"
+    LLM_CONDITIONAL_EXECUTION_GUARDRAIL = "llm_conditional_execution_guardrail"
+    LLM_REQUEST_INTERCEPT = "llm_request_intercept"
+    LLM_EXECUTION_INTERCEPT = "llm_execution_intercept"
+    LLM_STREAM_EXECUTION_INTERCEPT = "llm_stream_execution_intercept"
+
+
+class RuntimeRegistrationOwnerKind(enum.StrEnum):
+    """Who made a registration: the library, the program, or a plugin."""
+
+    CORE = "core"
+    GLOBAL_API = "global_api"
+    PLUGIN = "plugin"
+
+
+class RuntimeRegistrationOwner(NamedTuple):
+    """Who made a registration; the last two only for a plugin's."""
+
+    kind: RuntimeRegistrationOwnerKind
+    plugin_kind: str | None
+    component_ordinal: int | None
+
+
+class RuntimeRegistrationIdentity(NamedTuple):
+    """One global registration, as `runtime_registrations.list_runtime_registrations` lists it.
+
+    `effective_name` is what gates match; a plugin's registrations have a `local_name` within it.
+    """
+
+    kind: RuntimeRegistrationKind
+    local_name: str
+    effective_name: str
+    owner: RuntimeRegistrationOwner

@@ -13,13 +13,13 @@ import os
 import sys
 
 from relay_mp._deliver.registry import Registry
-from relay_mp._emit import carry, context, scope_end
+from relay_mp._emit import carry, context
+from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import hosts, inheritance, naming, recovery
 from relay_mp._session import settings as settings_module
-from relay_mp._session.locks import ForkSafeRLock, ending
-from relay_mp._session.session import Session, SessionHandle
+from relay_mp._session.session import Session, SessionHandle, ending
 from relay_mp._session.settings import Settings
 from relay_mp.errors import PropagationError, SegmentError, SessionError
 
@@ -221,7 +221,8 @@ def _session_path() -> str | None:
     return session.path if session is not None and session.is_open else None
 
 
-def _close_scope(scope: bytes) -> None:
+def end_local_subscriptions(scope: bytes) -> None:
+    """A scope with local subscribers has ended: they end at this place of the stream."""
     session = current()
     if session is None or not session.is_open:
         return
@@ -328,4 +329,3 @@ def session_id() -> str:
 core.set_hooks(_state.resolve, _state.report_unregistered)
 context.set_session_hook(_session_path)
 context.set_inherited_hook(_state.inherited_scope)
-scope_end.set_end_hook(_close_scope)

@@ -17,16 +17,20 @@ from typing import Any, NamedTuple, Self
 from relay_mp._deliver import named
 from relay_mp._deliver.dispatcher import REPLY_ERROR, REPLY_OK
 from relay_mp._deliver.registry import Callback, Registry, Subscription
+from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import flush as flushing
 from relay_mp._session import hosts, inheritance
 from relay_mp._session import settings as settings_module
 from relay_mp._session.flush import FlushResult
-from relay_mp._session.locks import ending
 from relay_mp._session.settings import Settings
 from relay_mp._session.stats import Stats, collect
 from relay_mp.errors import FlushError, SessionError, SubscriberError
+
+ending = ForkSafeRLock()
+"""Held while a session ends: the next one begins behind it. Taken before membership's lock, if both are:
+who ends a session waits for callbacks, which may need that one."""
 
 
 class SessionHandle(NamedTuple):

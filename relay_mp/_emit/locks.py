@@ -22,8 +22,3 @@ class ForkSafeRLock:
     ) -> None:
         if self._epoch == core.fork_epoch():  # else: forked inside the block, and held by nobody here
             self._lock.release()
-
-
-ending = ForkSafeRLock()
-"""Held while a session ends: the next one begins behind it. Taken before membership's lock, if both are:
-who ends a session waits for callbacks, which may need that one."""
