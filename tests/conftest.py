@@ -10,6 +10,7 @@ import gc
 import multiprocessing.forkserver
 import multiprocessing.resource_tracker
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -33,6 +34,10 @@ SCRIPT_TIMEOUT_SECONDS = 60.0
 
 # Where it is set, as on some CI machines, a print is two writes, and the lines of processes that share a pipe mix.
 os.environ.pop("PYTHONUNBUFFERED", None)
+
+# A shell's background job ignores it, and so would all that tests start and interrupt: a handler is not inherited,
+# but what stands in its place is the default again.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _only_long(config: pytest.Config) -> bool:

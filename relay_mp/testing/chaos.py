@@ -271,6 +271,7 @@ class _Counters:
 
 
 _COMMAND = struct.Struct("=cII")
+_END_WORK = _COMMAND.pack(b"e", 0, 0)
 
 
 class _Emitter:
@@ -301,7 +302,7 @@ class _Emitter:
         """Until it is told to end, or nobody is left to tell it."""
         for thread in self._threads:
             thread.start()
-        while command := os.read(commands, _COMMAND.size):
+        while (command := os.read(commands, _COMMAND.size)) and command != _END_WORK:
             verb, first, count = _COMMAND.unpack(command)
             if verb == b"f":
                 self._fork(first, count)
@@ -477,6 +478,10 @@ class _Round:
 
     def _await_end(self, worker: _Worker) -> None:
         if worker.commands >= 0:
+            # Closing alone does not tell it: a sibling that was stopped as soon as it was forked still has
+            # its copy of this end.
+            with contextlib.suppress(BrokenPipeError):
+                os.write(worker.commands, _END_WORK)
             os.close(worker.commands)
             worker.commands = -1
         _await(f"the end of worker {worker.pid}", worker.has_ended)
@@ -632,9 +637,18 @@ class _Round:
 
 
 def run(
-    seed: int, *, workers: int = 4, dispatcher: str = "thread", seconds: float = 0.0, count: int = 0
+    seed: int,
+    *,
+    workers: int = 4,
+    dispatcher: str = "thread",
+    seconds: float = 0.0,
+    count: int = 0,
+    tell: Callable[[Decision], object] = lambda decision: None,
 ) -> Figures:
-    """Rounds of faults for so many seconds, or for `count` decisions. Returns what was seen; raises nothing of it."""
+    """Rounds of faults for so many seconds, or for `count` decisions. Returns what was seen; raises nothing of it.
+
+    `tell` is called with each decision before it is carried out.
+    """
     figures = Figures()
     deadline = time.monotonic() + seconds
     chosen = decisions(seed, workers, dispatcher)
@@ -644,6 +658,7 @@ def run(
             try:
                 left = ROUND_DECISIONS if not count else min(ROUND_DECISIONS, count - figures.decisions)
                 for decision in itertools.islice(chosen, left):
+                    tell(decision)
                     round_.suffer(decision)
                 round_.end()
             except _Hang as hang:
@@ -664,6 +679,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--dispatcher", choices=("thread", "process"), default="thread")
+    parser.add_argument("--verbose", action="store_true", help="each decision on stderr, before it is carried out")
     given = parser.parse_args(arguments)
     # Forking with threads is what is tested here.
     warnings.filterwarnings("ignore", category=DeprecationWarning, message=".*multi-threaded.*fork.*")
@@ -673,6 +689,7 @@ def main(arguments: list[str] | None = None) -> int:
         dispatcher=given.dispatcher,
         seconds=given.seconds,
         count=given.decisions,
+        tell=(lambda decision: print(decision, file=sys.stderr)) if given.verbose else (lambda decision: None),
     )
     print(f"seed={given.seed} dispatcher={given.dispatcher} workers={given.workers} {figures}")
     for mismatch in figures.mismatches:

@@ -1,6 +1,7 @@
 """relay_mp.testing.chaos: it finds nothing in a sound library, would find what is unsound, and repeats itself."""
 
 import itertools
+import os
 import re
 import subprocess
 import sys
@@ -20,8 +21,8 @@ FIGURES = re.compile(
 )
 
 
-def run(*arguments: object, timeout_seconds: float) -> dict[str, int]:
-    """The program's figures; it must find nothing wrong. What it starts ends with it."""
+def run_program(*arguments: object, timeout_seconds: float) -> tuple[str, str]:
+    """What the program says on stdout and stderr; it must find nothing wrong. What it starts ends with it."""
     command = [sys.executable, "-m", "relay_mp.testing.chaos", *map(str, arguments)]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -32,7 +33,12 @@ def run(*arguments: object, timeout_seconds: float) -> dict[str, int]:
             process.kill()
             pytest.fail(f"hangs\n{process.communicate()}")
     assert process.returncode == 0, f"{out}\n{err}"
-    (line,) = out.splitlines()
+    return out, err
+
+
+def run(*arguments: object, timeout_seconds: float) -> dict[str, int]:
+    """The program's figures."""
+    (line,) = run_program(*arguments, timeout_seconds=timeout_seconds)[0].splitlines()
     found = FIGURES.fullmatch(line)
     assert found, line
     return {name: int(value) for name, value in found.groupdict().items()}
@@ -68,6 +74,34 @@ def test_the_seed_gives_the_decisions():
         "kill the dispatcher"
     }
     assert {decision.worker for decision in first(1, 4, "thread")} == {0, 1, 2, 3}
+
+
+@pytest.mark.timeout(150)
+def test_a_run_with_the_same_seed_decides_the_same():
+    """Whatever the kernel makes of the moments: the losses and the order of events may differ."""
+
+    def decided(seed):
+        arguments = ("--decisions", 15, "--seed", seed, "--workers", 2, "--verbose")
+        _, err = run_program(*arguments, timeout_seconds=100)
+        return [line for line in err.splitlines() if line.startswith("Decision(")]
+
+    first = decided(5)
+    assert len(first) == 15
+    assert first == decided(5) != decided(6)
+
+
+def test_a_worker_ends_when_it_is_told_though_another_process_holds_its_pipe(tmp_path):
+    """As a sibling does that is stopped as soon as it is forked, before it has closed what it was born with."""
+    figures = chaos.Figures()
+    round_ = chaos._Round(0, str(tmp_path), 2, "thread", figures)
+    held = [os.dup(worker.commands) for worker in round_._workers]
+    try:
+        round_.end()
+    finally:
+        round_.close()
+        for descriptor in held:
+            os.close(descriptor)
+    assert figures.mismatches == []
 
 
 # ---- the book: what it would say of a library that is not sound ----

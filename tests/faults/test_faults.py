@@ -282,13 +282,17 @@ def test_a_dispatcher_process_that_is_killed_again_and_again_loses_nothing(tmp_p
     with relay_mp.session(dispatcher="process") as session:
         subscribers.register("x", "named_subscribers:Lines", arguments={"path": str(lines)})
         worker = fork(flush_for_ever, receive, tell)
+        killed = -1
         for _ in range(kills):
             goal = session.stats().delivered + choose.randint(0, 100)
             for _ in range(150):
                 scope.event(f"{emitted}")
                 emitted += 1
             await_that(lambda goal=goal: session.stats().delivered >= goal, "the dispatcher")
-            os.kill(session._segment.lease()[1], signal.SIGKILL)
+            # It may have delivered all before it died, and its successor not be there yet.
+            await_that(lambda killed=killed: session._segment.lease()[1] != killed, "the next dispatcher")
+            killed = session._segment.lease()[1]
+            os.kill(killed, signal.SIGKILL)
             assert subscribers.flush().lost == 0
         os.write(stop, b".")
         assert reap(worker) == 0
@@ -442,10 +446,11 @@ with relay_mp.session(dispatcher=dispatcher) as session:
         except KeyboardInterrupt:
             acknowledged += 1
     thread.join()
-    result = subscribers.flush()
-    assert result.lost == 0, result
+    subscribers.flush()
     stats = session.stats()
-    assert stats.emitted == stats.delivered, stats
+    # An emit that was interrupted while it waited for space has not returned: its event is given up, and counted.
+    assert stats.lost <= interrupts and stats.causes.keys() <= {"full"}, stats
+    assert stats.emitted == stats.delivered + stats.lost, stats
 with open(lines + ".returned", "w") as file:
     print(*sorted(returned), sep="\\n", file=file)
 print("ok")
