@@ -5,6 +5,7 @@
 Importable by spawned children, by `python workers.py WORKER HOW` and by a dispatcher process.
 """
 
+import atexit
 import contextlib
 import ctypes
 import json
@@ -16,7 +17,7 @@ import subprocess
 import sys
 from typing import Any
 
-from relay_mp import pools, scope
+from relay_mp import ScopeType, pools, scope
 from relay_mp.events import Event
 
 WORKERS = 4
@@ -49,6 +50,30 @@ def work(worker: int, how: str) -> None:
     """The whole of a process."""
     emit_marks(worker)
     end(how)
+
+
+def leave(worker: int) -> None:
+    """Ends by sys.exit, inside a scope."""
+    emit_marks(worker)
+    with scope.scope("left", ScopeType.Agent):
+        sys.exit(3)
+
+
+def leave_with_a_message(worker: int) -> None:
+    """Ends by sys.exit, which prints it."""
+    emit_marks(worker)
+    sys.exit("the user's own words")
+
+
+def raise_at_exit(worker: int) -> None:
+    """Ends with an exception in atexit, after which it emits again."""
+
+    def at_exit() -> None:
+        scope.event("m", data={"worker": worker, "n": MARKS})
+        raise RuntimeError("the user's own")
+
+    atexit.register(at_exit)
+    emit_marks(worker)
 
 
 class Gate:

@@ -4,7 +4,12 @@ A process is asked for only when somebody needs the answer: the native half open
 whether it has ended, and compares the start time, which tells a reused pid (see process.h). That holds
 no descriptor between questions, so that a thousand workers cost none, and needs no watching of starts.
 Where the kernel has no pidfd, psutil answers.
+
+A process in a pid namespace below this one, as a container has it, is looked for in /proc by what it calls
+itself, and then asked about by what it is called here. One that cannot be seen from here counts as alive.
 """
+
+import os
 
 from relay_mp._native import core
 from relay_mp._native.core import Reader, Segment
@@ -17,9 +22,11 @@ SCAN_SECONDS = 1.0
 def is_dead(pid: int, start_time: int, pid_namespace: int) -> bool:
     """True only if the process has certainly ended."""
     answer = core.process_liveness(pid, start_time, pid_namespace)
-    if answer == core.UNKNOWN and pid_namespace in (0, core.process_self()[2]):
+    if answer != core.UNKNOWN:
+        return bool(answer == core.DEAD)
+    if pid_namespace in (0, core.process_self()[2]):
         return _has_ended(pid)
-    return bool(answer == core.DEAD)
+    return _namespaces.is_dead(pid, start_time, pid_namespace)
 
 
 def _has_ended(pid: int) -> bool:
@@ -34,6 +41,70 @@ def _has_ended(pid: int) -> bool:
         return True
     except (psutil.Error, OSError):
         return False
+
+
+class _Namespaces:
+    """Processes of other pid namespaces, as far as this process's /proc shows them.
+
+    What it shows once it always shows: those below this one. So one of its processes that is not there
+    has ended, and a namespace that is not there any more has ended with all that was in it.
+    """
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._known_as: dict[tuple[int, int, int], int] = {}
+
+    def is_dead(self, pid: int, start_time: int, pid_namespace: int) -> bool:
+        process = pid, start_time, pid_namespace
+        pid_here = self._known_as.get(process) or self._find(*process)
+        if not pid_here:
+            return pid_namespace in self._seen
+        if self._answer(pid_here, start_time) != core.DEAD:
+            self._known_as[process] = pid_here
+            return False
+        self._known_as.pop(process, None)
+        return True
+
+    def _answer(self, pid_here: int, start_time: int) -> int:
+        return core.process_liveness(pid_here, start_time, core.process_self()[2])
+
+    def _find(self, pid: int, start_time: int, pid_namespace: int) -> int:
+        """What it is called here; 0 if it is not to be seen."""
+        found = 0
+        for pid_here in _visible_pids():
+            try:
+                is_inside = os.stat(f"/proc/{pid_here}/ns/pid").st_ino == pid_namespace
+            except PermissionError:
+                is_inside = None  # it may be
+            except OSError:
+                continue
+            if is_inside:
+                self._seen.add(pid_namespace)
+            if is_inside is not False and _innermost_pid(pid_here) == pid:
+                found = pid_here if self._answer(pid_here, start_time) == core.ALIVE else found
+        return found
+
+
+def _visible_pids() -> list[int]:
+    """Of all processes in /proc; none where /proc is of another pid namespace than this process."""
+    try:
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return []
+        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    except OSError:
+        return []
+
+
+def _innermost_pid(pid_here: int) -> int:
+    """What a process calls itself; 0 if it has just ended."""
+    try:
+        with open(f"/proc/{pid_here}/status", encoding="utf-8", errors="replace") as file:
+            return next((int(line.split()[-1]) for line in file if line.startswith("NSpid:")), 0)
+    except OSError:
+        return 0
+
+
+_namespaces = _Namespaces()
 
 
 def holder_is_dead(segment: Segment) -> bool:

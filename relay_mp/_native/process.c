@@ -22,8 +22,18 @@
 #endif
 #endif
 
+/* A pid namespace whose /proc was not mounted anew shows the pids of the one around it. */
+static bool proc_is_of_another_namespace(void) {
+    char text[32];
+    ssize_t length = readlink("/proc/self", text, sizeof text - 1);
+    if (length <= 0) return false;
+    text[length] = 0;
+    return strtoul(text, NULL, 10) != (unsigned long)getpid();
+}
+
 uint64_t rmp_process_start_time(uint32_t pid) {
     char path[32], text[1024];
+    if (proc_is_of_another_namespace()) return 0;
     snprintf(path, sizeof path, "/proc/%u/stat", pid);
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return 0;
@@ -57,9 +67,10 @@ enum rmp_liveness rmp_process_liveness(rmp_process process) {
     int ended = poll(&exited, 1, 0);
     close(handle);
     if (ended > 0) return RMP_DEAD;
+    if (!process.start_time) return RMP_ALIVE;
     uint64_t start_time = rmp_process_start_time(process.pid);
     if (!start_time) return RMP_UNKNOWN;
-    return !process.start_time || start_time == process.start_time ? RMP_ALIVE : RMP_DEAD;
+    return start_time == process.start_time ? RMP_ALIVE : RMP_DEAD;
 #else
     (void)process;
     return RMP_UNKNOWN;

@@ -20,7 +20,7 @@ enum rmp_liveness { RMP_ALIVE, RMP_DEAD, RMP_UNKNOWN };
 
 rmp_process rmp_process_self(void);
 
-/* 0 if there is no such process, or no /proc. */
+/* 0 if there is no such process, or no /proc of this pid namespace. */
 uint64_t rmp_process_start_time(uint32_t pid);
 
 /* UNKNOWN where this cannot be told from here: another pid namespace, no pidfd_open. */

@@ -1,6 +1,8 @@
-"""Faults of real processes, over the Python runtime: killed, forked, interrupted, out of descriptors, out of disk.
+"""Faults of real processes, over the Python runtime: workers, dispatchers and owners killed, fork storms, subscribers
+that misbehave.
 
-What other files show of the same table is not repeated here: kills at each step of a claim are in
+How processes end otherwise is in test_ends.py, what is short in test_shortage.py, pid namespaces in
+test_namespaces.py. What other files show is not repeated here: kills at each step of a claim are in
 tests/native, single deaths of each kind in tests/test_promises.py and tests/session.
 """
 
@@ -15,12 +17,12 @@ import subprocess
 import sys
 import threading
 import time
-import traceback
 from collections import Counter, defaultdict
 
 import named_subscribers
 import pytest
 import workers
+from processes import TIMEOUT_SECONDS, await_end, await_that, fork, long, reap
 
 import relay_mp
 from relay_mp import pools, scope, subscribers
@@ -30,52 +32,9 @@ from relay_mp.testing.chaos import Book
 
 pytestmark = pytest.mark.timeout(150)
 
-TIMEOUT_SECONDS = 60.0
 LOSS = "relay_mp.loss"
 SMALL_RING = {"ring_bytes": 64 * 1024, "max_event_bytes": 8 * 1024}
 MARK, LOST = 0, 1  # the kinds of a book's records
-
-
-def long(*values, timeout=3600):
-    """A parameter of the long profile."""
-    return pytest.param(*values, marks=[pytest.mark.long, pytest.mark.timeout(timeout)])
-
-
-def fork(target, *arguments):
-    """A child that runs the target and ends without going back into pytest."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            target(*arguments)
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    return pid
-
-
-def reap(pid):
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def await_that(is_so, what):
-    deadline = time.monotonic() + TIMEOUT_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.001)
-
-
-def await_end(pid):
-    """Of a process that is no child."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([descriptor], [], [], TIMEOUT_SECONDS)[0], f"process {pid} did not end"
-    finally:
-        os.close(descriptor)
 
 
 # ------------------------------------------------------------------------------- workers killed in a pool
@@ -405,71 +364,6 @@ def test_workers_of_a_killed_owner_go_on_and_what_its_thread_left_is_recovered(t
     assert sum(lost.values()) > 0
 
 
-# ------------------------------------------------------------------------------------------ interrupted
-
-INTERRUPTED = """
-import os, random, signal, sys, threading
-import relay_mp
-from relay_mp import scope, subscribers
-interrupts, dispatcher, lines = int(sys.argv[1]), sys.argv[2], sys.argv[3]
-choose = random.Random(interrupts)
-progress = acknowledged = 0
-def interrupt():
-    for number in range(interrupts):
-        enough = progress + choose.randint(0, 40)
-        while acknowledged < number or progress < enough:
-            os.sched_yield()
-        for _ in range(choose.randint(0, 200)):
-            pass
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-returned, tries = set(), 0
-with relay_mp.session(dispatcher=dispatcher) as session:
-    subscribers.register("x", "named_subscribers:Lines", arguments={"path": lines})
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    while acknowledged < interrupts:
-        try:
-            while True:
-                progress += 1
-                tries += 1
-                name = f"{tries}"
-                kind = tries % 8
-                if kind == 0:
-                    with scope.scope(name, relay_mp.ScopeType.Agent, data={"text": "x" * 100}):
-                        scope.event("inside")
-                elif kind == 1 and tries % 40 == 1:
-                    subscribers.flush()
-                    continue
-                else:
-                    scope.event(name, data={"text": "x" * 1000})
-                returned.add(tries)
-        except KeyboardInterrupt:
-            acknowledged += 1
-    thread.join()
-    subscribers.flush()
-    stats = session.stats()
-    # An emit that was interrupted while it waited for space has not returned: its event is given up, and counted.
-    assert stats.lost <= interrupts and stats.causes.keys() <= {"full"}, stats
-    assert stats.emitted == stats.delivered + stats.lost, stats
-with open(lines + ".returned", "w") as file:
-    print(*sorted(returned), sep="\\n", file=file)
-print("ok")
-"""
-
-
-@pytest.mark.parametrize("interrupts", [100, long(2000)])
-@pytest.mark.parametrize("dispatcher", ["thread", "process"])
-def test_interrupts_at_any_moment_lose_nothing(run_script, tmp_path, interrupts, dispatcher):
-    """No emit that has returned is lost; and there is nothing to read on stderr."""
-    lines = tmp_path / "lines"
-    done = run_script(INTERRUPTED, interrupts, dispatcher, lines)
-    assert (done.stdout, done.stderr) == ("ok\n", "")
-    delivered = set(named_subscribers.names(lines))
-    returned = (tmp_path / "lines.returned").read_text().split()
-    assert len(returned) > interrupts
-    assert set(returned) <= delivered
-
-
 # ------------------------------------------------------------------------------------ recycled pool workers
 
 
@@ -659,218 +553,3 @@ def test_an_emit_with_a_lock_that_the_callback_wants_returns_by_its_deadline(ses
             assert event.data["n"] == expected
             expected += 1
     assert expected == emitted
-
-
-# ------------------------------------------------------------------------------------- out of descriptors
-
-EXHAUST = """
-import os, resource
-held = []
-def exhaust():
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
-    try:
-        while True:
-            held.append(os.dup(0))
-    except OSError:
-        pass
-def relent():
-    while held:
-        os.close(held.pop())
-"""
-
-
-def test_emitting_needs_no_descriptor(run_script):
-    code = EXHAUST + """
-import threading
-import relay_mp
-from relay_mp import scope, subscribers
-with relay_mp.session() as session:
-    seen = []
-    subscribers.register("x", seen.append)
-    subscribers.flush()  # loads NumPy
-    exhaust()
-    def emit():
-        for i in range(100):
-            scope.event("m")
-    threads = [threading.Thread(target=emit) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    pid = os.fork()
-    if not pid:
-        emit()
-        os._exit(0)
-    print(os.waitpid(pid, 0)[1], subscribers.flush().lost, len(seen))
-    relent()
-"""
-    assert run_script(code).stdout == "0 0 500\n"
-
-
-def test_attaching_without_a_descriptor_is_a_clear_error_that_harms_nobody(run_script):
-    """A worker that finds its session so goes on with its own work, outside it; `attach` says why."""
-    code = EXHAUST + """
-import subprocess, sys
-import relay_mp
-from relay_mp import scope, subscribers
-with relay_mp.session() as session:
-    seen = []
-    subscribers.register("x", lambda event: seen.append(event.name))
-    worker = r'''
-import resource, sys
-import relay_mp
-from relay_mp import scope
-exec(sys.argv[1])
-exhaust()
-try:
-    relay_mp.attach(sys.argv[2])
-except relay_mp.SegmentError as error:
-    relent()
-    print(error)
-else:
-    print("attached")
-relay_mp.attach(sys.argv[2])
-scope.event("attached later")
-'''
-    command = [sys.executable, "-c", worker, sys.argv[1], session.path]
-    print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
-    by_itself = "import sys; from relay_mp import scope; exec(sys.argv[1]); exhaust(); scope.event('m'); print('on')"
-    command = [sys.executable, "-c", by_itself, sys.argv[1]]
-    print(subprocess.run(command, check=True, capture_output=True, text=True).stdout, end="")
-    subscribers.flush()
-    print(seen)
-"""
-    first, *rest = run_script(code, EXHAUST).stdout.splitlines()
-    assert "attaching to" in first
-    assert "Too many open files" in first
-    assert rest == ["on", "['attached later']"]
-
-
-def test_the_dead_are_found_when_there_is_a_descriptor_again(run_script):
-    """While it can look at no process, the dispatcher takes none for dead, and delivers on."""
-    code = EXHAUST + """
-import os, signal, time
-import relay_mp
-from relay_mp import scope, subscribers
-from relay_mp._native import core
-with relay_mp.session() as session:
-    names = []
-    subscribers.register("x", lambda event: names.append(event.name))
-    subscribers.flush()  # loads NumPy
-    pid = os.fork()
-    if not pid:
-        scope.event("of the dead")
-        os.kill(os.getpid(), signal.SIGKILL)
-    os.waitpid(pid, 0)
-    exhaust()
-    for name in "first", "second":
-        session._host._dispatcher._next_scan = 0.0  # it looks at once
-        scope.event(name)
-        subscribers.flush()
-    relent()
-    live = lambda: session._segment.slot_statuses().count(core.SLOT_LIVE)
-    deadline = time.monotonic() + 30
-    while live() > 1 and time.monotonic() < deadline:
-        time.sleep(0.001)
-    print(names, live())
-"""
-    assert run_script(code).stdout == "['of the dead', 'first', 'second'] 1\n"
-
-
-def test_a_session_without_a_descriptor_is_a_clear_error_and_leaves_nothing(run_script, tmp_path):
-    code = EXHAUST + """
-import sys
-import relay_mp
-for dispatcher in ("thread", "process"):
-    exhaust()
-    try:
-        relay_mp.session(directory=sys.argv[1], recovery_directory=sys.argv[1], dispatcher=dispatcher)
-    except relay_mp.RelayError as error:
-        relent()
-        print(type(error).__name__, error)
-    held.clear()
-with relay_mp.session(directory=sys.argv[1]):
-    pass
-"""
-    out = run_script(code, tmp_path).stdout.splitlines()
-    assert len(out) == 2
-    assert all("Too many open files" in line for line in out)
-    assert list(tmp_path.iterdir()) == []
-
-
-# -------------------------------------------------------------------------------------------- out of disk
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
-
-
-def test_a_segment_that_has_no_room_is_a_clear_error_and_leaves_nothing(small_disk):
-    with pytest.raises(relay_mp.SegmentError, match="no room for .* make the ring smaller"):
-        relay_mp.session(directory=small_disk)
-    assert list(small_disk.iterdir()) == []
-    assert "RELAY_MP_SESSION" not in os.environ
-
-
-def test_recovering_to_a_full_disk_keeps_the_rest_and_goes_on_elsewhere(run_script, small_disk, tmp_path):
-    """Each event is in one of the two files, whole; none is in both."""
-    segments = tmp_path / "segments"
-    segments.mkdir()
-    done = run_script(
-        """
-import os, signal, sys
-import relay_mp
-from relay_mp import scope, subscribers
-session = relay_mp.session(directory=sys.argv[1])
-subscribers.register("x", lambda event: signal.pause())
-for i in range(1000):
-    scope.event(f"{i}", data={"text": "x" * 100})
-print(session.path, flush=True)
-os.kill(os.getpid(), signal.SIGKILL)
-""",
-        segments,
-        returncode=-signal.SIGKILL,
-    )
-    path = done.stdout.strip()
-    first, second = small_disk / "first.jsonl", tmp_path / "second.jsonl"
-    with pytest.raises(relay_mp.SessionError, match="not all events could be written .* the rest stays in"):
-        relay_mp.recover(path, first)
-    assert os.path.exists(path)
-    assert relay_mp.recover(path, second) == str(second)
-    assert not os.path.exists(path)
-    names = [[json.loads(line)["name"] for line in file.read_text().splitlines()] for file in (first, second)]
-    assert names[0]
-    assert [*names[0], *names[1]] == [f"{i}" for i in range(1000)]
-
-
-def test_an_output_directory_that_goes_away_is_no_concern_of_the_application(session, tmp_path):
-    """The file is open: the exporter writes on; emits, other subscribers and the close do not notice."""
-    folder = tmp_path / "gone"
-    names = []
-    subscribers.register("x", lambda event: names.append(event.name))
-    config = relay_mp.AtofExporterConfig()
-    config.output_directory, config.filename = str(folder), "events.jsonl"
-    exporter = relay_mp.AtofExporter(config)
-    exporter.register("file")
-    scope.event("0")
-    subscribers.flush()
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-    scope.event("1")
-    subscribers.flush()
-    assert names == ["0", "1"]
-    assert_no_loss(session)
-    assert session.stats().subscriber_errors == 0
-    exporter.shutdown()
