@@ -3,7 +3,7 @@
 Data flows one way:
 
     scope, subscribers, ...   the public verbs, one concept a file
-    _emit                     context and producer: runs in every process
+    _emit                     context and the compiled verbs: runs in every process
     _native                   C and Cython: encode, ring, registry; knows no event's meaning
     _deliver                  dispatcher, registry of subscribers, liveness: where the dispatcher runs
     _session                  a session's life: create, attach, flush, statistics, recover, close
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 
 from relay_mp import observability, scope, scope_local, subscribers
 from relay_mp._emit.context import (
-    ScopeHandle,
     ScopeStack,
     create_scope_stack,
     fork_asyncio_context,
@@ -36,6 +35,7 @@ from relay_mp._emit.propagation import (
     capture_traceparent,
     create_scope_stack_from_propagation,
 )
+from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._session.flush import FlushResult
 from relay_mp._session.membership import attach, session, shutdown
 from relay_mp._session.recovery import recover

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relay_mp._emit import scope_end
-from relay_mp._emit.context import ScopeHandle, require_open
+from relay_mp._emit.verbs import ScopeHandle, require_open
 from relay_mp._session.membership import current, current_or_default, end_local_subscriptions
 from relay_mp.events import Event
 from relay_mp.subscribers import check_registration

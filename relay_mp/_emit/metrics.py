@@ -12,11 +12,11 @@ from itertools import pairwise
 from typing import Any
 
 from relay_mp.errors import PayloadError
-from relay_mp.types import Json, MetricKind, MetricMeasurement, MetricValueType
+from relay_mp.types import DataSchema, Json, MetricKind, MetricMeasurement, MetricValueType
 
 __all__ = ["METRIC_SCHEMA", "measurements_payload"]
 
-METRIC_SCHEMA = {"name": "relay_mp.metric_measurements", "version": "1"}
+METRIC_SCHEMA: DataSchema = {"name": "relay_mp.metric_measurements", "version": "1"}
 """The schema of a metric mark's data."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-/]{0,254}", re.ASCII)

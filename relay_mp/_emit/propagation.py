@@ -24,7 +24,8 @@ import json
 import re
 from typing import Any, Final
 
-from relay_mp._emit.context import ScopeStack, current_scope, make_foreign_handle
+from relay_mp._emit.context import ScopeStack
+from relay_mp._emit.verbs import current_scope, make_foreign_handle
 from relay_mp.errors import PropagationError, ScopeError
 from relay_mp.events import canonical_uuid
 from relay_mp.types import ScopeType

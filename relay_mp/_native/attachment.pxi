@@ -55,8 +55,7 @@ def set_stacks_wanted(wanted: bool) -> None:
 
 def scope_local_active() -> bool:
     """Whether records have to carry the emitting stack."""
-    cdef rmp_segment* segment = rmp_attachment()
-    return _stacks_wanted or (segment != NULL and load_u32(&segment.ring.header.scope_locals) != 0)
+    return wants_stacks()
 
 
 def set_dispatching(dispatching: bool) -> None:

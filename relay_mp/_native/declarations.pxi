@@ -23,7 +23,7 @@ cdef extern from "process.h" nogil:
 
 cdef extern from "uuid7.h" nogil:
     uint64_t rmp_realtime_us()
-    void rmp_uuid7(uint8_t* uuid)
+    void rmp_uuid7(uint8_t* uuid, uint64_t now_us)
 
 
 cdef extern from "crc32c.h" nogil:

@@ -8,23 +8,27 @@ cdef inline int _checked(int code) except -1:
     return 0 if code == 0 else _out_of_memory()
 
 
-cdef int _write_uuid(rmp_buffer* buffer, bytes uuid) except -1:
-    if uuid is None:
+cdef int _write_stack(rmp_buffer* buffer, bytes stack) except -1:
+    if stack is None:
         return _checked(rmp_write_nil(buffer))
-    return _checked(rmp_write_bin(buffer, PyBytes_AS_STRING(uuid), PyBytes_GET_SIZE(uuid)))
+    return _checked(rmp_write_bin(buffer, PyBytes_AS_STRING(stack), PyBytes_GET_SIZE(stack)))
 
 
-cdef int _write_name(rmp_buffer* buffer, str name) except -1:
+cdef inline int _write_name(rmp_buffer* buffer, str name) except -1:
     cdef Py_ssize_t length
-    cdef const char* text = PyUnicode_AsUTF8AndSize(<PyObject*>name, &length)
+    cdef const char* text
+    if PyUnicode_IS_COMPACT_ASCII(<PyObject*>name):
+        return _checked(rmp_write_str(buffer, <const char*>PyUnicode_DATA(<PyObject*>name),
+                                      <size_t>PyUnicode_GET_LENGTH(<PyObject*>name)))
+    text = PyUnicode_AsUTF8AndSize(<PyObject*>name, &length)
     return _checked(rmp_write_str(buffer, text, length))
 
 
-cdef int _write_category(rmp_buffer* buffer, object category) except -1:
-    if category is None:
+cdef inline int _write_category(rmp_buffer* buffer, int category, str category_name) except -1:
+    if category == RMP_NO_CATEGORY:
         return _checked(rmp_write_nil(buffer))
-    if type(category) is str:
-        return _write_name(buffer, category)
+    if category == RMP_NAMED_CATEGORY:
+        return _write_name(buffer, category_name)
     return _checked(rmp_write_int(buffer, category))
 
 
@@ -171,15 +175,15 @@ cdef uint32_t SMALLEST_LIMIT = 1024  # settings refuse such a limit, a header ma
 cdef size_t KEPT_BUFFER_BYTES = 1 << 20  # a thread keeps this much between events, so that one huge event is not for ever
 
 
-cdef int _emit_record(int kind, bytes uuid, bytes parent, int64_t timestamp_us, str name, object category,
-                      unsigned int attributes, bytes stack, object data, object metadata, object category_profile,
-                      object data_schema) except -1:
+cdef int _emit_record(const rmp_envelope* envelope, str name, str category_name, bytes stack, object data,
+                      object metadata, object category_profile, object data_schema) except -1:
     """Encodes into the thread's buffer, then claims, copies and commits. Returns the ring's result."""
     cdef rmp_producer* producer = rmp_producer_own()
     cdef rmp_segment* segment
     cdef rmp_buffer buffer
     cdef size_t ends[5]
     cdef uint32_t limit
+    cdef rmp_envelope shorter
     cdef int result = RMP_SEALED
     if producer == NULL:
         return RMP_SEALED
@@ -188,16 +192,13 @@ cdef int _emit_record(int kind, bytes uuid, bytes parent, int64_t timestamp_us, 
     producer.buffer.bytes, producer.buffer.length, producer.buffer.capacity = NULL, 0, 0
     buffer.length = 0
     try:
-        _checked(rmp_write_array_header(&buffer, 13))
-        _checked(rmp_write_int(&buffer, kind))
-        _write_uuid(&buffer, uuid)
-        _write_uuid(&buffer, parent)
-        _checked(rmp_write_int(&buffer, timestamp_us))
+        _checked(rmp_write_envelope(&buffer, RECORD_FIELDS, envelope.kind, envelope.uuid, envelope.parent,
+                                    envelope.timestamp_us))
         _write_name(&buffer, name)
-        _write_category(&buffer, category)
-        _checked(rmp_write_int(&buffer, attributes))
+        _write_category(&buffer, envelope.category, category_name)
+        _checked(rmp_write_int(&buffer, envelope.attributes))
         _checked(rmp_write_int(&buffer, producer.thread_id))
-        _write_uuid(&buffer, stack)
+        _write_stack(&buffer, stack)
         ends[0] = buffer.length
         _write_payload(&buffer, data, "data")
         ends[1] = buffer.length
@@ -225,10 +226,11 @@ cdef int _emit_record(int kind, bytes uuid, bytes parent, int64_t timestamp_us, 
                 return RMP_FULL
             add_u64(&producer.counters.cut, 1)
             if ends[0] + 200 > limit:  # no room for the four markers: the name or the stack is the culprit
-                return _emit_record(kind, uuid, parent, timestamp_us, name[:limit // 16],
-                                    None if type(category) is str else category, attributes,
-                                    _ends_of(stack, limit // 2), {"relay_mp.cut": {"bytes": buffer.length}},
-                                    None, None, None)
+                shorter = envelope[0]
+                if shorter.category == RMP_NAMED_CATEGORY:
+                    shorter.category = RMP_NO_CATEGORY
+                return _emit_record(&shorter, name[:limit // 16], None, _ends_of(stack, limit // 2),
+                                    {"relay_mp.cut": {"bytes": buffer.length}}, None, None, None)
             _cut(&buffer, ends, limit)
         result = _commit(&segment.ring, producer, &buffer)
         return result
@@ -254,6 +256,50 @@ def set_event_hook(hook) -> None:
     _event_hook = hook
 
 
+# What relay_mp._emit.verbs calls: see core.pxd.
+
+cdef bint is_listening() except -1:
+    return _listening(_attached())
+
+
+cdef bint wants_stacks() noexcept:
+    cdef rmp_segment* segment = rmp_attachment()
+    return _stacks_wanted or (segment != NULL and load_u32(&segment.ring.header.scope_locals) != 0)
+
+
+cdef uint64_t own_fork_epoch() noexcept:
+    return rmp_fork_epoch()
+
+
+cdef int64_t clock_us() noexcept:
+    return <int64_t>rmp_realtime_us()
+
+
+cdef void make_uuid7(uint8_t* uuid, int64_t now_us) noexcept:
+    rmp_uuid7(uuid, <uint64_t>now_us)
+
+
+cdef int emit_event(const rmp_envelope* envelope, str name, object category_name, bytes stack, object data,
+                    object metadata, object category_profile, object data_schema) except -1:
+    """The one way of every verb's event into the ring. The caller has asked `is_listening`."""
+    cdef object category
+    if _event_hook is not None:
+        category = category_name
+        if category_name is None and envelope.category != RMP_NO_CATEGORY:
+            category = envelope.category
+        data, metadata, category_profile, data_schema = _event_hook(
+            envelope.kind, envelope.uuid[:16], None if envelope.parent == NULL else envelope.parent[:16],
+            envelope.timestamp_us, name, category, envelope.attributes, stack, data, metadata, category_profile,
+            data_schema)
+    return _emit_record(envelope, name, category_name, stack, data, metadata, category_profile, data_schema)
+
+
+cdef const uint8_t* _uuid_bytes(bytes uuid) except NULL:
+    if PyBytes_GET_SIZE(uuid) != 16:
+        raise ValueError(f"a uuid has {PyBytes_GET_SIZE(uuid)} bytes; expected 16")
+    return <const uint8_t*>PyBytes_AS_STRING(uuid)
+
+
 def emit(int kind, bytes uuid not None, bytes parent, timestamp_us, int64_t not_before_us, str name not None, category,
          unsigned int attributes, bytes stack, data, metadata, category_profile, data_schema):
     """Encodes one event and commits it to the ring: once this has returned, it survives the process.
@@ -272,23 +318,23 @@ def emit(int kind, bytes uuid not None, bytes parent, timestamp_us, int64_t not_
 
     Raises:
         PayloadError: a payload cannot be encoded; nothing was emitted.
+        ValueError: a uuid has not 16 bytes.
         UnicodeEncodeError: the name has a lone surrogate.
     """
-    cdef int64_t timestamp
-    if not _listening(_attached()):
+    cdef rmp_envelope envelope
+    if not is_listening():
         return 0
-    if timestamp_us is None:
-        timestamp = <int64_t>rmp_realtime_us()
-        if timestamp < not_before_us:
-            timestamp = not_before_us
-    else:
-        timestamp = timestamp_us
-    if _event_hook is not None:
-        data, metadata, category_profile, data_schema = _event_hook(
-            kind, uuid, parent, timestamp, name, category, attributes, stack, data, metadata, category_profile, data_schema)
-    _emit_record(kind, uuid, parent, timestamp, name, category, attributes, stack, data, metadata, category_profile,
-                 data_schema)
-    return timestamp
+    envelope.kind = kind
+    envelope.uuid = _uuid_bytes(uuid)
+    envelope.parent = NULL if parent is None else _uuid_bytes(parent)
+    envelope.attributes = attributes
+    envelope.category = RMP_NO_CATEGORY
+    if category is not None:
+        envelope.category = RMP_NAMED_CATEGORY if type(category) is str else category
+    envelope.timestamp_us = max(clock_us(), not_before_us) if timestamp_us is None else timestamp_us
+    emit_event(&envelope, name, category if type(category) is str else None, stack, data, metadata, category_profile,
+               data_schema)
+    return envelope.timestamp_us
 
 
 def emit_control(name: str, data) -> tuple:
@@ -302,8 +348,14 @@ def emit_control(name: str, data) -> tuple:
         RegistryFullError: no slot left.
     """
     cdef rmp_producer* producer
-    cdef int result = _emit_record(KIND_CONTROL_CODE, uuid7(), None, <int64_t>rmp_realtime_us(), name, None, 0, None,
-                                   data, None, None, None)
+    cdef rmp_envelope envelope
+    cdef uint8_t uuid[16]
+    cdef int result
+    envelope.kind, envelope.category, envelope.attributes = KIND_CONTROL_CODE, RMP_NO_CATEGORY, 0
+    envelope.timestamp_us = clock_us()
+    make_uuid7(uuid, envelope.timestamp_us)
+    envelope.uuid, envelope.parent = uuid, NULL
+    result = _emit_record(&envelope, name, None, None, data, None, None, None)
     producer = rmp_producer_own()
     if producer != NULL and producer.slot == 0:
         raise RegistryFullError("every producer slot of the session is taken; raise max_producers (RELAY_MP_MAX_PRODUCERS)")
@@ -315,3 +367,4 @@ def emit_control(name: str, data) -> tuple:
 
 
 cdef int KIND_CONTROL_CODE = 3
+cdef int RECORD_FIELDS = 13

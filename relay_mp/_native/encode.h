@@ -305,6 +305,38 @@ static inline int rmp_write_bin(rmp_buffer *buffer, const void *bytes, size_t le
     return rmp_write_raw(buffer, bytes, length_bytes);
 }
 
+static inline size_t rmp_put_uuid(uint8_t *at, const uint8_t *uuid)
+{
+    if (uuid == NULL) {
+        at[0] = 0xc0;
+        return 1;
+    }
+    at[0] = 0xc4;
+    at[1] = 16;
+    memcpy(at + 2, uuid, 16);
+    return 18;
+}
+
+/* What every record begins with: an array's header, its kind, two uuids (the second may be NULL), a time. One
+ * reserve for them all. */
+static inline int rmp_write_envelope(rmp_buffer *buffer, uint32_t fields, int kind, const uint8_t *uuid,
+                                     const uint8_t *parent, int64_t timestamp_us)
+{
+    int failed = rmp_buffer_reserve(buffer, 3 * RMP_HEAD_BYTES + 2 * 18);
+    uint8_t *at;
+    if (failed) {
+        return failed;
+    }
+    at = buffer->bytes + buffer->length;
+    at += rmp_put_container_header(at, 0x90, 0xdc, fields);
+    at += rmp_put_int(at, kind);
+    at += rmp_put_uuid(at, uuid);
+    at += rmp_put_uuid(at, parent);
+    at += rmp_put_int(at, timestamp_us);
+    buffer->length = (size_t)(at - buffer->bytes);
+    return 0;
+}
+
 #define RMP_BIN32_HEADER_BYTES 5
 
 /* Opens a bin whose length is not known yet; `*offset` goes to rmp_bin32_end. Nests. */

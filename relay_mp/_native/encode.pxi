@@ -15,7 +15,7 @@
 
 from cpython.object cimport PyObject
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from relay_mp._native.convert import Unsupported, simplify
 from relay_mp.errors import PayloadError
@@ -43,6 +43,8 @@ cdef extern from "encode.h" nogil:
     int rmp_write_array_header(rmp_buffer* buffer, size_t count)
     int rmp_write_map_header(rmp_buffer* buffer, size_t count)
     int rmp_write_raw(rmp_buffer* buffer, const void* bytes, size_t length_bytes)
+    int rmp_write_envelope(rmp_buffer* buffer, uint32_t fields, int kind, const uint8_t* uuid, const uint8_t* parent,
+                           int64_t timestamp_us)
     int rmp_bin32_begin(rmp_buffer* buffer, size_t* offset)
     int rmp_bin32_end(rmp_buffer* buffer, size_t offset)
 

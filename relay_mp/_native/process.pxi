@@ -28,7 +28,7 @@ def thread_id() -> int:
 def uuid7() -> bytes:
     """A new UUIDv7, 16 bytes. Any thread of any process; forked children seed anew."""
     cdef uint8_t uuid[16]
-    rmp_uuid7(uuid)
+    rmp_uuid7(uuid, rmp_realtime_us())
     return PyBytes_FromStringAndSize(<const char*>uuid, 16)
 
 

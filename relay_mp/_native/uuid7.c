@@ -48,10 +48,10 @@ static void seed(uint64_t epoch) {
     own = (uuid_state){.epoch = epoch, .seed = entropy};
 }
 
-void rmp_uuid7(uint8_t uuid[16]) {
+void rmp_uuid7(uint8_t uuid[16], uint64_t now_us) {
     uint64_t epoch = rmp_fork_epoch();
     if (own.epoch != epoch) seed(epoch);
-    uint64_t milliseconds = rmp_realtime_us() / 1000u;
+    uint64_t milliseconds = now_us / 1000u;
     if (milliseconds > own.milliseconds) {
         own.milliseconds = milliseconds;
         own.random_b = next_random() & RANDOM_B_MASK >> 1; /* room to grow */

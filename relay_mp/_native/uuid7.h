@@ -8,6 +8,7 @@
 
 uint64_t rmp_realtime_us(void);
 
-void rmp_uuid7(uint8_t uuid[16]);
+/* `now_us` is rmp_realtime_us, which the caller mostly has at hand: the clock costs as much as the rest. */
+void rmp_uuid7(uint8_t uuid[16], uint64_t now_us);
 
 #endif

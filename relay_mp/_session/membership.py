@@ -13,7 +13,7 @@ import os
 import sys
 
 from relay_mp._deliver.registry import Registry
-from relay_mp._emit import carry, context
+from relay_mp._emit import carry, context, verbs
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
 from relay_mp._native.core import Segment
@@ -46,7 +46,7 @@ class _State:
         self._session: Session | None = None
         self._atexit = False
         self._warned_unregistered = False
-        self._inherited: context.ScopeHandle | None = None
+        self._inherited: verbs.ScopeHandle | None = None
         self._inherited_epoch = 0
         self.next_id: str | None = None
 
@@ -95,7 +95,7 @@ class _State:
                 except (SessionError, OSError) as error:
                     logger.debug("the parent's session cannot be attached: %s", error)
 
-    def inherited_scope(self) -> context.ScopeHandle | None:
+    def inherited_scope(self) -> verbs.ScopeHandle | None:
         """The scope that this process was started under; None if none, or if it is malformed."""
         if self._inherited_epoch != core.fork_epoch():
             self._inherited_epoch = core.fork_epoch()
@@ -328,4 +328,4 @@ def session_id() -> str:
 
 core.set_hooks(_state.resolve, _state.report_unregistered)
 context.set_session_hook(_session_path)
-context.set_inherited_hook(_state.inherited_scope)
+verbs.set_inherited_hook(_state.inherited_scope)

@@ -123,7 +123,7 @@ TEST(a_fork_is_noticed_however_it_was_made) {
 
 static void *make_ids(void *argument) {
     uint8_t(*ids)[16] = argument;
-    for (uint32_t i = 0; i < IDS; i++) rmp_uuid7(ids[i]);
+    for (uint32_t i = 0; i < IDS; i++) rmp_uuid7(ids[i], rmp_realtime_us());
     return NULL;
 }
 

@@ -1,16 +1,27 @@
-"""The stubs of the compiled module, core.pyi, name what it has, with the same parameters, and nothing else."""
+"""The stubs of the compiled modules name what these have, with the same parameters, and nothing else."""
 
 import ast
 import inspect
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from relay_mp._emit import verbs
 from relay_mp._native import core
 
-STUBS = ast.parse(Path(core.__file__).with_name("core.pyi").read_text(encoding="utf-8"))
-CLASSES = {node.name: node for node in STUBS.body if isinstance(node, ast.ClassDef)}
+COMPILED = {module.__name__.rpartition(".")[2]: module for module in (core, verbs)}
+STUBS = {
+    name: ast.parse(Path(module.__file__).with_name(f"{name}.pyi").read_text(encoding="utf-8"))
+    for name, module in COMPILED.items()
+}
+CLASSES = {
+    f"{name}.{node.name}": (getattr(COMPILED[name], node.name), node)
+    for name, stubs in STUBS.items()
+    for node in stubs.body
+    if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+}
 
 
 def declared(body: list[ast.stmt]) -> dict[str, ast.stmt]:
@@ -26,9 +37,10 @@ def declared(body: list[ast.stmt]) -> dict[str, ast.stmt]:
 def defined(owner: Any) -> set[str]:
     """Public names that the compiled module defines itself; what it imported is not its own."""
     names = set()
+    home = owner.__module__ if isinstance(owner, type) else owner.__name__
     for name, value in vars(owner).items():
         module = getattr(value, "__module__", None) if callable(value) else None
-        if not name.startswith("_") and module in {None, core.__name__}:
+        if not name.startswith("_") and module in {None, home}:
             names.add(name)
     return names
 
@@ -39,23 +51,37 @@ def is_function(node: ast.stmt) -> bool:
     return "property" not in {ast.unparse(decorator) for decorator in node.decorator_list}
 
 
-OWNERS = [(core, STUBS.body), *((getattr(core, name), node.body) for name, node in CLASSES.items())]
+OWNERS = [
+    *((name, module, STUBS[name].body) for name, module in COMPILED.items()),
+    *((name, owner, node.body) for name, (owner, node) in CLASSES.items()),
+]
 FUNCTIONS = {
-    f"{owner.__name__.rpartition('.')[2]}.{name}": (getattr(owner, name), node)
-    for owner, body in OWNERS
+    f"{owner_name}.{name}": (getattr(owner, name), node)
+    for owner_name, owner, body in OWNERS
     for name, node in declared(body).items()
     if is_function(node)
 }
+CONSTANTS = {
+    f"{module_name}.{name}": (getattr(COMPILED[module_name], name), node)
+    for module_name, stubs in STUBS.items()
+    for name, node in declared(stubs.body).items()
+    if isinstance(node, ast.AnnAssign) and not name.startswith("_")
+}
 
 
-def test_module_and_stubs_have_the_same_names():
-    assert set(declared(STUBS.body)) == defined(core)
+def public(names: Iterable[str]) -> set[str]:
+    return {name for name in names if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_module_and_stubs_have_the_same_names(name):
+    assert public(declared(STUBS[name].body)) == defined(COMPILED[name])
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_class_and_stub_have_the_same_names(name):
-    in_stub = {n for n in declared(CLASSES[name].body) if not n.startswith("_")}
-    assert in_stub == defined(getattr(core, name))
+    compiled, node = CLASSES[name]
+    assert public(declared(node.body)) == defined(compiled)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -67,7 +93,8 @@ def test_function_and_stub_have_the_same_parameters(name):
     ]
     parameters = inspect.signature(compiled).parameters.values()
     assert [(p.name, p.kind.name) for p in parameters] == in_stub
-    assert len(node.args.defaults) == sum(p.default is not p.empty for p in parameters)
+    defaults = [*node.args.defaults, *(default for default in node.args.kw_defaults if default is not None)]
+    assert len(defaults) == sum(p.default is not p.empty for p in parameters)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -79,7 +106,7 @@ def test_function_and_stub_return_the_same_type(name):
         assert ast.unparse(node.returns).partition("[")[0] == returns.partition("[")[0]
 
 
-@pytest.mark.parametrize("name", [n for n, node in declared(STUBS.body).items() if isinstance(node, ast.AnnAssign)])
+@pytest.mark.parametrize("name", sorted(CONSTANTS))
 def test_constant_is_of_the_declared_type(name):
-    annotation = ast.unparse(declared(STUBS.body)[name].annotation)
-    assert type(getattr(core, name)).__name__ == annotation.partition("[")[0]
+    value, node = CONSTANTS[name]
+    assert type(value).__name__ == ast.unparse(node.annotation).partition("[")[0]

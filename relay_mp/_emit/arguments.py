@@ -1,47 +1,37 @@
-"""From the arguments of a public verb to one call of `core.emit`: what the verbs share.
+"""What the verbs do with an argument that is not as the native core takes it.
 
-Runs in every emitting process, on the caller's thread, between `relay_mp.scope` (later tools and LLM
-calls) and the native core. The core takes times as microseconds, uuids as bytes, categories by number;
-here the caller's datetimes, handles and dicts become that, and what cannot is refused before anything
-is emitted or any scope moves.
-
-A full ring: `core.emit` waits, GIL released, up to the session's `block_timeout`, or drops at once, as
-the session's `on_full` says; either way it returns, and counts what it dropped. It raises only for
-what the caller passed.
+Runs in every emitting process, called by `verbs` off its fast path: the core takes times as
+microseconds, payloads as JSON types, schemas as two strings. Here the caller's datetimes and dicts become
+that, and what cannot is refused before anything is emitted or any scope moves.
 """
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from relay_mp._emit import scope_end
-from relay_mp._emit.context import (
-    ScopeHandle,
-    _current,
-    ended_already,
-    freeze,
-    leave_handle,
-    require_poppable,
-    stack_uuids,
-    thaw,
-)
-from relay_mp._native.core import active, emit, fork_epoch, scope_local_active
+import msgpack  # type: ignore[import-untyped]
+
+from relay_mp._native.core import active, pack
 from relay_mp.errors import PayloadError, ScopeError
-from relay_mp.events import KIND_END, SEVERITY_KEY
-from relay_mp.types import DataSchema, LogSeverity
+from relay_mp.events import SEVERITY_KEY, canonical_payload
+from relay_mp.types import DataSchema, LogSeverity, ScopeAttributes
 
 __all__ = [
-    "check_handle",
+    "attribute_bits",
     "check_name",
     "check_schema",
-    "end_scope",
+    "freeze",
+    "freeze_if_heard",
     "merge_metadata",
+    "thaw",
     "to_microseconds",
     "with_severity",
 ]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+_SCALARS = frozenset({type(None), bool, float})
 
 
 def to_microseconds(timestamp: object) -> int:
@@ -72,14 +62,18 @@ def check_name(name: object) -> str:
     return str.__str__(name)
 
 
-def check_handle(handle: object) -> None:
-    """Refuses what is no handle.
+def attribute_bits(attributes: object) -> int:
+    """The bits of a scope's attributes.
 
     Raises:
-        TypeError: it is no ScopeHandle.
+        TypeError: they are no ScopeAttributes.
     """
-    if not isinstance(handle, ScopeHandle):
-        raise TypeError(f"handle is a {type(handle).__name__}; expected ScopeHandle")
+    if not isinstance(attributes, ScopeAttributes):
+        raise TypeError(
+            f"attributes is a {type(attributes).__name__}; expected ScopeAttributes, "
+            "such as ScopeAttributes(ScopeAttributes.PARALLEL)"
+        )
+    return attributes.value
 
 
 def check_schema(data_schema: object) -> DataSchema:
@@ -93,6 +87,41 @@ def check_schema(data_schema: object) -> DataSchema:
         if isinstance(name, str) and isinstance(version, str):
             return {"name": name, "version": version}
     raise PayloadError(f"data_schema is {data_schema!r:.200}; expected a dict with string name and version")
+
+
+def freeze(value: object, argument: str) -> Any:
+    """A payload as a handle keeps it: packed, and so checked, and safe from later changes.
+
+    Raises:
+        PayloadError: it is no payload; the path starts with `argument`.
+    """
+    if type(value) in _SCALARS:
+        return value
+    try:
+        return pack(value)
+    except PayloadError as error:
+        # The encoder calls what it packs by itself "value".
+        message = str(error)
+        if not message.startswith("value"):
+            raise
+        raise PayloadError(argument + message.removeprefix("value")) from None
+
+
+def freeze_if_heard(value: object, argument: str) -> Any:
+    """`freeze`; while nobody listens, nothing raises for what nobody would have seen."""
+    if active():
+        return freeze(value, argument)
+    try:
+        return freeze(value, argument)
+    except PayloadError:
+        return None
+
+
+def thaw(frozen: Any) -> Any:
+    """The payload again: JSON types, keys sorted at every depth, the caller's own copy."""
+    if type(frozen) is bytes:
+        return canonical_payload(msgpack.unpackb(frozen))
+    return canonical_payload(frozen)
 
 
 def merge_metadata(start: Any, end: Any) -> Any:
@@ -135,50 +164,3 @@ def with_severity(metadata: Any, severity: object) -> dict[str, Any]:
             f"metadata is a {type(metadata).__name__}; expected a dict where a severity is given, to hold it"
         )
     return {**metadata, SEVERITY_KEY: severity.value}
-
-
-def end_scope(handle: ScopeHandle, output: Any, metadata: Any, timestamp: object) -> None:
-    """Closes a scope, emits its end, and leaves it. If the end cannot be emitted, the scope stays open.
-
-    Raises:
-        ScopeError: it may not be popped.
-        PayloadError: a payload is none.
-        TypeError, ValueError: the timestamp is no timezone-aware datetime.
-    """
-    # What the usual case, the current scope, needs to know is known without a look at the chain.
-    if _current.get() is not handle or handle._epoch != fork_epoch() or handle._parent is None:
-        require_poppable(handle)
-    try:
-        handle._open.pop()
-    except IndexError:
-        raise ended_already(handle, "pop") from None
-    try:
-        start_us = handle._start_us
-        end_us = None
-        if timestamp is not None and active():
-            end_us = to_microseconds(timestamp)
-        if handle._metadata is not None and active():
-            metadata = merge_metadata(handle._metadata, metadata)
-        emit(
-            KIND_END,
-            handle._uuid,
-            handle._parent,
-            end_us,
-            # Strictly later than the start, also if the clock was set back or the start lies ahead.
-            start_us + 1 if start_us else 0,
-            handle._name,
-            handle._type.code,
-            handle._attributes,
-            # The scope's own chain: its subscribers see its end, wherever it is popped.
-            stack_uuids(handle) if scope_local_active() else None,
-            output,
-            metadata,
-            None,
-            None,
-        )
-    except BaseException:
-        handle._open.append(True)
-        raise
-    leave_handle(handle)
-    if scope_end.local_scopes and handle._uuid in scope_end.local_scopes:
-        scope_end.end(handle._uuid)

@@ -1,0 +1,167 @@
+# Which scope is current, and the chain of scopes around it. Included textually by verbs.pyx.
+
+_current = ContextVar("relay_mp_scope", default=None)
+cdef object _variable = _current  # the same, without a look into the module's dict
+
+
+cdef inline object _stored():
+    """What the calling context holds: its handle, closed or not, or None."""
+    cdef PyObject* stored
+    cdef object handle
+    PyContextVar_Get(_variable, NULL, &stored)
+    handle = <object>stored
+    Py_DECREF(stored)
+    return handle
+
+
+cdef inline int _store(object handle) except -1:
+    Py_DECREF(PyContextVar_Set(_variable, handle))  # the token
+    return 0
+
+
+class _ThreadScopes(_threading.local):
+    """What a context without a scope falls back to, such as an empty `Context` or a new thread's."""
+
+    root: ScopeHandle | None = None
+    installed: ScopeHandle | None = None
+
+
+thread_scopes = _ThreadScopes()
+
+cdef object _inherited_scope = None
+
+
+def set_inherited_hook(hook) -> None:
+    """Tells where a thread without a scope finds the one that its process was started under."""
+    global _inherited_scope
+    _inherited_scope = hook
+
+
+cdef inline ScopeHandle _current_scope():
+    cdef object stored = _stored()
+    if stored is not None and (<ScopeHandle?>stored).is_open:
+        return <ScopeHandle>stored
+    return _settle(stored)
+
+
+def current_scope() -> ScopeHandle:
+    """The innermost open scope of this context; its thread's root, made if needed, where there is none."""
+    return _current_scope()
+
+
+cdef ScopeHandle _settle(object stored):
+    cdef ScopeHandle handle
+    if stored is None:
+        stored = thread_scopes.installed or thread_scopes.root
+        if stored is None:
+            stored = (None if _inherited_scope is None else _inherited_scope()) or make_root()
+            thread_scopes.root = stored
+    handle = nearest_open(stored)
+    # Stored, so that it is found at once the next time, and inherited by tasks started from here.
+    _store(handle)
+    return handle
+
+
+cpdef ScopeHandle nearest_open(ScopeHandle handle):
+    """The scope itself, or the innermost open one around it."""
+    # Roots and foreign handles never close, and every chain ends in one.
+    cdef ScopeHandle outer
+    while not handle.is_open:
+        outer = _outer_of(handle)
+        if outer is None:
+            break
+        handle = outer
+    return handle
+
+
+cpdef bytes stack_uuids(ScopeHandle handle):
+    """The uuids of a scope and all it was pushed under, 16 bytes each, innermost first, root included.
+
+    Kept once it was asked for. A scope that has closed since may still be in it: its scope-local
+    subscribers went with it, so that nobody is left to see the event by mistake.
+    """
+    cdef bytes packed = _known_stack(handle)
+    cdef bytes known
+    cdef ScopeHandle inner = handle
+    cdef list pieces
+    if packed is not None:
+        return packed
+    pieces = []
+    while inner is not None:
+        known = _known_stack(inner)
+        if known is not None:
+            pieces.append(known)
+            break
+        pieces.append(_uuid_object(inner.uuid_bytes))
+        inner = _outer_of(inner)
+    packed = b"".join(pieces)
+    _keep_stack(handle, packed)
+    return packed
+
+
+def ended_already(ScopeHandle handle not None, str purpose) -> ScopeError:
+    """The error for a scope that has ended."""
+    return ScopeError(f"cannot {purpose} scope {handle.name_text!r} ({handle.uuid}): it has ended already")
+
+
+def require_open(ScopeHandle handle not None, str purpose) -> None:
+    """Holds if this process pushed the scope, or has it as a root, and it is still open.
+
+    Args:
+        handle: the scope.
+        purpose: what it is needed for, to go into the message: "pop", "register a subscriber on".
+
+    Raises:
+        ScopeError: it is another process's, or has ended.
+    """
+    if handle.epoch != <int64_t>own_fork_epoch():
+        raise ScopeError(
+            f"cannot {purpose} scope {handle.name_text!r} ({handle.uuid}): another process pushed it, "
+            "or this is a copy; here it can only be a parent"
+        )
+    if not handle.is_open:
+        raise ended_already(handle, purpose)
+
+
+cdef int _require_poppable(ScopeHandle handle) except -1:
+    """Holds if this context may pop the scope; whether it has ended already is decided when it is closed.
+
+    Raises ScopeError: the scope is a root, another process's, has ended, or has an open descendant that is
+    this context's current scope.
+    """
+    if not handle.has_parent:
+        raise ScopeError(f"cannot pop {handle.name_text!r} ({handle.uuid}): it is a root, which has no end")
+    require_open(handle, "pop")
+    if _stored() is not handle:
+        _require_innermost(handle)
+    return 0
+
+
+cdef int _require_innermost(ScopeHandle handle) except -1:
+    # A context that does not hold the scope at all may pop it: it closes behind the others' backs.
+    cdef ScopeHandle current = _current_scope()
+    cdef ScopeHandle inner = _outer_of(current)
+    while inner is not None:
+        if inner is handle:
+            raise ScopeError(
+                f"cannot pop scope {handle.name_text!r} ({handle.uuid}): scope {current.name_text!r} "
+                f"({current.uuid}), pushed inside it, is still open; pop that first"
+            )
+        inner = _outer_of(inner)
+    return 0
+
+
+cdef int _leave(ScopeHandle handle) except -1:
+    """The last step of a pop: this context goes back to the nearest open scope around it.
+
+    The chain is shortened to that scope, for those that still hold this one: see context.py.
+    """
+    cdef ScopeHandle outer = _outer_of(handle)
+    if outer is None:
+        return 0
+    if not outer.is_open:
+        outer = nearest_open(outer)
+        _set_outer(handle, outer)
+    if _stored() is handle:
+        _store(outer)
+    return 0
