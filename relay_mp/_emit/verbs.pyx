@@ -63,6 +63,10 @@ cdef extern from *:
     int PyContextVar_Get(object variable, PyObject* default, PyObject** value) except -1
     PyObject* PyContextVar_Set(object variable, object value) except NULL
     void Py_DECREF(PyObject* o)
+    object PyObject_Vectorcall(object callable, PyObject** arguments, size_t flags, PyObject* names)
+    ctypedef object (*vectorcallfunc)(object callable, PyObject** arguments, size_t flags, PyObject* names)
+    ctypedef struct PyTypeObject:
+        vectorcallfunc tp_vectorcall
 
 
 ROOT_NAME = "root"
@@ -334,16 +338,7 @@ cdef class scope:
                  attributes: ScopeAttributes | None = None, data: Json | None = None, metadata: Json | None = None,
                  input: Json | None = None, timestamp: datetime | None = None,
                  end_timestamp: datetime | None = None) -> None:
-        self._name = name
-        self._type = scope_type
-        self._parent = handle
-        self._attributes = attributes
-        self._data = data
-        self._metadata = metadata
-        self._input = input
-        self._timestamp = timestamp
-        self._end_timestamp = end_timestamp
-        self._handle = None
+        _fill(self, name, scope_type, handle, attributes, data, metadata, input, timestamp, end_timestamp)
 
     def __enter__(self) -> ScopeHandle:
         if self._handle is not None:
@@ -373,3 +368,36 @@ cdef class scope:
         return scope(self._name, self._type, handle=self._parent, attributes=self._attributes, data=self._data,
                      metadata=self._metadata, input=self._input, timestamp=self._timestamp,
                      end_timestamp=self._end_timestamp)
+
+
+cdef inline void _fill(scope block, object name, object scope_type, object handle, object attributes, object data,
+                       object metadata, object input_, object timestamp, object end_timestamp) noexcept:
+    block._name = name
+    block._type = scope_type
+    block._parent = handle
+    block._attributes = attributes
+    block._data = data
+    block._metadata = metadata
+    block._input = input_
+    block._timestamp = timestamp
+    block._end_timestamp = end_timestamp
+    block._handle = None
+
+
+def _new_block(name, scope_type, *, handle=None, attributes=None, data=None, metadata=None, input=None, timestamp=None,
+               end_timestamp=None):
+    cdef scope block = scope.__new__(scope)
+    _fill(block, name, scope_type, handle, attributes, data, metadata, input, timestamp, end_timestamp)
+    return block
+
+
+_new_block.__name__ = _new_block.__qualname__ = "scope"  # what errors about arguments call it
+cdef object _make_block = _new_block
+
+
+cdef object _call_scope(object kind, PyObject** arguments, size_t flags, PyObject* names):
+    return PyObject_Vectorcall(_make_block, arguments, flags, names)
+
+
+# `scope(...)` without a tuple and a dict for its arguments: a tenth of a `with` block. Subclasses do not inherit it.
+(<PyTypeObject*>scope).tp_vectorcall = _call_scope

@@ -32,10 +32,12 @@ cdef inline int _write_category(rmp_buffer* buffer, int category, str category_n
     return _checked(rmp_write_int(buffer, category))
 
 
-cdef int _write_payload(rmp_buffer* buffer, object value, object path) except -1:
-    cdef size_t offset
-    if value is None:
-        return _checked(rmp_write_nil(buffer))
+cdef inline int _write_payload(rmp_buffer* buffer, object value, object path) except -1:
+    return _checked(rmp_write_nil(buffer)) if value is None else _write_value(buffer, value, path)
+
+
+cdef int _write_value(rmp_buffer* buffer, object value, object path) except -1:
+    cdef size_t offset = 0
     _checked(rmp_bin32_begin(buffer, &offset))
     encode_value(buffer, value, path)
     return _checked(rmp_bin32_end(buffer, offset))
@@ -184,6 +186,7 @@ cdef int _emit_record(const rmp_envelope* envelope, str name, str category_name,
     cdef size_t ends[5]
     cdef uint32_t limit
     cdef rmp_envelope shorter
+    cdef uint64_t conversions = rmp_conversions
     cdef int result = RMP_SEALED
     if producer == NULL:
         return RMP_SEALED
@@ -208,9 +211,10 @@ cdef int _emit_record(const rmp_envelope* envelope, str name, str category_name,
         ends[3] = buffer.length
         _write_payload(&buffer, data_schema, "data_schema")
         ends[4] = buffer.length
-        # User code may have run: the session may have ended, or this may be a forked child now.
         segment = rmp_attachment()
-        producer = rmp_producer_own()
+        if rmp_free_threaded or rmp_conversions != conversions:
+            # User code may have run: the session may have ended, or this may be a forked child now.
+            producer = rmp_producer_own()
         if segment == NULL or producer == NULL:
             return RMP_SEALED
         if producer.slot == 0:
@@ -235,7 +239,6 @@ cdef int _emit_record(const rmp_envelope* envelope, str name, str category_name,
         result = _commit(&segment.ring, producer, &buffer)
         return result
     finally:
-        producer = rmp_producer_own()
         if producer != NULL and producer.buffer.bytes == NULL and buffer.capacity <= KEPT_BUFFER_BYTES:
             producer.buffer = buffer
         else:

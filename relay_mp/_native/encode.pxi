@@ -362,9 +362,15 @@ cdef inline int _enter(rmp_place* inner, rmp_place* place) except -1:
     return 0
 
 
+# How often user code may have run: who finds it unchanged, GIL held, knows that the world is as it was.
+cdef uint64_t rmp_conversions = 0
+
+
 cdef int _encode_converted(rmp_buffer* buffer, object value, rmp_place* place) except -1:
+    global rmp_conversions
     cdef object simpler = value
     cdef int step
+    rmp_conversions += 1
     for step in range(RMP_MAX_CONVERSIONS):
         try:
             simpler = simplify(simpler)
