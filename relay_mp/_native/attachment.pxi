@@ -53,9 +53,14 @@ def set_stacks_wanted(wanted: bool) -> None:
     _stacks_wanted = wanted
 
 
+cdef inline bint _stacks_matter() noexcept:
+    cdef rmp_segment* segment = rmp_attachment()
+    return _stacks_wanted or (segment != NULL and load_u32(&segment.ring.header.scope_locals) != 0)
+
+
 def scope_local_active() -> bool:
     """Whether records have to carry the emitting stack."""
-    return wants_stacks()
+    return _stacks_matter()
 
 
 def set_dispatching(dispatching: bool) -> None:

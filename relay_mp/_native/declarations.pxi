@@ -141,6 +141,7 @@ cdef extern from "ring.h" nogil:
     void rmp_reader_delivered(rmp_reader* reader, uint64_t position)
     void rmp_reader_release(rmp_reader* reader)
     void rmp_reader_wait(rmp_reader* reader, uint64_t spin_ns, uint64_t timeout_ns)
+    bint rmp_reader_nap(rmp_reader* reader, uint64_t since_ns, uint64_t until_ns)
 
 
 cdef extern from "registry.h" nogil:

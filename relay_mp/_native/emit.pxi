@@ -266,8 +266,7 @@ cdef bint is_listening() except -1:
 
 
 cdef bint wants_stacks() noexcept:
-    cdef rmp_segment* segment = rmp_attachment()
-    return _stacks_wanted or (segment != NULL and load_u32(&segment.ring.header.scope_locals) != 0)
+    return _stacks_matter()
 
 
 cdef uint64_t own_fork_epoch() noexcept:
@@ -282,18 +281,24 @@ cdef void make_uuid7(uint8_t* uuid, int64_t now_us) noexcept:
     rmp_uuid7(uuid, <uint64_t>now_us)
 
 
+cdef tuple _hooked(const rmp_envelope* envelope, str name, object category_name, bytes stack, object data, object metadata,
+                   object category_profile, object data_schema):
+    """What the hook makes of the payloads."""
+    cdef object category = category_name
+    if envelope.category != RMP_NAMED_CATEGORY:
+        category = None if envelope.category == RMP_NO_CATEGORY else envelope.category
+    return _event_hook(envelope.kind, PyBytes_FromStringAndSize(<const char*>envelope.uuid, 16),
+                       None if envelope.parent == NULL else PyBytes_FromStringAndSize(<const char*>envelope.parent, 16),
+                       envelope.timestamp_us, name, category, envelope.attributes, stack, data, metadata, category_profile,
+                       data_schema)
+
+
 cdef int emit_event(const rmp_envelope* envelope, str name, object category_name, bytes stack, object data,
                     object metadata, object category_profile, object data_schema) except -1:
     """The one way of every verb's event into the ring. The caller has asked `is_listening`."""
-    cdef object category
     if _event_hook is not None:
-        category = category_name
-        if category_name is None and envelope.category != RMP_NO_CATEGORY:
-            category = envelope.category
-        data, metadata, category_profile, data_schema = _event_hook(
-            envelope.kind, envelope.uuid[:16], None if envelope.parent == NULL else envelope.parent[:16],
-            envelope.timestamp_us, name, category, envelope.attributes, stack, data, metadata, category_profile,
-            data_schema)
+        data, metadata, category_profile, data_schema = _hooked(envelope, name, category_name, stack, data, metadata,
+                                                                category_profile, data_schema)
     return _emit_record(envelope, name, category_name, stack, data, metadata, category_profile, data_schema)
 
 

@@ -43,21 +43,32 @@ static bool swap(uint32_t *word, uint32_t *expected, uint32_t desired) {
     return __atomic_compare_exchange_n(word, expected, desired, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);
 }
 
-void rmp_gate_wait(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t timeout_ns) {
+/* The one who sleeps here says how: `bit` on, the other off. */
+static uint32_t say(rmp_gate *gate, uint32_t bit) {
     uint32_t seen = rmp_load_acquire(&gate->wanted);
-    while (!(seen & 1) && !swap(&gate->wanted, &seen, seen | 1)) {
+    while ((seen & 3) != bit && !swap(&gate->wanted, &seen, (seen & ~3u) | bit)) {
     }
     rmp_fence_seq_cst(); /* pairs with the opener's fence: one of us sees the other's store */
+    return (seen & ~3u) | bit;
+}
+
+void rmp_gate_wait(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t timeout_ns) {
+    uint32_t said = say(gate, 1);
     if (ready(context)) return; /* the bit stays on: it costs the next opener one system call, no more */
     RMP_TESTPOINT("gate.wait");
-    futex_wait(&gate->wanted, seen | 1, timeout_ns < RMP_BACKSTOP_NS ? timeout_ns : RMP_BACKSTOP_NS);
+    futex_wait(&gate->wanted, said, timeout_ns < RMP_BACKSTOP_NS ? timeout_ns : RMP_BACKSTOP_NS);
+}
+
+void rmp_gate_nap(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t nap_ns) {
+    uint32_t said = say(gate, 2);
+    if (!ready(context)) futex_wait(&gate->wanted, said, nap_ns);
 }
 
 void rmp_gate_wake(rmp_gate *gate) {
     RMP_TESTPOINT("wake.before");
     uint32_t seen = rmp_load_acquire(&gate->wanted);
-    while (seen & 1) {
-        if (!swap(&gate->wanted, &seen, seen + 1)) continue; /* bit off, count one up */
+    while (seen & 3) {
+        if (!swap(&gate->wanted, &seen, (seen & ~3u) + 4)) continue; /* bits off, count one up */
         RMP_TESTPOINT("wake.turned");
         futex_wake_all(&gate->wanted);
         return;

@@ -1,9 +1,12 @@
 /* Sleeping until another process has changed something: a futex word and an eventcount's discipline.
  *
- * The waiter says that it sleeps (`wanted` odd), fences, looks again, sleeps. The opener changes the
+ * The waiter says that it sleeps (bit 0 of `wanted`), fences, looks again, sleeps. The opener changes the
  * thing, fences, looks at `wanted`. Without either fence each can miss the other's store, and the
  * waiter sleeps on a thing that is there (the Linux BPF ring buffer was patched for its lack). The
  * backstop bounds what a waker that died between its store and its wake can cost.
+ *
+ * A nap is a short sleep that openers need not end: they look at bit 0 only, so that an event which
+ * comes during a nap costs its emitter no system call. Who is in a hurry (a flush, a full ring) kicks.
  */
 #ifndef RMP_GATE_H
 #define RMP_GATE_H
@@ -23,11 +26,21 @@ uint64_t rmp_monotonic_ns(void);
  * backstop). May return early: callers loop on their own condition and deadline. */
 void rmp_gate_wait(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t timeout_ns);
 
+/* Sleeps until `nap_ns` have passed, a kick, or at once if `ready(context)` holds. For a gate with one waiter. */
+void rmp_gate_nap(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t nap_ns);
+
+/* Ends a sleep or a nap. */
 void rmp_gate_wake(rmp_gate *gate);
 
 /* To be called after the change, behind a full fence of the caller's: one load when nobody sleeps. */
 static inline void rmp_gate_open_fenced(rmp_gate *gate) {
     if (rmp_load_relaxed(&gate->wanted) & 1) rmp_gate_wake(gate);
+}
+
+/* To be called by who waits for what the napping one is to do. One load when it is awake. */
+static inline void rmp_gate_kick(rmp_gate *gate) {
+    rmp_fence_seq_cst(); /* pairs with the fence in rmp_gate_nap */
+    if (rmp_load_relaxed(&gate->wanted) & 3) rmp_gate_wake(gate);
 }
 
 #endif

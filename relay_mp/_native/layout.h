@@ -65,7 +65,7 @@ typedef struct rmp_record {
 static_assert(sizeof(rmp_record) == RMP_RECORD_HEADER_BYTES, "record header");
 
 typedef struct rmp_gate {
-    uint32_t wanted; /* odd: somebody sleeps on this word; whoever makes it even, by adding 1, wakes all */
+    uint32_t wanted; /* bit 0: somebody sleeps until woken; bit 1: somebody naps; above: how often they were woken */
 } rmp_gate;
 
 typedef struct rmp_header {

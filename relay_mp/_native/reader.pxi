@@ -1,5 +1,11 @@
 # Taking records out of the ring. Included textually by core.pyx.
 
+# The dispatcher's wait for news: a spin; then naps, during which an emit costs no wake-up; and, once there was
+# none for so long, a sleep that the next emit has to end, so that an idle session costs nothing.
+cdef uint64_t SPIN_NS = 5000
+cdef uint64_t NAPPING_NS = 20_000_000
+
+
 cdef class Reader:
     """Takes records out of a segment, in order. For the holder of the lease only; one thread.
 
@@ -9,6 +15,7 @@ cdef class Reader:
     cdef rmp_reader _reader
     cdef rmp_read _blocked
     cdef uint64_t _blocked_since_ns
+    cdef uint64_t _news_ns
 
     def __cinit__(self, Segment segment not None):
         segment._header()
@@ -28,15 +35,21 @@ cdef class Reader:
             self._wait(timeout_seconds)
             self._segment._header()
             self._fill(batch, limit)
+        if batch:
+            self._news_ns = rmp_monotonic_ns()
         return batch
 
     cdef int _wait(self, double timeout_seconds) except -1:
         cdef uint64_t timeout_ns = <uint64_t>(max(timeout_seconds, 0.0) * 1e9)
         if self._blocked.kind == RMP_READ_BLOCKED and timeout_ns > 2_000_000:
             timeout_ns = 2_000_000  # a dead writer is found this soon
+        cdef uint64_t now_ns = rmp_monotonic_ns()
+        cdef uint64_t deadline_ns = now_ns + timeout_ns
         rmp_attachment_enter()
         with nogil:
-            rmp_reader_wait(&self._reader, 5000, timeout_ns)
+            if not rmp_reader_nap(&self._reader, self._news_ns, min(deadline_ns, self._news_ns + NAPPING_NS)):
+                now_ns = rmp_monotonic_ns()
+                rmp_reader_wait(&self._reader, SPIN_NS, deadline_ns - now_ns if deadline_ns > now_ns else 0)
         rmp_attachment_leave()
         return 0
 

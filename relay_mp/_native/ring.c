@@ -153,6 +153,7 @@ static bool has_space(const void *context) {
 
 void rmp_ring_wait_for_space(const rmp_ring *ring, uint32_t payload_bytes, uint64_t timeout_ns) {
     space_wanted wanted = {ring, rmp_units_for(payload_bytes)};
+    if (!has_space(&wanted)) rmp_gate_kick(&ring->header->data);
     rmp_gate_wait(&ring->header->space, has_space, &wanted, timeout_ns);
 }
 
@@ -168,6 +169,7 @@ static bool is_delivered(const void *context) {
 
 void rmp_ring_wait_for_delivery(const rmp_ring *ring, uint64_t position, uint64_t timeout_ns) {
     delivery_wanted wanted = {ring, position};
+    if (!is_delivered(&wanted)) rmp_gate_kick(&ring->header->data);
     rmp_gate_wait(&ring->header->delivered, is_delivered, &wanted, timeout_ns);
 }
 
@@ -378,4 +380,21 @@ void rmp_reader_wait(rmp_reader *reader, uint64_t spin_ns, uint64_t timeout_ns) 
         for (int i = 0; i < 32; i++) rmp_cpu_relax();
     } while (rmp_monotonic_ns() < until);
     rmp_gate_wait(&reader->ring.header->data, has_news, reader, timeout_ns);
+}
+
+/* Of the time since the last news, so that what comes at intervals waits for a fraction of one. */
+#define RMP_NAP_FRACTION 2u
+#define RMP_SHORTEST_NAP_NS 50000u
+#define RMP_LONGEST_NAP_NS 500000u
+
+bool rmp_reader_nap(rmp_reader *reader, uint64_t since_ns, uint64_t until_ns) {
+    for (;;) {
+        if (has_news(reader)) return true;
+        uint64_t now = rmp_monotonic_ns();
+        if (now >= until_ns) return false;
+        uint64_t nap_ns = (now - since_ns) / RMP_NAP_FRACTION;
+        if (nap_ns < RMP_SHORTEST_NAP_NS) nap_ns = RMP_SHORTEST_NAP_NS;
+        if (nap_ns > RMP_LONGEST_NAP_NS) nap_ns = RMP_LONGEST_NAP_NS;
+        rmp_gate_nap(&reader->ring.header->data, has_news, reader, nap_ns);
+    }
 }

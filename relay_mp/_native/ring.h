@@ -142,4 +142,8 @@ void rmp_reader_release(rmp_reader *reader);
 /* Sleeps until there may be something at the cursor, at most min(timeout, backstop), after a spin. */
 void rmp_reader_wait(rmp_reader *reader, uint64_t spin_ns, uint64_t timeout_ns);
 
+/* Between the spin and the sleep: short naps, which producers need not end, until `until_ns` (monotonic). The
+ * longer it is since the last news, `since_ns`, the longer the naps. Whether there is something at the cursor. */
+bool rmp_reader_nap(rmp_reader *reader, uint64_t since_ns, uint64_t until_ns);
+
 #endif
