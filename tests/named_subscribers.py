@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,19 @@ class Lines:
         self._path = path
 
     def __call__(self, event: Any) -> None:
-        # One write: whole, also if the dispatcher is killed.
         line = json.dumps([event.name, event.pid, event.redelivered, os.getpid()]) + "\n"
-        with open(self._path, "ab", buffering=0) as file:
+        with open(self._path, "a+b", buffering=0) as file:
+            if event.redelivered:
+                cut_half_a_line(file)
             file.write(line.encode())
+
+
+def cut_half_a_line(file: FileIO) -> None:
+    """A dispatcher that is killed in a write leaves a part of it, if that goes over a page's end."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 4096, 0))
+    rest = file.read().rpartition(b"\n")[2]
+    file.truncate(size - len(rest))
 
 
 def read(path: Path) -> list[list[Any]]:

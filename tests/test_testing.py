@@ -1,6 +1,7 @@
 """`relay_mp.testing`: what users' own tests of emitting programs are given."""
 
 import json
+import re
 
 import pytest
 
@@ -77,3 +78,50 @@ def test_pytest_finds_the_fixture_by_itself(run_script, tmp_path):
         "    assert [event.name for event in relay_events.events] == ['hello']\n"
     )
     run_script("import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', sys.argv[1]]))", tmp_path)
+
+
+def test_the_fixture_is_safe_under_xdist(run_script, tmp_path):
+    """Two of pytest-xdist's processes, each in a test with a session of its own open at the same time."""
+    (tmp_path / "test_user.py").write_text(
+        """
+import os, pathlib, time
+
+import pytest
+import relay_mp
+from relay_mp import pools, scope
+
+
+def emit(name):
+    scope.event(name)
+    return os.getpid()
+
+
+def meet(own, other):
+    here = pathlib.Path(__file__).parent
+    (here / own).touch()
+    deadline = time.monotonic() + 50
+    while not (here / other).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize(("own", "other"), [("a", "b"), ("b", "a")])
+def test_it(relay_events, own, other):
+    with scope.scope(own, relay_mp.ScopeType.Agent), pools.get_context("fork").Pool(1) as pool:
+        meet(own + " is open", other + " is open")
+        pids = {pool.apply(emit, (own,)) for _ in range(20)}
+        meet(own + " has emitted", other + " has emitted")
+    relay_events.assert_balanced()
+    relay_events.assert_no_loss()
+    assert [event.name for event in relay_events.events] == [own] * 22
+    assert {event.pid for event in relay_events.marks()} == pids
+    print(os.environ["PYTEST_XDIST_WORKER"], relay_events.session.id)
+"""
+    )
+    done = run_script(
+        "import pytest, sys; sys.exit(pytest.main(['-n', '2', '-rP', '-p', 'no:cacheprovider', sys.argv[1]]))", tmp_path
+    )
+    assert "2 passed" in done.stdout
+    workers, sessions = zip(*re.findall(r"^(gw\d) (\S+)$", done.stdout, re.MULTILINE), strict=True)
+    assert sorted(workers) == ["gw0", "gw1"]
+    assert len(set(sessions)) == 2

@@ -23,6 +23,7 @@ from relay_mp.errors import SegmentError, SessionError, SubscriberError
 
 ORPHAN_GRACE_SECONDS = 10.0
 OWNER_CHECK_SECONDS = 0.2
+_ROW_FIELDS = 6
 
 
 class _Owner:
@@ -66,9 +67,36 @@ def _save(segment: Segment, registry: Registry) -> None:
     segment.store_subscriptions(msgpack.packb(table))
 
 
+def _rows(table: bytes) -> list[Any]:
+    try:
+        rows = msgpack.unpackb(table)
+    except ValueError:
+        return [None]
+    return rows if isinstance(rows, list) else [None]
+
+
+def _is_row(row: Any) -> bool:
+    """Whether it is what `_save` writes: the segment is not trusted, and an error here would end each successor too."""
+    if not isinstance(row, list) or len(row) != _ROW_FIELDS:
+        return False
+    name, target, arguments, scope, since, until = row
+    return (
+        isinstance(name, str)
+        and isinstance(target, str)
+        and (arguments is None or isinstance(arguments, dict))
+        and (scope is None or isinstance(scope, bytes))
+        and type(since) is int
+        and type(until) is int
+    )
+
+
 def _restore(segment: Segment, registry: Registry) -> None:
-    found = []
-    for name, target, arguments, scope, since, until in msgpack.unpackb(segment.load_subscriptions() or b"\x90"):
+    """Takes over the registrations that an earlier dispatcher has left. What cannot be is told in the log."""
+    rows = _rows(segment.load_subscriptions() or b"\x90")
+    found, damaged = [], sum(not _is_row(row) for row in rows)
+    if damaged:
+        logger.error("the table of named subscribers is damaged: %d of its rows are passed over", damaged)
+    for name, target, arguments, scope, since, until in filter(_is_row, rows):
         try:
             callback = named.resolve(target, arguments)
         except SubscriberError:

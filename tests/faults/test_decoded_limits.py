@@ -9,13 +9,16 @@ import contextlib
 import json
 import os
 import resource
+import signal
 import struct
 import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import msgpack
+import named_subscribers
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -24,8 +27,10 @@ from test_hostile import Rig
 import relay_mp
 from relay_mp import ScopeType, scope, subscribers
 from relay_mp._deliver import dispatcher as dispatching
+from relay_mp._deliver.registry import Registry
 from relay_mp._emit import carry
 from relay_mp._native import core
+from relay_mp._session import dispatcher_process
 from relay_mp.errors import PropagationError, RecordError
 from relay_mp.events import decode, pack_record
 
@@ -288,11 +293,12 @@ def test_a_hostile_request_is_answered_with_an_error_and_the_stream_goes_on(forg
         assert text
 
 
+TELLS = "import os\nopen(os.environ['TELL'], 'a').write(f'{os.getpid()}\\n')\ndef callback(event): pass\n"
+
+
 def test_a_name_is_resolved_in_the_dispatcher_only(run_script, tmp_path):
     """The module tells who imported it. The owner and the worker only pass its name on."""
-    (tmp_path / "tells.py").write_text(
-        "import os\nopen(os.environ['TELL'], 'a').write(f'{os.getpid()}\\n')\ndef callback(event): pass\n"
-    )
+    (tmp_path / "tells.py").write_text(TELLS)
     out = run_script(
         """
 import os, sys
@@ -312,6 +318,107 @@ with relay_mp.session(dispatcher="process") as session:
     assert out[0] == "0"
     assert (tmp_path / "told").read_text().split() == [out[1]]
     assert out[2] == "False"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away, and be another user")
+def test_names_of_another_uid_are_never_resolved(tmp_path, run_script):
+    """Neither those in a segment of another user, nor those that another user asks for in ours."""
+    (tmp_path / "tells.py").write_text(TELLS)
+    environment = {"TELL": str(tmp_path / "told"), "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    code = """
+import os, sys
+import relay_mp
+from relay_mp import subscribers
+from relay_mp._session import dispatcher_process
+what, path = sys.argv[1:]
+if what == "ask":
+    os.setuid(65534)
+    os.environ["RELAY_MP_SESSION"] = path
+    try:
+        relay_mp.attach(path)
+    except relay_mp.SegmentError as error:
+        print(error)
+elif what == "dispatch":
+    try:
+        dispatcher_process.main(path)
+    except relay_mp.SegmentError as error:
+        print(error)
+"""
+    with relay_mp.session(dispatcher="process") as session:
+        table = msgpack.packb([["x", "tells:callback", None, None, 0, 1 << 62]])
+        session._segment.store_subscriptions(table)
+        assert session._segment.load_subscriptions() == table
+        said = run_script(code, "ask", session.path, environment=environment).stdout
+        assert "attaching to" in said
+        assert "Permission denied" in said
+        foreign = tmp_path / "foreign"
+        foreign.write_bytes(Path(session.path).read_bytes())
+        foreign.chmod(0o600)
+        os.chown(foreign, 65534, -1)
+        said = run_script(code, "dispatch", foreign, environment=environment).stdout
+        assert "belongs to another user" in said
+    assert not (tmp_path / "told").exists()
+
+
+# ---- the table of named subscribers, which a dispatcher that died leaves to the next ----
+
+ROW = ["of another", "named_subscribers:ignores", None, None, 0, 1 << 62]
+TABLES = {
+    "no msgpack": b"\xc1",
+    "nothing more": b"\x91",
+    "no list": msgpack.packb({"a": 1}),
+    "a number": msgpack.packb(5),
+    "a number for a row": msgpack.packb([5]),
+    "a short row": msgpack.packb([ROW[:5]]),
+    "a long row": msgpack.packb([[*ROW, None]]),
+    "a target that is none": msgpack.packb([[ROW[0], 5, *ROW[2:]]]),
+    "a target that is not there": msgpack.packb([[ROW[0], "no_such:x", *ROW[2:]]]),
+    "a path for a target": msgpack.packb([[ROW[0], "../x:y", *ROW[2:]]]),
+    "arguments that are none": msgpack.packb([[*ROW[:2], 5, *ROW[3:]]]),
+    "arguments with a number for a name": msgpack.packb([[*ROW[:2], {5: 5}, *ROW[3:]]]),
+    "a scope that is none": msgpack.packb([[*ROW[:3], [], *ROW[4:]]]),
+    "places that are none": msgpack.packb([[*ROW[:4], "x", {}]]),
+    "a name that is none": msgpack.packb([[[1], *ROW[1:]]]),
+    "10,000 lists deep": b"\x91" * 10_000 + b"\xc0",
+    "a list said to have 4 billion": b"\xdd" + LENGTH_32,
+    "20,000 rows that are none": b"\xdc" + struct.pack(">H", 20_000) + b"\xc0" * 20_000,
+}
+
+
+@pytest.mark.parametrize("what", TABLES)
+def test_a_hostile_table_of_subscribers_is_passed_over_and_the_stream_goes_on(forge, little_memory, caplog, what):
+    """What is whole in it is taken, and the rest told in the log: a dispatcher that ended would be started for ever."""
+    table = TABLES[what]
+    forge.segment.store_subscriptions(table)
+    assert forge.segment.load_subscriptions() == table
+    registry = Registry(lambda subscribers, scope_locals: None)
+    dispatcher_process._restore(forge.segment, registry)
+    assert registry.all() == []
+    assert caplog.records
+    list(registry.viewers(1, UUID))
+    registry.prune(1 << 40)
+
+
+def test_what_is_whole_in_a_table_of_subscribers_is_taken(forge, caplog):
+    forge.segment.store_subscriptions(msgpack.packb([5, ROW, [], [ROW[0] + "s", "os:getcwd", *ROW[2:3], 7, 0, 0]]))
+    registry = Registry(lambda subscribers, scope_locals: None)
+    dispatcher_process._restore(forge.segment, registry)
+    assert [(found.name, found.since, found.until) for found in registry.all()] == [(ROW[0], 0, 1 << 62)]
+    (told,) = caplog.messages
+    assert "3 of its rows are passed over" in told
+
+
+def test_a_dispatcher_after_a_hostile_table_delivers_on(tmp_path):
+    with relay_mp.session(dispatcher="process") as session:
+        subscribers.register("x", "named_subscribers:Lines", arguments={"path": str(tmp_path / "lines")})
+        table = msgpack.unpackb(session._segment.load_subscriptions())
+        session._segment.store_subscriptions(msgpack.packb([5, *table]))
+        _, first, _ = session._segment.lease()
+        os.kill(first, signal.SIGKILL)
+        scope.event("after")
+        subscribers.flush()
+        assert session._segment.lease()[1] != first
+    assert named_subscribers.names(tmp_path / "lines") == ["after"]
 
 
 # ---- the emitting side ----
@@ -430,6 +537,28 @@ def test_any_inherited_text_gives_a_scope_or_one_error(text):
 }))  # fmt: skip
 def test_any_fields_of_an_inherited_scope_are_taken_whole_or_not_at_all(fields):
     applied_or_refused(json.dumps(fields))
+
+
+HUGE_TEXTS = {
+    "a text of 64 MiB": '{"k":"' + "x" * (64 << 20) + '"}',
+    "10,000 maps deep": '{"k":' * 10_000 + "null" + "}" * 10_000,
+    "10,000 lists deep": "[" * 10_000 + "]" * 10_000,
+    "1,000,000 keys": "{" + ",".join(f'"{n:x}":0' for n in range(1_000_000)) + "}",
+    "a number of 60,000 digits": '{"version":' + "9" * 60_000 + "}",
+}
+DECODERS = {
+    "propagation JSON": relay_mp.PropagationContext.from_json,
+    "traceparent": relay_mp.PropagationContext.from_traceparent,
+    "RELAY_MP_SCOPE": carry.scope_from_text,
+}
+
+
+@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("what", HUGE_TEXTS)
+def test_a_huge_text_from_the_wire_is_refused_before_it_costs_anything(little_memory, decoder, what):
+    with pytest.raises(PropagationError) as caught:
+        DECODERS[decoder](HUGE_TEXTS[what])
+    assert len(str(caught.value)) < 500
 
 
 def test_a_scope_goes_there_and_back():

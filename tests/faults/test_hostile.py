@@ -47,7 +47,7 @@ class Rig:
             ring_bytes=ring_bytes,
             max_producers=8,
             max_event_bytes=max_event_bytes,
-            subscriptions_bytes=4096,
+            subscriptions_bytes=65536,
             block_timeout_ns=0,
             stall_timeout_ns=0,
             drop_when_full=True,

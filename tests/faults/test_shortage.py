@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 
+import named_subscribers
 import pytest
 
 import relay_mp
@@ -227,3 +228,44 @@ def test_an_output_directory_that_goes_away_is_no_concern_of_the_application(ses
     assert_no_loss(session)
     assert session.stats().subscriber_errors == 0
     exporter.shutdown()
+
+
+def test_an_output_directory_that_is_gone_when_the_dispatcher_dies_is_made_again(tmp_path):
+    """The next dispatcher opens the file anew; the stream is whole in the two files together."""
+    folder = tmp_path / "gone"
+    config = relay_mp.AtofExporterConfig()
+    config.output_directory, config.filename = str(folder), "events.jsonl"
+    exporter = relay_mp.AtofExporter(config)
+    with relay_mp.session(dispatcher="process") as session:
+        exporter.register("file")
+        scope.event("0")
+        subscribers.flush()
+        first = (folder / "events.jsonl").read_text()
+        (folder / "events.jsonl").unlink()
+        folder.rmdir()
+        os.kill(session._segment.lease()[1], signal.SIGKILL)
+        scope.event("1")
+        subscribers.flush()
+        assert_no_loss(session)
+    second = (folder / "events.jsonl").read_text()
+    assert [json.loads(line)["name"] for line in (first + second).splitlines()] == ["0", "1"]
+
+
+def test_an_output_directory_that_cannot_be_made_again_is_told_and_the_others_go_on(tmp_path, capfd):
+    """A file stands where it was: that subscriber is given up with a line in the log, and no other."""
+    folder = tmp_path / "gone"
+    config = relay_mp.AtofExporterConfig()
+    config.output_directory, config.filename = str(folder), "events.jsonl"
+    with relay_mp.session(dispatcher="process") as session:
+        relay_mp.AtofExporter(config).register("file")
+        subscribers.register("x", "named_subscribers:Lines", arguments={"path": str(tmp_path / "lines")})
+        (folder / "events.jsonl").unlink()
+        folder.rmdir()
+        folder.write_text("in the way")
+        os.kill(session._segment.lease()[1], signal.SIGKILL)
+        scope.event("1")
+        subscribers.flush()
+        assert_no_loss(session)
+    assert named_subscribers.names(tmp_path / "lines") == ["1"]
+    assert "subscriber 'file' is not there any more after a restart of the dispatcher" in capfd.readouterr().err
+    assert folder.read_text() == "in the way"
