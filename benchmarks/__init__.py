@@ -1,0 +1,19 @@
+"""The benchmark suite: what users of the library choose it by, beside its floor and its peers.
+
+    python -m benchmarks            everything, under ten minutes on two cores; or: tox -e bench
+    python -m benchmarks --smoke    every part, as small as it can be: what CI runs
+
+Data flows one way:
+
+    floor emit load delivered exporters growth managed recovery program
+                  the parts: each says which sides it compares, and returns rows
+        -> harness      runs the sides in turn, each in a process of its own
+        -> loops        a statement, timed call by call or as a whole
+        -> histogram    what came of it
+    peers, relay        what the sides are made of; fleet: many producers of one of them; payloads
+    native              the C half: the ring without Python, a writer that dies within a claim
+    results             rows -> latest.json;  targets -> the table;  pictures -> SVG;  readme -> README.md
+
+A row is one side of one group: {"group", "side", figures, "ratio" to the group's first side}. Nothing here asserts
+on a time. `callgrind` counts the instructions of the emit path, which CI can judge (tests/test_benchmarks.py).
+"""

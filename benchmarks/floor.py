@@ -1,0 +1,37 @@
+"""What nothing can be faster than: an empty call, the clock, msgpack of the same record, the ring in C, a copy."""
+
+import time
+
+import msgpack
+
+from benchmarks.harness import Part, Side, Unavailable, statement
+from benchmarks.native import in_c, program
+from benchmarks.payloads import record
+
+ROUNDS = 120
+CALLS = 200
+EMPTY = "empty Python function"
+
+
+def _empty() -> None:
+    return None
+
+
+def run(part: Part) -> None:
+    packed = msgpack.packb(record())
+    sides = [
+        Side(EMPTY, statement, ("empty()", CALLS, {"empty": _empty})),
+        Side("time.time_ns", statement, ("time_ns()", CALLS, {"time_ns": time.time_ns})),
+        Side("msgpack.packb", statement, ("packb(record)", CALLS, {"packb": msgpack.packb, "record": record()})),
+        Side("msgpack.unpackb", statement, ("unpackb(packed)", CALLS, {"unpackb": msgpack.unpackb, "packed": packed})),
+    ]
+    try:
+        with program() as binary:
+            sides += [
+                Side("claim, copy, commit in C", in_c, (binary, "write", len(packed), CALLS)),
+                Side("memcpy of the record in C", in_c, (binary, "memcpy", len(packed), CALLS)),
+            ]
+            part.compare("floor", sides, part.scaled(ROUNDS, 2), record_bytes=len(packed))
+    except Unavailable as reason:
+        part.skip("the ring in C", reason)
+        part.compare("floor", sides[:4], part.scaled(ROUNDS, 2), record_bytes=len(packed))

@@ -1,0 +1,35 @@
+"""What events carry: the same objects for every side."""
+
+from typing import Any
+
+import numpy as np
+
+FOUR_FIELDS = {"step": 1, "name": "abc", "score": 0.5, "ok": True}
+EVENT_NAME = "planning"
+
+_NESTED = {
+    "model": "gpt-x",
+    "messages": [
+        {"role": role, "content": f"{role}, number {number}: " + "lorem ipsum dolor sit amet " * 2, "tokens": number}
+        for number, role in enumerate(["system", "user", "assistant", "tool"] * 4)
+    ],
+    "options": {"temperature": 0.2, "top_p": 0.9, "stop": ["\n", "END"], "seed": 7},
+}
+
+PAYLOADS: dict[str, Any] = {
+    "none": None,
+    "4 fields": FOUR_FIELDS,
+    "2 KiB nested": _NESTED,
+    "64 KiB text": {"text": "x" * 65536},
+    "NumPy": {"scores": np.linspace(0, 1, 64), "best": np.float32(0.75)},
+}
+SMALL = "4 fields"
+
+CALLS_A_ROUND = {"none": 200, "4 fields": 200, "2 KiB nested": 100, "64 KiB text": 20, "NumPy": 100}
+"""Fewer than fill a ring of the default size or a peer's queue: a round measures emitting, not waiting for space."""
+
+
+def record(data: Any = FOUR_FIELDS) -> list[Any]:
+    """The same event as a plain msgpack array of 13, as relay_mp's records are: what msgpack is measured on."""
+    uuid = bytes(range(16))
+    return [2, uuid, uuid, 1_760_000_000_000_000, EVENT_NAME, None, 0, 1, None, data, None, None, None]
