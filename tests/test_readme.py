@@ -123,3 +123,43 @@ def test_settings_table_has_every_setting_with_its_variable_and_default():
 
 def test_glossary_has_each_word_once():
     assert [row[0] for row in rows("Glossary")] == GLOSSARY
+
+
+# ---- the guarantees ----
+
+GUARANTEES = TEXT.partition("\n## Guarantees and their limits\n")[2].partition("\n## ")[0]
+CHAOS = "`python -m relay_mp.testing.chaos --seconds 60 --seed 7`"
+
+
+def guarantees():
+    """(sentence, the tests it names), one a row."""
+    lines = [line for line in GUARANTEES.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    return [row for row in cells if row[0] not in ("so it is", "---") and not row[0].startswith("---")]
+
+
+def test_every_guarantee_is_a_sentence_of_a_table_with_its_tests():
+    headings = re.findall(r"^### (.*)$", GUARANTEES, re.MULTILINE)
+    assert headings == [
+        'What "returned" means',
+        "What a kill can cost",
+        "What a stopped process does to the others",
+        "What happens when shared memory is full",
+        "What an attacker of the same uid can do",
+    ]
+    prose = [line for line in GUARANTEES.splitlines() if line and not line.startswith(("|", "### "))]
+    assert len(prose) == 1
+    assert prose[0].startswith(CHAOS)
+    assert len(guarantees()) > 30
+    for sentence, shown in guarantees():
+        assert re.fullmatch(r"[A-Z`].*\.", sentence), sentence
+        assert len(re.findall(r"[a-z)]\. ", sentence)) == 0, f"one sentence a row: {sentence}"
+        assert re.fullmatch(r"(`[\w/]+\.(py|c)::\w+`)(, `[\w/]+\.(py|c)::\w+`)*", shown), shown
+
+
+@pytest.mark.parametrize("name", sorted({name for _, shown in guarantees() for name in shown.strip("`").split("`, `")}))
+def test_a_test_that_the_guarantees_name_exists(name):
+    file, _, test = name.partition("::")
+    text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+    pattern = rf"^def {test}\(" if file.endswith(".py") else rf"^TEST(_COUNTED)?\({test}\W"
+    assert len(re.findall(pattern, text, re.MULTILINE)) == 1, f"{file} has no {test}"

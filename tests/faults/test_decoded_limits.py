@@ -5,9 +5,11 @@ that is none is a `RecordError` for who looks at it, and the stream goes on. Wha
 payload that is too deep or too big, is a `PayloadError` or a cut, as documented.
 """
 
+import ast
 import contextlib
 import json
 import os
+import re
 import resource
 import signal
 import struct
@@ -419,6 +421,22 @@ def test_a_dispatcher_after_a_hostile_table_delivers_on(tmp_path):
         subscribers.flush()
         assert session._segment.lease()[1] != first
     assert named_subscribers.names(tmp_path / "lines") == ["after"]
+
+
+# ---- what is never done with what is read ----
+
+
+def test_nothing_unpickles_or_evaluates():
+    """By the names that its modules use. Modules by name are imported in one place only."""
+    package = Path(relay_mp.__file__).parent
+    importers = []
+    for file in sorted(package.rglob("*.py")):
+        names = {node.id for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Name)}
+        assert not names & {"eval", "exec", "compile", "__import__", "pickle", "marshal", "shelve", "yaml"}, file
+        importers += [file.relative_to(package).as_posix()] * ("importlib" in names)
+    assert importers == ["_deliver/named.py"]
+    for file in [*package.rglob("*.pyx"), *package.rglob("*.pxi")]:
+        assert not re.search(r"^(cimport|import|from) +(pickle|marshal|importlib)", file.read_text(), re.MULTILINE), file
 
 
 # ---- the emitting side ----

@@ -131,6 +131,58 @@ def test_killed_and_replaced_workers_leave_exact_accounts(session, kills):
         assert stats.lost <= kills + 3
 
 
+# ----------------------------------------------------------------------- workers killed while they wait
+
+
+@pytest.mark.parametrize("session", [{"block_timeout_seconds": 3600.0, **SMALL_RING}], indirect=True)
+def test_workers_killed_while_they_wait_leave_no_waiter_and_lose_no_wake_up(session):
+    """For space in a full ring, and in a flush; others that wait beside them are woken as ever."""
+    opened, numbers = threading.Event(), defaultdict(list)
+
+    def hold(event):
+        assert opened.wait(TIMEOUT_SECONDS)
+        if event.name == "m":
+            numbers[event.pid].append(event.data)
+
+    def emit_and_tell(count):
+        for n in range(count):
+            scope.event("m", data=n)
+            os.write(tell, b".")
+
+    told, tell = os.pipe()
+    os.set_blocking(told, False)
+    subscribers.register("hold", hold)
+    scope.event("what the flushes wait for")
+    flushing = [fork(subscribers.flush, TIMEOUT_SECONDS) for _ in range(2)]
+    emitting = [fork(emit_and_tell, 3000) for _ in range(4)]
+    # A record is at least a unit: no more than the ring's units have returned when all wait.
+    returned = 0
+
+    def are_waiting():
+        nonlocal returned
+        try:
+            returned += len(os.read(told, 65536))
+        except BlockingIOError:
+            return session.stats().ring_used_bytes > session.settings.ring_bytes - 1024
+        return False
+
+    await_that(are_waiting, "a full ring")
+    for pid in (flushing[0], *emitting[:2]):
+        os.kill(pid, signal.SIGKILL)
+        assert reap(pid) == -signal.SIGKILL
+    opened.set()
+    assert [reap(pid) for pid in (flushing[1], *emitting[2:])] == [0, 0, 0]
+    subscribers.flush()
+    await_that(lambda: not session.stats().pending, "the accounts of the dead")
+    for descriptor in (told, tell):
+        os.close(descriptor)
+    stats = session.stats()
+    assert stats.lost <= 2
+    assert stats.causes.keys() <= {"writer_died"}
+    assert [numbers[pid] for pid in emitting[2:]] == [list(range(3000))] * 2
+    assert all(numbers[pid] == list(range(len(numbers[pid]))) for pid in emitting[:2])
+
+
 # --------------------------------------------------------------------------------------------- fork storms
 
 FORK_STORM = """

@@ -13,6 +13,7 @@ import pytest
 from processes import TIMEOUT_SECONDS, await_that
 
 from relay_mp import scope, subscribers
+from relay_mp._deliver import liveness
 from relay_mp._native import core
 from relay_mp.testing import assert_no_loss
 
@@ -145,6 +146,14 @@ def test_a_writer_of_another_namespace_that_was_stopped_and_killed_holds_nobody_
     assert_no_loss(session)
 
 
+def test_a_process_that_cannot_be_seen_counts_as_alive():
+    """Of a namespace above this one or beside it: nothing here tells of its processes."""
+    pid, start_time, namespace = core.process_self()
+    assert not liveness.is_dead(pid, start_time + 1, namespace + 12345)
+    assert not liveness.is_dead(1 << 22, 1, namespace + 12345)
+    assert liveness.is_dead(pid, start_time + 1, namespace)
+
+
 def session_pid(worker):
     """What the worker is called here."""
     (pid,) = map(int, subprocess.run(
@@ -162,6 +171,7 @@ code = r'''
 import os, time
 import relay_mp
 from relay_mp import scope, subscribers
+from relay_mp._deliver import liveness
 from relay_mp._native import core
 with relay_mp.session() as session:
     seen = []
