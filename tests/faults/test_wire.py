@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import relay_mp
 from relay_mp import ScopeType, scope
-from relay_mp._emit import carry, context
+from relay_mp._emit import carry, verbs
 from relay_mp._emit.context import current_scope, get_scope_stack
 from relay_mp._session import inheritance, membership
 from relay_mp.errors import PropagationError
@@ -113,14 +113,17 @@ def begin(text, monkeypatch):
 
     def work():
         handle = current_scope()
-        found.append((handle.uuid, context.stack_uuids(handle).hex(), handle.name))
+        found.append((handle.uuid, verbs.stack_uuids(handle).hex(), handle.name))
 
     with monkeypatch.context() as patch:
         patch.setenv(inheritance.SCOPE_VARIABLE, text)
-        patch.setattr(context, "_inherited_scope", membership._State().inherited_scope)
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
+        verbs.set_inherited_hook(membership._State().inherited_scope)
+        try:
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        finally:
+            verbs.set_inherited_hook(membership._state.inherited_scope)
     return found[0]
 
 
