@@ -69,6 +69,13 @@ def test_a_loss_is_named_with_its_cause():
                 assert_no_loss(found)
 
 
+PYTEST = """
+import pytest, sys
+without = "cacheprovider hypothesispytest benchmark timeout".split()  # they take their time to import
+sys.exit(pytest.main([*sys.argv[1:], *(f"-pno:{plugin}" for plugin in without)]))
+"""
+
+
 def test_pytest_finds_the_fixture_by_itself(run_script, tmp_path):
     """In another project's tests, in processes of pytest's own choosing."""
     (tmp_path / "test_user.py").write_text(
@@ -77,7 +84,7 @@ def test_pytest_finds_the_fixture_by_itself(run_script, tmp_path):
         "    relay_mp.scope.event('hello')\n"
         "    assert [event.name for event in relay_events.events] == ['hello']\n"
     )
-    run_script("import pytest, sys; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', sys.argv[1]]))", tmp_path)
+    run_script(PYTEST, tmp_path, "-q")
 
 
 def test_the_fixture_is_safe_under_xdist(run_script, tmp_path):
@@ -118,9 +125,7 @@ def test_it(relay_events, own, other):
     print(os.environ["PYTEST_XDIST_WORKER"], relay_events.session.id)
 """
     )
-    done = run_script(
-        "import pytest, sys; sys.exit(pytest.main(['-n', '2', '-rP', '-p', 'no:cacheprovider', sys.argv[1]]))", tmp_path
-    )
+    done = run_script(PYTEST, tmp_path, "-n", 2, "-rP")
     assert "2 passed" in done.stdout
     workers, sessions = zip(*re.findall(r"^(gw\d) (\S+)$", done.stdout, re.MULTILINE), strict=True)
     assert sorted(workers) == ["gw0", "gw1"]
