@@ -137,7 +137,7 @@ def _end_at_whole_line(file: int, path: str) -> int:
 def _is_json(line: bytes) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 

@@ -423,6 +423,45 @@ def test_a_dispatcher_after_a_hostile_table_delivers_on(tmp_path):
     assert named_subscribers.names(tmp_path / "lines") == ["after"]
 
 
+HUGE_TEXTS = {
+    "a text of 64 MiB": '{"k":"' + "x" * (64 << 20) + '"}',
+    "10,000 maps deep": '{"k":' * 10_000 + "null" + "}" * 10_000,
+    "10,000 lists deep": "[" * 10_000 + "]" * 10_000,
+    "1,000,000 keys": "{" + ",".join(f'"{n:x}":0' for n in range(1_000_000)) + "}",
+    "a number of 60,000 digits": '{"version":' + "9" * 60_000 + "}",
+}
+
+
+# ---- a file that an exporter is to go on with ----
+
+START = '{"atof_version":"0.1","data":'
+
+
+@pytest.mark.parametrize("what", HUGE_TEXTS)
+@pytest.mark.parametrize("start", ["", START], ids=["a stranger's", "an event's"])
+def test_a_huge_last_line_of_a_file_is_refused_or_cut_off_or_completed(session, tmp_path, start, what):
+    """No object, or deeper than JSON is read: the caller's error, and the file is as it was. An event's beginning: cut
+    off. A whole object: it gets its line break."""
+    text = HUGE_TEXTS[what]
+    file = tmp_path / "events.jsonl"
+    file.write_text(START + "null}\n" + start + text)
+    size = file.stat().st_size
+    config = relay_mp.AtofExporterConfig()
+    config.output_directory, config.filename = str(tmp_path), file.name
+    exporter = relay_mp.AtofExporter(config)
+    if not start and what not in ("a text of 64 MiB", "1,000,000 keys"):
+        with pytest.raises(OSError, match="ends in a line that is no event"):
+            exporter.register("x")
+        assert file.stat().st_size == size
+        return
+    exporter.register("x")
+    scope.event("m")
+    exporter.shutdown()
+    lines = file.read_text().splitlines()
+    assert json.loads(lines[-1])["name"] == "m"
+    assert lines[1:-1] == ([] if start else [text])
+
+
 # ---- what is never done with what is read ----
 
 
@@ -558,13 +597,6 @@ def test_any_fields_of_an_inherited_scope_are_taken_whole_or_not_at_all(fields):
     applied_or_refused(json.dumps(fields))
 
 
-HUGE_TEXTS = {
-    "a text of 64 MiB": '{"k":"' + "x" * (64 << 20) + '"}',
-    "10,000 maps deep": '{"k":' * 10_000 + "null" + "}" * 10_000,
-    "10,000 lists deep": "[" * 10_000 + "]" * 10_000,
-    "1,000,000 keys": "{" + ",".join(f'"{n:x}":0' for n in range(1_000_000)) + "}",
-    "a number of 60,000 digits": '{"version":' + "9" * 60_000 + "}",
-}
 DECODERS = {
     "propagation JSON": relay_mp.PropagationContext.from_json,
     "traceparent": relay_mp.PropagationContext.from_traceparent,
