@@ -21,8 +21,8 @@ from benchmarks.payloads import FOUR_FIELDS, record
 from benchmarks.peers import PEERS, RELAY, Peer
 
 PRODUCERS = [1, 2, 8]
-ROUNDS = 3
-EVENTS = 40_000
+ROUNDS = 2
+EVENTS = 30_000
 RATES_HZ = [1_000, 10_000, 100_000]
 DELAY_PRODUCERS = 2
 DELAY_SECONDS = 0.5

@@ -10,13 +10,15 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import msgpack
+import numpy as np
 
-from benchmarks.harness import Part, Side, child, children, received, rounds_of, statement, wait_until
-from benchmarks.loops import Round, Work
-from benchmarks.payloads import CALLS_A_ROUND, PAYLOADS, SMALL, record
+from benchmarks.harness import Part, Side, Turn, child, children, received, rounds_of, statement, wait_until
+from benchmarks.loops import Work
+from benchmarks.payloads import CALLS_A_ROUND, PLAIN, SMALL, record
 from benchmarks.peers import MARK, PEERS, RELAY, RELAY_PROCESS, SCOPE, Peer
 
-ROUNDS = 120
+ROUNDS = 100
+PAYLOADS = {**PLAIN, "NumPy": {"scores": np.linspace(0, 1, 64), "best": np.float32(0.75)}}
 VERBS = {"mark": MARK, "with scope": SCOPE}
 NOBODY = "relay_mp, nobody subscribed"
 PACKB = "msgpack.packb of the record"
@@ -28,7 +30,7 @@ def ignore(_event: Any) -> None:
 
 
 @contextmanager
-def heard(peer: Peer, payload: str, verb: str, calls: int) -> Iterator[Callable[[], Round]]:
+def heard(peer: Peer, payload: str, verb: str, calls: int) -> Iterator[Turn]:
     """A side: one producer, one consumer that ignores what it gets."""
     with (
         peer.open() as address,
@@ -72,7 +74,7 @@ def _count(pipe: Connection, peer: Peer, address: Any, seen: Any) -> None:
 
 
 @contextmanager
-def unheard(verb: str, payload: str, calls: int) -> Iterator[Callable[[], Round]]:
+def unheard(verb: str, payload: str, calls: int) -> Iterator[Turn]:
     """A side: a session that nobody subscribes to."""
     with (
         RELAY.open() as address,
@@ -102,7 +104,7 @@ def _empty() -> None:
 
 
 @contextmanager
-def packing(payload: str, calls: int) -> Iterator[Callable[[], Round]]:
+def packing(payload: str, calls: int) -> Iterator[Turn]:
     """A side: msgpack.packb of an event with this payload."""
     names = {"packb": msgpack.packb, "record": record(PAYLOADS[payload])}
     with rounds_of(Work("packb(record)", names), calls) as run_round:

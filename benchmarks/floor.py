@@ -1,6 +1,7 @@
 """What nothing can be faster than: an empty call, the clock, msgpack of the same record, the ring in C, a copy."""
 
 import time
+from contextlib import ExitStack
 
 import msgpack
 
@@ -17,21 +18,26 @@ def _empty() -> None:
     return None
 
 
-def run(part: Part) -> None:
-    packed = msgpack.packb(record())
-    sides = [
+def in_python(packed: bytes = msgpack.packb(record())) -> list[Side]:
+    """The sides that need no compiler."""
+    return [
         Side(EMPTY, statement, ("empty()", CALLS, {"empty": _empty})),
         Side("time.time_ns", statement, ("time_ns()", CALLS, {"time_ns": time.time_ns})),
         Side("msgpack.packb", statement, ("packb(record)", CALLS, {"packb": msgpack.packb, "record": record()})),
         Side("msgpack.unpackb", statement, ("unpackb(packed)", CALLS, {"unpackb": msgpack.unpackb, "packed": packed})),
     ]
-    try:
-        with program() as binary:
+
+
+def run(part: Part) -> None:
+    sides, record_bytes = in_python(), len(msgpack.packb(record()))
+    with ExitStack() as stack:
+        try:
+            binary = stack.enter_context(program())
+        except Unavailable as reason:
+            part.skip("the ring in C", reason)
+        else:
             sides += [
-                Side("claim, copy, commit in C", in_c, (binary, "write", len(packed), CALLS)),
-                Side("memcpy of the record in C", in_c, (binary, "memcpy", len(packed), CALLS)),
+                Side("claim, copy, commit in C", in_c, (binary, "write", record_bytes, CALLS)),
+                Side("memcpy of the record in C", in_c, (binary, "memcpy", record_bytes, CALLS)),
             ]
-            part.compare("floor", sides, part.scaled(ROUNDS, 2), record_bytes=len(packed))
-    except Unavailable as reason:
-        part.skip("the ring in C", reason)
-        part.compare("floor", sides[:4], part.scaled(ROUNDS, 2), record_bytes=len(packed))
+        part.compare("floor", sides, part.scaled(ROUNDS, 2), record_bytes=record_bytes)

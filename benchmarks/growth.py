@@ -16,9 +16,8 @@ import psutil
 
 import relay_mp
 from benchmarks.emit import ignore
-from benchmarks.harness import Part, Side, Unavailable, child, print_rows, received, rounds_of
+from benchmarks.harness import Part, Side, Turn, Unavailable, child, print_rows, received, rounds_of
 from benchmarks.histogram import Histogram
-from benchmarks.loops import Round
 from benchmarks.native import in_c, program
 from benchmarks.payloads import FOUR_FIELDS
 from benchmarks.peers import RELAY, Relay
@@ -41,7 +40,7 @@ MEMCPY = "memcpy of as much in C"
 @contextmanager
 def marking(
     *, depth: int = 0, processes: int = 0, listeners: int = 1, ring_mib: int = 16, payload_bytes: int | None = None
-) -> Iterator[Callable[[], Round]]:
+) -> Iterator[Turn]:
     """A side: marks, with one circumstance changed."""
     payload = FOUR_FIELDS if payload_bytes is None else "x" * payload_bytes
     relay = Relay(ring_bytes=ring_mib << 20)
@@ -192,8 +191,7 @@ def _presence(part: Part) -> None:
 def _times(part: Part, group: str, sides: list[Side], rounds: int) -> None:
     rows: list[dict[str, Any]] = []
     for name, turns in part.rounds(sides, rounds).items():
-        figures = Histogram(np.array(turns, np.int64)).figures() | {"median": float(np.median(turns))}
-        row = part.add(group, name, unit="ns", **figures)
+        row = part.add(group, name, unit="ns", **Histogram(np.array(turns, np.int64)).figures())
         row["ratio"] = round(row["median"] / rows[0]["median"], 3) if rows else 1.0
         rows.append(row)
     print_rows(group, rows)

@@ -95,8 +95,8 @@ class Part:
         return row
 
     def rounds(self, sides: list[Side], rounds: int, warm_up: int = WARM_UP_ROUNDS) -> dict[str, list[Any]]:
-        """`interleave`, with who is unavailable noted."""
-        results, unavailable = interleave(sides, rounds, warm_up)
+        """`interleave`, with who is unavailable noted; the smoke size does not warm up."""
+        results, unavailable = interleave(sides, rounds, 0 if self.is_smoke else warm_up)
         for name, reason in unavailable.items():
             self.skip(name, reason)
         return results
@@ -249,8 +249,19 @@ def _play(pipe: Connection, side: Side) -> None:
         pipe.send(("failed", traceback.format_exc()))
 
 
+class Turn:
+    """What a side that is a statement does when it has the turn: `calls` timed each, and as many as a whole."""
+
+    def __init__(self, loop: Loop, calls: int) -> None:
+        self.loop = loop
+        self.calls = calls
+
+    def __call__(self) -> Round:
+        return self.loop.round(self.calls)
+
+
 @contextmanager
-def rounds_of(work: Work, calls: int) -> Iterator[Callable[[], Round]]:
+def rounds_of(work: Work, calls: int) -> Iterator[Turn]:
     """The turns of a side that is a statement: `calls` a round.
 
     Raises:
@@ -261,11 +272,11 @@ def rounds_of(work: Work, calls: int) -> Iterator[Callable[[], Round]]:
         loop.whole(1)
     except Exception as error:
         raise Unavailable(f"{type(error).__name__}: {error}") from None
-    yield lambda: loop.round(calls)
+    yield Turn(loop, calls)
 
 
 @contextmanager
-def statement(code: str, calls: int, names: dict[str, Any] | None = None) -> Iterator[Callable[[], Round]]:
+def statement(code: str, calls: int, names: dict[str, Any] | None = None) -> Iterator[Turn]:
     """A side that needs nothing set up: `Side(name, statement, (code, calls, names))`."""
     with rounds_of(Work(code, names or {}), calls) as run_round:
         yield run_round

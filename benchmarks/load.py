@@ -17,8 +17,8 @@ from benchmarks.peers import PEERS, Peer, Relay
 from relay_mp import subscribers
 
 PRODUCERS = [1, 2, 4, 8, 16]
-ROUNDS = 3
-SECONDS = 0.5
+ROUNDS = 2
+SECONDS = 0.3
 PACE_HZ = 1000
 RECORD_BYTES = 256  # of such an event in the ring
 BURST_SHARE = 0.75
@@ -39,7 +39,7 @@ def _order(mode: str, peer: Peer, producers: int, seconds: float) -> Order:
     if mode == PACED:
         return Order(int(PACE_HZ * seconds), interval_ns=10**9 // PACE_HZ)
     if isinstance(peer, Relay) and mode == FLAT_OUT:
-        return Order(int(burst_calls(peer.ring_bytes, producers) * seconds / SECONDS))
+        return Order(max(int(burst_calls(peer.ring_bytes, producers) * seconds / SECONDS), 1))
     return Order(1_000_000, seconds=seconds)
 
 

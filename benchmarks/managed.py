@@ -5,13 +5,13 @@ Both libraries have the same verbs; the tool and the model return at once, so th
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from benchmarks.emit import ignore
-from benchmarks.harness import Part, Side, Unavailable, rounds_of
-from benchmarks.loops import Round, Work
+from benchmarks.harness import Part, Side, Turn, Unavailable, rounds_of
+from benchmarks.loops import Work
 from benchmarks.payloads import FOUR_FIELDS
 from benchmarks.peers import RELAY
 
@@ -25,7 +25,7 @@ CALLS_OF = {
 
 
 @contextmanager
-def managing(library_name: str, verb: str) -> Iterator[Callable[[], Round]]:
+def managing(library_name: str, verb: str) -> Iterator[Turn]:
     """A side: `CALLS` awaited calls a round, in one event loop."""
     with ExitStack() as stack:
         try:

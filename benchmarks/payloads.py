@@ -1,8 +1,6 @@
-"""What events carry: the same objects for every side."""
+"""What events carry: the same objects for every side. Without NumPy, whose import would be all that callgrind sees."""
 
 from typing import Any
-
-import numpy as np
 
 FOUR_FIELDS = {"step": 1, "name": "abc", "score": 0.5, "ok": True}
 EVENT_NAME = "planning"
@@ -16,12 +14,11 @@ _NESTED = {
     "options": {"temperature": 0.2, "top_p": 0.9, "stop": ["\n", "END"], "seed": 7},
 }
 
-PAYLOADS: dict[str, Any] = {
+PLAIN: dict[str, Any] = {
     "none": None,
     "4 fields": FOUR_FIELDS,
     "2 KiB nested": _NESTED,
     "64 KiB text": {"text": "x" * 65536},
-    "NumPy": {"scores": np.linspace(0, 1, 64), "best": np.float32(0.75)},
 }
 SMALL = "4 fields"
 

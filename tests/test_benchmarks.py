@@ -1,0 +1,195 @@
+"""The benchmark suite runs through, says what it found and leaves nothing; the emit path costs few instructions.
+
+No time is judged here: in the smoke size, on a machine that does other work, figures mean nothing.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from benchmarks import callgrind, readme, results, targets
+from benchmarks.__main__ import PARTS
+from benchmarks.harness import BenchmarkError, Side, Unavailable, interleave
+from benchmarks.histogram import Histogram, merged
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN_TIMEOUT_SECONDS = 280
+MARKER = "RELAY_MP_BENCHMARK_TEST"
+
+MOST_PACKBS = 1.2
+"""Of instructions, for a mark with four fields; 0.84 as this was written (6870 to 8200, CPython 3.11, msgpack 1.2)."""
+
+
+def of_this_run(value):
+    """Processes that have the marker in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARKER) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.AccessDenied, psutil.NoSuchProcess):
+            continue
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the suite uses Linux's ways to end and to weigh processes")
+def test_the_smoke_size_runs_every_part_and_leaves_nothing(tmp_path):
+    segments, output = tmp_path / "segments", tmp_path / "output"
+    segments.mkdir()
+    environment = {**os.environ, "RELAY_MP_DIRECTORY": str(segments), MARKER: str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--smoke", "--output", output],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=RUN_TIMEOUT_SECONDS, check=False,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "it is killed" not in ran.stdout
+    found = results.read(output)
+    assert list(found["parts"]) == PARTS
+    for name, part in found["parts"].items():
+        assert part["rows"] or part["skipped"], f"{name} has found nothing, and does not say why"
+        for row in part["rows"]:
+            check_row(row)
+    check_comparisons(found)
+    assert ran.stdout.count("\n| ") == len(targets.TARGETS) + 2
+    assert {"python", "relay_mp", "msgpack"} <= set(found["versions"])
+    assert {"processor", "cores", "system"} <= set(found["machine"])
+    assert (output / results.FILE).stat().st_size < 200_000
+    assert list(segments.iterdir()) == []
+    # multiprocessing's forkserver and resource tracker end by themselves, just after who started them.
+    deadline = time.monotonic() + 20
+    while left := of_this_run(str(tmp_path)):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+
+
+def check_row(row):
+    assert {"group", "side", "unit"} <= set(row)
+    if row["unit"] == "ns":
+        figures = [row[name] for name in ("median", "p90", "p99", "p999", "p9999", "max") if name in row]
+        assert figures == sorted(figures), row
+        assert sum(row["bins"]["counts"]) == row["count"] > 0
+    else:
+        assert row["value"] > 0, row
+
+
+def check_comparisons(found):
+    """The library is in each of them, and its events all arrived."""
+    for part in ("emit", "load", "delivered", "exporters"):
+        rows = found["parts"][part]["rows"]
+        for group in dict.fromkeys(row["group"] for row in rows if not row["group"].startswith("ring occupancy")):
+            sides = [row["side"] for row in rows if row["group"] == group]
+            assert sides[0] == "relay_mp"
+            assert len(sides) == len(set(sides)) > 1
+    for row in found["parts"]["load"]["rows"] + found["parts"]["delivered"]["rows"]:
+        assert row.get("lost", 0) == 0 or not row["side"].startswith("relay_mp"), row
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind, which counts instructions, is not installed")
+def test_a_mark_takes_few_instructions_beside_msgpack():
+    counted = callgrind.instructions()
+    assert counted["packb"] > 1000, counted
+    assert counted["mark"] < MOST_PACKBS * counted["packb"], counted
+
+
+def test_the_readme_shows_what_latest_json_holds():
+    found = results.read(results.DIRECTORY)
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.section(found) in text
+    for picture in ("latency", "producers"):
+        assert f"benchmarks/results/{picture}.svg" in text
+        assert (results.DIRECTORY / f"{picture}.svg").read_text(encoding="utf-8").startswith("<?xml")
+
+
+def test_the_readme_is_rewritten_between_its_markers_only(tmp_path):
+    found = results.read(results.DIRECTORY)
+    file = tmp_path / "README.md"
+    file.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n", encoding="utf-8")
+    readme.update(found, file)
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith(f"before\n{readme.BEGIN}\n")
+    assert text.endswith(f"{readme.END}\nafter\n")
+    assert "old" not in text
+    file.write_text("no markers", encoding="utf-8")
+    with pytest.raises(ValueError, match="needs"):
+        readme.update(found, file)
+
+
+# ------------------------------------------------------------------------------------------- its parts
+
+
+def test_histogram_agrees_with_numpy():
+    samples = np.random.default_rng(1).lognormal(8, 2, 200_000).astype(np.int64) + 1
+    histogram = merged([Histogram(samples[:1000]), Histogram(samples[1000:])])
+    assert histogram.count == len(samples)
+    assert histogram.maximum == samples.max()
+    for percent in (1, 50, 90, 99, 99.9, 99.99):
+        assert histogram.percentile(percent) == pytest.approx(np.percentile(samples, percent), rel=0.013)
+
+
+def test_histogram_says_no_percentile_that_it_has_too_few_samples_for():
+    figures = Histogram(np.arange(1, 100)).figures()
+    assert "p99" not in figures
+    assert figures["max"] == 99
+    assert "p99" in Histogram(np.arange(1, 101)).figures()
+
+
+@contextmanager
+def writing(file, name):
+    """A side that leaves a line each time it has the turn."""
+    with open(file, "a", encoding="utf-8") as lines:
+
+        def run_round():
+            print(name, file=lines, flush=True)
+            return name
+
+        yield run_round
+
+
+@contextmanager
+def unavailable():
+    raise Unavailable("not today")
+    yield
+
+
+@contextmanager
+def failing():
+    yield lambda: 1 / 0
+
+
+def test_sides_take_turns_and_nobody_is_always_first(tmp_path):
+    file = tmp_path / "turns"
+    sides = [*(Side(name, writing, (file, name)) for name in "abc"), Side("d", unavailable)]
+    found, missing = interleave(sides, rounds=3, warm_up=1)
+    assert found == {name: [name] * 3 for name in "abc"}
+    assert missing == {"d": "not today"}
+    turns = file.read_text(encoding="utf-8").split()
+    assert ["".join(turn) for turn in zip(*[iter(turns)] * 3, strict=True)] == ["abc", "bca", "cab", "abc"]
+
+
+def test_a_side_that_fails_fails_the_run():
+    with pytest.raises(BenchmarkError, match="ZeroDivisionError"):
+        interleave([Side("broken", failing)], rounds=1)
+
+
+def test_a_target_is_met_missed_or_not_measured():
+    def found(nemo):
+        rows = [{"group": "mark, 4 fields", "side": "relay_mp", "median": 500.0}, *nemo]
+        return json.loads(json.dumps({"parts": {"emit": {"rows": rows}}}))
+
+    def judged(*nemo):
+        return targets.verdicts(found(nemo))[0]
+
+    assert judged({"group": "mark, 4 fields", "side": "nemo-relay", "median": 10_000.0}).met is True
+    missed = judged({"group": "mark, 4 fields", "side": "nemo-relay", "median": 9_000.0})
+    assert missed.met is False
+    assert missed.figure == "500 ns, theirs 9 µs: 1/18.0"
+    assert judged().met is None
