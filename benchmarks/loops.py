@@ -1,7 +1,8 @@
 """A statement in a loop, compiled as timeit does it, so that no call of the harness' own is in what is timed.
 
 Each call is timed by itself, for the distribution; a whole loop of them, for the cost of one without the clock's.
-The clock's own cost (the loop's), measured beside each, is taken off. The garbage collector stays on, as in a program.
+What the clock and the loop themselves cost is measured beside each and taken off. The garbage collector stays on, as
+in a program.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 CALIBRATION_CALLS = 64
 
-# `start` is when the call was due, if it is paced: sleep gets near it, and what comes late is made up for.
+# A paced call begins when it is due, as near as sleep gets to it; who is late makes up for it without a pause.
 _TEMPLATE = """
 {define} timed(samples, until):
     for made in _range(len(samples)):
