@@ -27,6 +27,7 @@ from benchmarks.loops import Loop, Round, Work
 TURN_TIMEOUT_SECONDS = 120.0
 END_TIMEOUT_SECONDS = 20.0
 WARM_UP_ROUNDS = 1
+SMOKE_BELOW = 0.1
 
 # Not fork: this process has NumPy's threads. Not spawn: an interpreter a side would take longer than its rounds.
 processes = multiprocessing.get_context("forkserver")
@@ -64,7 +65,7 @@ class Part:
     """What a part has found so far.
 
     Attributes:
-        scale: 1.0 for the real run, less for the smoke size: rounds and counts are multiplied by it.
+        scale: 1.0 for the real run; rounds and counts are multiplied by it. Below `SMOKE_BELOW` sweeps are cut too.
     """
 
     scale: float = 1.0
@@ -77,7 +78,7 @@ class Part:
 
     @property
     def is_smoke(self) -> bool:
-        return self.scale < 1
+        return self.scale < SMOKE_BELOW
 
     def pick(self, values: list[Any]) -> list[Any]:
         """Of a sweep's values or the peers, all; in the smoke size the first two."""
