@@ -4,16 +4,18 @@
 
 Runs in one thread of one process at a time: the holder of the session's lease. A record stays in the
 ring until all its callbacks have returned, so a dispatcher that dies loses nothing; its successor
-delivers at most one record again, flagged. A callback that raises is logged and counted, and harms
+delivers at most one record again, flagged. The same holds for the marks of losses, which are in no ring:
+each is written down in the header before it is delivered, and what has none yet is known from the slots.
+A record whose callbacks end the process again and again is given up after `max_deliveries` of its deaths,
+counted as `poison`. If the ring's tail is destroyed, what still proves itself is delivered, and the
+session is broken for good: its emits return, and are counted as lost. A callback that raises is logged and counted, and harms
 neither the dispatcher nor the other callbacks. A callback may emit (the events queue behind, and are
 dropped and counted if the ring is full, since waiting would be for itself), register, deregister and
 fork; it may not flush.
 """
 
 import logging
-import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -33,10 +35,12 @@ BATCH_EVENTS = 256
 IDLE_SECONDS = 0.05
 LOSS_MARK = "relay_mp.loss"
 CUT_KEY = "relay_mp.cut"
-LOSS_CAUSES = ("full", "writer_died", "fenced", "corrupt")
+LOSS_CAUSES = ("full", "writer_died", "fenced", "corrupt", "poison")
+"""Why events were lost: the ring was full; their writer died, or was too slow, before it had finished them; their
+record was damaged; their delivery ended the dispatcher's process again and again. In the order of the native half."""
 
 _KEPT_SEQS = 4
-"""Of a place, for what comes there in any case: the record, the loss before it, the unregistered."""
+"""Of a place, for what comes there in any case: the record or its own loss, the loss before it, the unregistered."""
 
 REPLY_OK, REPLY_NO, REPLY_ERROR = 0, 1, 2
 
@@ -52,10 +56,10 @@ class Dispatcher:
         self._reader = Reader(segment)
         self._liveness = Liveness(segment, self._reader)
         self._stall_seconds = segment.stall_timeout_ns / 1e9
-        self._reported = self._reported_before()
-        self._unregistered_reported = segment.lost_unregistered
-        self._last_loss_seq = 0
-        self._late_losses: deque[tuple[int, int, dict[str, Any]]] = deque()
+        self._max_deliveries: float = segment.max_deliveries
+        self._last_mark_seq = self._mark_seq_before()
+        self._is_salvaging = False
+        self.is_unreadable = False
         self._next_scan = time.monotonic() + SCAN_SECONDS
         self._stopping = False
         self.live_producers = 0
@@ -68,11 +72,13 @@ class Dispatcher:
         """Delivers until stopped and drained; `keep_going` is asked at least every 50 ms."""
         core.set_dispatching(True)
         try:
+            if self._reader.mark_deliveries:
+                self._deliver_mark()  # a dispatcher died of it, or with it
             while keep_going() and self.step():
                 pass
             if core.is_dispatching():
                 self._scan()
-                self._report_trailing_losses()
+                self._mark_late_losses(has_ended=True)
         finally:
             core.set_dispatching(False)
 
@@ -88,33 +94,61 @@ class Dispatcher:
             self._while_idle()
         if time.monotonic() >= self._next_scan:
             self._scan()
+        if self._is_salvaging and not batch:
+            self._segment.bury()
+            return False
         return not (self._stopping and self._segment.read_pos == self._segment.tail)
 
     def _next_batch(self) -> list[tuple[bytes, int, int, int, int]]:
         try:
             return self._reader.next_batch(BATCH_EVENTS, IDLE_SECONDS)
-        except SegmentError:
+        except SegmentError as error:
             self._segment.condemn()  # who emits or flushes must not wait for what can never come
-            raise
+            self._is_salvaging = True
+            self.is_unreadable = not self._reader.salvage()
+            left = "nothing of it can be read" if self.is_unreadable else "what can still be read of it is delivered"
+            logger.error("%s; %s. The session takes no more events: close it, and start another", error, left)
+            return self._reader.next_batch(BATCH_EVENTS, 0.0)
 
     # ---- one record ----
 
     def _deliver(self, payload: bytes, seq: int, next_position: int, slot: int, owner_seq: int) -> None:
-        missing = self._reader.begin(slot, owner_seq)
-        position = seq // core.UNIT_BYTES
-        if missing > 0:
-            self._report_loss(slot, missing, position)
+        begun = self._reader.begin(slot, owner_seq)
+        if begun > 0:
+            self._mark_losses(slot, self._reader.unmarked(slot, begun), seq // core.UNIT_BYTES)
+            if not core.is_dispatching():
+                return
+            begun = self._reader.begin(slot, owner_seq, True)
         try:
-            if payload[1:2] == _CONTROL:
-                self._control(payload, slot, owner_seq, position, missing < 0)
+            if -begun >= self._max_deliveries:
+                self._give_up(payload, seq, slot, owner_seq)
             else:
-                event = decode(payload, seq, self._segment.slot_state(slot) >> 32, missing < 0)
-                stack = event.packed_stack if self._registry.has_locals else None
-                self._publish(event, position, stack)
+                self._call(payload, seq, slot, owner_seq, begun < 0)
         except RecordError:
-            logger.exception("a record at %d of slot %d is no event; it is skipped", position, slot)
+            logger.exception("a record at %d of slot %d is no event; it is skipped", seq // core.UNIT_BYTES, slot)
         if core.is_dispatching():
             self._reader.done(next_position)
+
+    def _call(self, payload: bytes, seq: int, slot: int, owner_seq: int, redelivered: bool) -> None:
+        position = seq // core.UNIT_BYTES
+        if payload[1:2] == _CONTROL:
+            self._control(payload, slot, owner_seq, position, redelivered)
+        else:
+            event = decode(payload, seq, self._segment.slot_state(slot) >> 32, redelivered)
+            stack = event.packed_stack if self._registry.has_locals else None
+            self._publish(event, position, stack)
+
+    def _give_up(self, payload: bytes, seq: int, slot: int, owner_seq: int) -> None:
+        """Whoever delivers this record dies of it: it is lost, and says so at its place."""
+        died = f"the dispatcher's process has ended {self._max_deliveries} times while it delivered"
+        if payload[1:2] == _CONTROL:
+            logger.error("%s a request of slot %d; it is refused", died, slot)
+            self._segment.reply(slot, owner_seq, REPLY_ERROR, f"{died} this request; it is given up")
+            return
+        if self._reader.give_up(slot, owner_seq):
+            event = decode(payload, seq, self._segment.slot_state(slot) >> 32)
+            logger.error("%s %r of process %d, seq %d; it is given up and counted as lost", died, event, event.pid, seq)
+        self._mark_losses(slot, self._reader.unmarked(slot), seq // core.UNIT_BYTES)
 
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
         for subscription in self._registry.viewers(position, stack):
@@ -130,68 +164,53 @@ class Dispatcher:
 
     # ---- losses ----
 
-    def _report_loss(self, slot: int, missing: int, position: int) -> None:
-        """Puts a mark where events are missing, before the next event of the same producer."""
-        self._mark_loss(self._segment.slot_process(slot)[0], missing, self._causes(slot, missing), position)
+    def _mark_losses(self, slot: int, count: int, position: int) -> None:
+        """Puts a mark of so many losses of a slot into the stream. Slot 0: of threads that found none."""
+        if count:
+            # Between the last record's seq and the next one's, which is its last byte's position.
+            self._last_mark_seq = max(self._last_mark_seq + 1, position * core.UNIT_BYTES)
+            self._reader.prepare_mark(slot, count, self._last_mark_seq)
+            self._deliver_mark()
 
-    def _report_unregistered(self) -> None:
-        """Events of threads that found no slot have no number, and so no place but this."""
-        missing = self._segment.lost_unregistered - self._unregistered_reported
-        if missing:
-            self._unregistered_reported += missing
-            self._mark_loss(0, missing, {"unregistered": missing}, self._segment.read_pos)
+    def _deliver_mark(self) -> None:
+        begun_before, seq, slot, pid, timestamp_us, uuid, lost = self._reader.begin_mark()
+        causes = {cause: count for cause, count in zip(LOSS_CAUSES, lost, strict=True) if count}
+        if slot == 0:
+            causes = {"unregistered": sum(lost)}
+        if begun_before < self._max_deliveries:
+            mark = MarkEvent.from_fields(
+                LOSS_MARK,
+                uuid=uuid,
+                timestamp_us=timestamp_us,
+                seq=seq,
+                pid=pid,
+                data={"pid": pid, "lost": sum(lost), "causes": causes},
+                redelivered=begun_before > 0,
+            )
+            self._publish(mark, seq // core.UNIT_BYTES, None)
+        else:
+            logger.error(
+                "the dispatcher's process has ended %d times while it delivered the mark of a loss: %s of process %d; "
+                "the mark is given up, the loss stays counted",
+                *(begun_before, causes, pid),
+            )
+        if core.is_dispatching():
+            self._reader.mark_done()
 
-    def _mark_loss(self, pid: int, missing: int, causes: dict[str, Any], position: int) -> None:
-        mark = MarkEvent.from_fields(
-            LOSS_MARK,
-            uuid=core.uuid7(),
-            timestamp_us=core.now_us(),
-            seq=self._loss_seq(position),
-            pid=pid,
-            data={"pid": pid, "lost": missing, "causes": causes},
-        )
-        self._publish(mark, position, None)
+    def _mark_seq_before(self) -> int:
+        """Of the newest mark of earlier dispatchers; a damaged one that is far ahead of the stream is none."""
+        last = self._reader.last_mark_seq
+        ahead = last // core.UNIT_BYTES - self._segment.read_pos
+        return last if ahead <= core.MAX_PRODUCERS else 0
 
-    def _reported_before(self) -> dict[int, tuple[int, ...]]:
-        """What earlier dispatchers of this session have put into the stream, by slot and cause."""
-        reported: dict[int, tuple[int, ...]] = {}
-        registry, at = self._segment.registry(), core.SLOT_FIELDS["passed_lost"]
-        for slot in range(1, len(registry) // core.SLOT_BYTES):
-            start = slot * core.SLOT_BYTES + at
-            passed = int.from_bytes(registry[start : start + 8], sys.byteorder)
-            if passed:
-                shares: list[int] = []
-                for counted in self._segment.slot_losses(slot):
-                    shares.append(min(counted, passed - sum(shares)))
-                reported[slot] = tuple(shares)
-        return reported
-
-    def _causes(self, slot: int, missing: int) -> dict[str, Any]:
-        # A producer that drops on counts further losses before this place is reached: they are for the
-        # next mark, so each mark takes no more than its own number.
-        counted = self._segment.slot_losses(slot)
-        reported = list(self._reported.get(slot, (0, 0, 0, 0)))
-        causes: dict[str, Any] = {}
-        for index, cause in enumerate(LOSS_CAUSES):
-            share = min(counted[index] - reported[index], missing - sum(causes.values()))
-            if share > 0:
-                causes[cause] = share
-                reported[index] += share
-        self._reported[slot] = tuple(reported)
-        return causes
-
-    def _report_late_losses(self, *, has_ended: bool) -> None:
+    def _mark_late_losses(self, *, has_ended: bool) -> None:
         """Losses that have no place of their own. A place has numbers for as many marks as a unit has bytes, and
         the next record's own may be among them; the rest waits until the stream has moved on, or `has_ended`."""
         position = self._segment.read_pos
         last = (position + 1) * core.UNIT_BYTES - _KEPT_SEQS
-        while self._late_losses and (has_ended or self._last_loss_seq < last):
-            self._mark_loss(*self._late_losses.popleft(), position)
-
-    def _loss_seq(self, position: int) -> int:
-        """Between the last record's seq and the next one's, which is its last byte's position."""
-        self._last_loss_seq = max(self._last_loss_seq + 1, position * core.UNIT_BYTES)
-        return self._last_loss_seq
+        for slot in self._reader.unmarked_slots(has_ended):
+            if core.is_dispatching() and (has_ended or slot == 0 or self._last_mark_seq < last):
+                self._mark_losses(slot, self._reader.unmarked(slot, 0, has_ended), position)
 
     # ---- between batches ----
 
@@ -215,25 +234,8 @@ class Dispatcher:
     def _scan(self) -> None:
         self._next_scan = time.monotonic() + SCAN_SECONDS
         self._registry.prune(self._segment.read_pos)
-        self._report_unregistered()
-        lost, self.live_producers = self._liveness.scan()
-        for slot in lost:
-            self._report_unreported(slot)
-        self._report_late_losses(has_ended=False)
-
-    def _report_trailing_losses(self) -> None:
-        """The stream has ended: what producers dropped after their last event has no later place."""
-        for slot, status in enumerate(self._segment.slot_statuses()):
-            if slot and status:
-                self._report_unreported(slot)
-        self._report_late_losses(has_ended=True)
-
-    def _report_unreported(self, slot: int) -> None:
-        unreported = sum(self._segment.slot_losses(slot)) - sum(self._reported.get(slot, (0,)))
-        if unreported > 0:
-            # Whose they are is settled now: the slot may have another owner by the time there is room.
-            pid = self._segment.slot_process(slot)[0]
-            self._late_losses.append((pid, unreported, self._causes(slot, unreported)))
+        self.live_producers = self._liveness.scan()
+        self._mark_late_losses(has_ended=False)
 
     # ---- requests from other processes ----
 
@@ -245,7 +247,8 @@ class Dispatcher:
             code, text = REPLY_ERROR, str(error)
         except Exception as error:
             code, text = REPLY_ERROR, f"malformed request: {error!r}"
-        self._segment.reply(slot, owner_seq, code, text)
+        if not self._segment.reply(slot, owner_seq, code, text):
+            logger.error("to process %d, which could be told only its beginning: %s", self._segment.slot_process(slot)[0], text)
 
     def _answer(self, verb: str, request: dict[str, Any], position: int, redelivered: bool) -> int:
         if CUT_KEY in request:

@@ -127,16 +127,16 @@ class Liveness:
         """Marks a slot, whose process is dead, for settling."""
         self._segment.mark_dead(slot, self._segment.slot_state(slot))
 
-    def scan(self) -> tuple[list[int], int]:
+    def scan(self) -> int:
         """Retires the dead, frees what they fenced off, settles what can be settled.
 
         Returns:
-            The slots of which events were newly found lost, and the number of live producers.
+            The number of live producers.
         """
         for position, slot in self._reader.fenced_slots():
             if self.slot_is_dead(slot):
                 self._reader.forgive(position)
-        lost, live = [], 0
+        live = 0
         known: dict[tuple[int, int, int], bool] = {}
         for slot, status in self._occupied():
             if status in LIVE_STATUSES:
@@ -147,13 +147,12 @@ class Liveness:
                     live += 1
                     continue
                 self.retire(slot)
-            if self._segment.settle(slot):
-                lost.append(slot)
-        return lost, live
+            self._segment.settle(slot)
+        return live
 
     def _occupied(self) -> list[tuple[int, int]]:
         return [
             (slot, status)
             for slot, status in enumerate(self._segment.slot_statuses())
-            if status in LIVE_STATUSES or status == core.SLOT_DEAD
+            if status in LIVE_STATUSES or status in (core.SLOT_EXITED, core.SLOT_DEAD)
         ]

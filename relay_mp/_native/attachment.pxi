@@ -35,12 +35,13 @@ cdef inline rmp_segment* _attached() except? NULL:
 
 
 cdef inline bint _listening(rmp_segment* segment) noexcept:
-    return (segment != NULL and load_u32(&segment.ring.header.session_state) == RMP_OPEN
+    # Odd: open, or broken; then what is emitted is counted as lost.
+    return (segment != NULL and load_u32(&segment.ring.header.session_state) & 1
             and load_u32(&segment.ring.header.subscribers) != 0)
 
 
 def active() -> bool:
-    """Whether an event emitted now would reach a subscriber."""
+    """Whether an event emitted now would reach a subscriber, or be missed by one: in a broken session it counts as lost."""
     return _listening(_attached())
 
 

@@ -34,10 +34,10 @@ SLOT_FIELDS = {
     "base_delivered": rmp_at_base_delivered, "base_cut": rmp_at_base_cut, "base_lost_full": rmp_at_base_lost_full,
     "base_lost_writer_died": rmp_at_base_lost_writer_died, "base_lost_fenced": rmp_at_base_lost_fenced, "base_lost_corrupt": rmp_at_base_lost_corrupt,
     "passed": rmp_at_passed, "passed_lost": rmp_at_passed_lost, "controls": rmp_at_controls,
-    "base_controls": rmp_at_base_controls,
+    "base_controls": rmp_at_base_controls, "lost_poison": rmp_at_lost_poison, "base_lost_poison": rmp_at_base_lost_poison,
 }
-STATE_CLOSED, STATE_OPEN, STATE_CLOSING = 0, 1, 2
-SLOT_TAKING, SLOT_LIVE, SLOT_DEAD = RMP_SLOT_TAKING, RMP_SLOT_LIVE, RMP_SLOT_DEAD
+STATE_CLOSED, STATE_OPEN, STATE_CLOSING, STATE_BROKEN = 0, 1, 2, 3
+SLOT_TAKING, SLOT_LIVE, SLOT_EXITED, SLOT_DEAD = RMP_SLOT_TAKING, RMP_SLOT_LIVE, RMP_SLOT_EXITED, RMP_SLOT_DEAD
 ALIVE, DEAD, UNKNOWN = 0, 1, 2
 KIND_SCOPE_START, KIND_SCOPE_END, KIND_MARK, KIND_CONTROL = 0, 1, 2, 3
 

@@ -46,12 +46,24 @@ cdef extern from "layout.h" nogil:
         RMP_REPLY_TEXT_BYTES
         RMP_LAYOUT_VERSION
         RMP_OPEN
+        RMP_CLOSED
+        RMP_BROKEN
+        RMP_CAUSES
         RMP_SLOT_LIVE
         RMP_SLOT_TAKING
+        RMP_SLOT_EXITED
         RMP_SLOT_DEAD
     ctypedef struct rmp_pair:
         uint64_t low
         uint64_t high
+    ctypedef struct rmp_mark:
+        uint64_t seq
+        uint64_t deliveries
+        uint64_t slot
+        uint64_t pid
+        uint64_t timestamp_us
+        uint8_t uuid[16]
+        uint64_t lost[5]
     ctypedef struct rmp_header:
         uint64_t owner_start_time
         uint64_t owner_pid_namespace
@@ -61,6 +73,7 @@ cdef extern from "layout.h" nogil:
         uint32_t max_payload_bytes
         uint32_t drop_when_full
         uint32_t dispatcher_is_process
+        uint32_t max_deliveries
         char session_id[36]
         uint64_t read_pos
         uint64_t free_pos
@@ -74,6 +87,7 @@ cdef extern from "layout.h" nogil:
         uint64_t subscriptions_bytes
         uint64_t subscriber_errors
         uint64_t lost_unregistered
+        rmp_mark mark
     ctypedef struct rmp_slot:
         uint64_t state
         uint64_t emitted
@@ -83,9 +97,10 @@ cdef extern from "layout.h" nogil:
         uint64_t lost_writer_died
         uint64_t lost_fenced
         uint64_t lost_corrupt
+        rmp_pair poison
         uint64_t reply_seq
         uint32_t reply_code
-        char reply_text[200]
+        char reply_text[400]
 
 
 cdef extern from "ring.h" nogil:
@@ -129,10 +144,12 @@ cdef extern from "ring.h" nogil:
     void rmp_ring_wait_for_space(const rmp_ring* ring, uint32_t payload_bytes, uint64_t timeout_ns)
     void rmp_ring_seal(const rmp_ring* ring)
     void rmp_ring_condemn(const rmp_ring* ring)
+    void rmp_ring_bury(const rmp_ring* ring)
     uint64_t rmp_ring_tail(const rmp_ring* ring)
     void rmp_ring_wait_for_delivery(const rmp_ring* ring, uint64_t position, uint64_t timeout_ns)
     void rmp_reader_open(rmp_reader* reader, const rmp_ring* ring)
     void rmp_reader_look(rmp_reader* reader, rmp_read* read)
+    bint rmp_reader_salvage(rmp_reader* reader)
     bint rmp_reader_copy(rmp_reader* reader, rmp_read* read, void* destination)
     void rmp_reader_advance(rmp_reader* reader, const rmp_read* read)
     bint rmp_reader_abort_dead(rmp_reader* reader, const rmp_read* read)
@@ -148,7 +165,18 @@ cdef extern from "registry.h" nogil:
     rmp_process rmp_registry_owner(const rmp_ring* ring, uint32_t slot, uint64_t state_seen)
     void rmp_registry_mark_dead(const rmp_ring* ring, uint32_t slot, uint64_t state_seen)
     uint64_t rmp_registry_settle(const rmp_ring* ring, uint32_t slot)
-    uint64_t rmp_registry_pass(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq, bint* redelivered)
+    void rmp_registry_write_off(const rmp_ring* ring, uint32_t slot)
+    uint64_t rmp_registry_missing(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
+    uint32_t rmp_registry_pass(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
+    bint rmp_registry_give_up(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
+    enum:
+        RMP_MARK_PASSED
+        RMP_MARK_ALL
+    uint64_t rmp_registry_unmarked(const rmp_ring* ring, uint32_t slot, int part, uint64_t missing)
+    void rmp_mark_prepare(const rmp_ring* ring, uint32_t slot, uint64_t count, uint64_t seq, uint64_t timestamp_us,
+                          const uint8_t* uuid)
+    uint64_t rmp_mark_begin(const rmp_ring* ring)
+    void rmp_mark_done(const rmp_ring* ring)
 
 
 cdef extern from "segment.h" nogil:
@@ -166,6 +194,7 @@ cdef extern from "segment.h" nogil:
         uint32_t max_payload_bytes
         uint32_t drop_when_full
         uint32_t dispatcher_is_process
+        uint32_t max_deliveries
     enum:
         RMP_SEGMENT_FOREIGN
         RMP_SEGMENT_MODE
@@ -204,6 +233,7 @@ cdef extern from "atomics.h" nogil:
     uint64_t add_u64 "rmp_add_relaxed"(uint64_t*, uint64_t)
     uint64_t add_u64_ordered "rmp_add_acq_rel"(uint64_t*, uint64_t)
     rmp_pair rmp_load_acquire_pair(const rmp_pair*)
+    bint rmp_cas_u32 "rmp_cas_acq_rel_u32"(uint32_t*, uint32_t, uint32_t)
     bint rmp_cas_acq_rel_pair(rmp_pair*, rmp_pair, rmp_pair)
 
 
@@ -227,6 +257,7 @@ cdef extern from *:
         rmp_at_base_delivered = RMP_SLOT_FIELD(base_delivered), rmp_at_base_cut = RMP_SLOT_FIELD(base_cut), rmp_at_base_lost_full = RMP_SLOT_FIELD(base_lost_full),
         rmp_at_base_lost_writer_died = RMP_SLOT_FIELD(base_lost_writer_died), rmp_at_base_lost_fenced = RMP_SLOT_FIELD(base_lost_fenced), rmp_at_base_lost_corrupt = RMP_SLOT_FIELD(base_lost_corrupt),
         rmp_at_passed = RMP_SLOT_FIELD(passed), rmp_at_passed_lost = RMP_SLOT_FIELD(passed.high),
+        rmp_at_lost_poison = RMP_SLOT_FIELD(poison.low), rmp_at_base_lost_poison = RMP_SLOT_FIELD(base_lost_poison),
     };
     """
     uint64_t rmp_dispatching
@@ -237,3 +268,4 @@ cdef extern from *:
         rmp_at_lost_writer_died, rmp_at_lost_fenced, rmp_at_lost_corrupt, rmp_at_base_emitted
         rmp_at_base_delivered, rmp_at_base_cut, rmp_at_base_lost_full, rmp_at_base_lost_writer_died
         rmp_at_base_lost_fenced, rmp_at_base_lost_corrupt, rmp_at_passed, rmp_at_passed_lost, rmp_at_controls, rmp_at_base_controls
+        rmp_at_lost_poison, rmp_at_base_lost_poison

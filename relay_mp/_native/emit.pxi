@@ -115,6 +115,14 @@ cdef inline void _take_number_back(rmp_producer* producer) noexcept:
     store_u64(&producer.counters.emitted, producer.owner_seq)
 
 
+cdef inline void _sealed_out(const rmp_ring* ring, rmp_producer* producer) noexcept:
+    """The ring is sealed. The session has ended in between, and the event is outside it; or it is broken."""
+    if load_u32(&ring.header.session_state) == RMP_BROKEN:
+        add_u64(&producer.counters.lost_corrupt, 1)
+    else:
+        _take_number_back(producer)
+
+
 cdef int _write_waiting(const rmp_ring* shared, rmp_producer* producer, const void* payload, uint32_t length) except -1:
     """The ring was full: wait for space, GIL released, until the session's deadline."""
     cdef rmp_ring ring = shared[0]
@@ -155,7 +163,7 @@ cdef int _write_waiting(const rmp_ring* shared, rmp_producer* producer, const vo
         if producer != NULL and result == RMP_FULL:
             add_u64(&producer.counters.lost_full, 1)
     if producer != NULL and result == RMP_SEALED:
-        _take_number_back(producer)
+        _sealed_out(&ring, producer)
     return result
 
 
@@ -164,7 +172,7 @@ cdef int _commit(const rmp_ring* ring, rmp_producer* producer, rmp_buffer* buffe
     _number(producer)
     result = rmp_ring_write(ring, producer.slot, producer.owner_seq, buffer.bytes, <uint32_t>buffer.length)
     if result == RMP_SEALED:
-        _take_number_back(producer)  # the session has ended in between: the event is outside it
+        _sealed_out(ring, producer)
     if result != RMP_FULL:
         return result
     if ring.header.drop_when_full or rmp_dispatching == rmp_fork_epoch():

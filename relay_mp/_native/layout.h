@@ -27,7 +27,7 @@
 #include "atomics.h"
 
 #define RMP_MAGIC 0x31504d59414c4552ull /* "RELAYMP1" */
-#define RMP_LAYOUT_VERSION 1u
+#define RMP_LAYOUT_VERSION 2u
 
 #define RMP_UNIT_BYTES 64u
 #define RMP_RECORD_HEADER_BYTES 24u
@@ -35,22 +35,26 @@
 #define RMP_MIN_CAPACITY_UNITS 64u
 #define RMP_LINE 128u /* two lines: adjacent-line prefetch pairs them */
 #define RMP_HEADER_BYTES 4096u
-#define RMP_SLOT_BYTES 512u
+#define RMP_SLOT_BYTES 768u
 #define RMP_MAX_SLOTS 65534u
 #define RMP_OWNER_PAD 0xffffu
 #define RMP_OWNER_SEALED 0xfffeu
-#define RMP_REPLY_TEXT_BYTES 200u
+#define RMP_REPLY_TEXT_BYTES 400u
 
 enum rmp_state { RMP_FREE = 0, RMP_BUSY = 1, RMP_COMMITTED = 2, RMP_ABORTED = 3, RMP_FENCED = 4, RMP_PAD = 5 };
 
-/* 0 is what a mapping reads once its session is gone (see rmp_segment_close). */
-enum rmp_session_state { RMP_CLOSED = 0, RMP_OPEN = 1, RMP_CLOSING = 2 };
+/* 0 is what a mapping reads once its session is gone (see rmp_segment_close). Odd: emits count, as events or, of
+ * a BROKEN one, as lost ("corrupt"). BROKEN: the tail was destroyed; only closing leads out of it. */
+enum rmp_session_state { RMP_CLOSED = 0, RMP_OPEN = 1, RMP_CLOSING = 2, RMP_BROKEN = 3 };
+
+/* Why an event never arrived. POISON: whoever delivered it died of it, again and again. */
+enum rmp_cause { RMP_LOST_FULL, RMP_LOST_WRITER_DIED, RMP_LOST_FENCED, RMP_LOST_CORRUPT, RMP_LOST_POISON, RMP_CAUSES };
 
 enum rmp_slot_status {
     RMP_SLOT_FREE = 0,    /* never taken */
     RMP_SLOT_TAKING = 1,  /* won by a producer that still writes its identity */
     RMP_SLOT_LIVE = 2,
-    RMP_SLOT_EXITED = 3,  /* its thread ended in good order: nothing of it is unfinished */
+    RMP_SLOT_EXITED = 3,  /* its thread ended in good order: nothing of it is unfinished; settled as a dead one is */
     RMP_SLOT_DEAD = 4,    /* its process died; settled by the dispatcher once read_pos is past retired_tail */
     RMP_SLOT_SETTLED = 5, /* dead and accounted for */
 };
@@ -67,6 +71,19 @@ static_assert(sizeof(rmp_record) == RMP_RECORD_HEADER_BYTES, "record header");
 typedef struct rmp_gate {
     uint32_t wanted; /* bit 0: somebody sleeps until woken; bit 1: somebody naps; above: how often they were woken */
 } rmp_gate;
+
+/* The loss mark that is being put into the stream, written down before it is delivered: a dispatcher that
+ * dies in between is followed by one that delivers the same mark again. */
+typedef struct rmp_mark {
+    uint64_t seq;        /* stays when the mark is done: the next one's is higher, whoever's it is */
+    uint64_t deliveries; /* begun so far; 0: no mark is under way */
+    uint64_t slot;       /* whose events; 0: of producers that found no slot */
+    uint64_t pid;
+    uint64_t timestamp_us;
+    uint8_t uuid[16];
+    uint64_t lost[RMP_CAUSES];   /* what it tells */
+    uint64_t marked[RMP_CAUSES]; /* the slot's, once it is done */
+} rmp_mark;
 
 typedef struct rmp_header {
     /* identity: written once, before the magic */
@@ -88,6 +105,7 @@ typedef struct rmp_header {
     uint32_t drop_when_full;
     uint32_t dispatcher_is_process;
     char session_id[36];
+    uint32_t max_deliveries; /* of one event, if they kill the dispatcher */
 
     /* the newest claim: {pos, owner << 32 | units}; CASed by every producer */
     __attribute__((aligned(RMP_LINE))) rmp_pair tail;
@@ -110,6 +128,8 @@ typedef struct rmp_header {
     uint64_t subscriptions[2]; /* length << 32 | generation of each copy; the CRC is in the copy */
     uint64_t subscriber_errors;
     uint64_t lost_unregistered; /* added to by producers that found no free slot */
+    uint64_t begun; /* the newest record begun: owner_seq:40 | slot:16 | how often:8 */
+    rmp_mark mark;
 } rmp_header;
 static_assert(sizeof(rmp_header) <= RMP_HEADER_BYTES, "header page");
 static_assert(offsetof(rmp_header, tail) % 16 == 0, "cmpxchg16b alignment");
@@ -124,21 +144,25 @@ typedef struct rmp_slot {
     uint64_t thread_id;
     uint64_t retired_tail; /* the tail when the owner was found gone */
     uint64_t base_emitted, base_delivered, base_cut, base_controls;
-    uint64_t base_lost_full, base_lost_writer_died, base_lost_fenced, base_lost_corrupt;
+    uint64_t base_lost_full, base_lost_writer_died, base_lost_fenced, base_lost_corrupt, base_lost_poison;
     /* stored by the producer only */
     __attribute__((aligned(RMP_LINE))) uint64_t emitted; /* events begun; the newest one's owner_seq */
     uint64_t lost_full;
     uint64_t cut; /* delivered, but without the payload that was over the limit */
     uint64_t controls; /* of `emitted`: requests to the dispatcher, which are no events */
-    /* stored by the dispatcher only */
+    /* stored by the dispatcher */
     __attribute__((aligned(RMP_LINE))) rmp_pair passed; /* {newest owner_seq passed, of these lost} */
-    uint64_t lost_writer_died, lost_fenced, lost_corrupt;
+    rmp_pair poison; /* {events given up though they had arrived, owner_seq of the newest}; not in passed.high */
+    uint64_t lost_writer_died, lost_fenced;
+    uint64_t lost_corrupt;       /* added to by the producer too, once the ring is BROKEN */
+    uint64_t marked[RMP_CAUSES]; /* how many of the losses have their mark in the stream */
     uint64_t reply_seq; /* owner_seq of the control record answered last */
     uint32_t reply_code;
     char reply_text[RMP_REPLY_TEXT_BYTES];
 } rmp_slot;
 static_assert(sizeof(rmp_slot) <= RMP_SLOT_BYTES, "slot");
 static_assert(offsetof(rmp_slot, passed) % 16 == 0, "cmpxchg16b alignment");
+static_assert(offsetof(rmp_slot, poison) % 16 == 0, "cmpxchg16b alignment");
 
 #define RMP_TAG_MASK ((1ull << 29) - 1)
 /* `p_tag` repeats after 2^29 units (32 GiB written), and a released word is FREE(p) with p in full:

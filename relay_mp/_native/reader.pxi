@@ -76,6 +76,15 @@ cdef class Reader:
             rmp_reader_advance(&self._reader, &read)
         return 0
 
+    def salvage(self) -> bool:
+        """From here on the ring is read without its tail, which was destroyed: see rmp_reader_salvage.
+
+        Returns:
+            Whether anything can be read.
+        """
+        self._segment._header()
+        return rmp_reader_salvage(&self._reader)
+
     cdef void _note_blocked(self, rmp_read* read) noexcept:
         if read.kind != RMP_READ_BLOCKED:
             self._blocked.kind = RMP_READ_EMPTY
@@ -128,19 +137,79 @@ cdef class Reader:
         self._segment._header()
         rmp_reader_forgive(&self._reader, position)
 
-    def begin(self, uint32_t slot, uint64_t owner_seq) -> int:
+    def begin(self, uint32_t slot, uint64_t owner_seq, bint gap_is_marked = False) -> int:
         """A record's callbacks are about to run.
 
+        Args:
+            gap_is_marked: whether the loss of what is missing before it has its mark in the stream.
+
         Returns:
-            How many events of the same producer before it never arrived; -1 if this one was begun
-            before by a dispatcher that died.
+            How many events of the same producer before it never arrived: unless their loss is marked, nothing has
+            begun yet. Else minus the number of times that it was begun before, by dispatchers that died; mostly 0.
         """
-        cdef bint redelivered = False
         cdef uint64_t missing
         self._segment._check_slot(slot)
+        missing = rmp_registry_missing(&self._reader.ring, slot, owner_seq)
+        if missing and not gap_is_marked:
+            return missing
         store_u64(&self._reader.ring.header.delivering_slot, slot)
-        missing = rmp_registry_pass(&self._reader.ring, slot, owner_seq, &redelivered)
-        return -1 if redelivered else <int64_t>missing
+        return -<int64_t>rmp_registry_pass(&self._reader.ring, slot, owner_seq)
+
+    def give_up(self, uint32_t slot, uint64_t owner_seq) -> bool:
+        """The record begun last is lost: who delivers it dies of it. False: that was said before."""
+        self._segment._check_slot(slot)
+        return rmp_registry_give_up(&self._reader.ring, slot, owner_seq)
+
+    # -- marks of losses --
+
+    def unmarked(self, uint32_t slot, uint64_t missing = 0, bint has_ended = False) -> int:
+        """How many of a slot's losses have no mark yet; slot 0: of producers that found none.
+
+        Args:
+            missing: so many more, found before the record that is next.
+            has_ended: counts also what was lost behind the slot's last record.
+        """
+        if slot:
+            self._segment._check_slot(slot)
+        return rmp_registry_unmarked(&self._reader.ring, slot, RMP_MARK_ALL if has_ended else RMP_MARK_PASSED, missing)
+
+    def unmarked_slots(self, bint has_ended = False) -> list:
+        """The slots whose losses have no place of their own in the stream, and no mark yet."""
+        cdef uint32_t slot
+        self._segment._header()
+        return [slot for slot in range(self._reader.ring.slot_count)
+                if rmp_registry_unmarked(&self._reader.ring, slot, RMP_MARK_ALL if has_ended else RMP_MARK_PASSED, 0)]
+
+    def prepare_mark(self, uint32_t slot, uint64_t count, uint64_t seq) -> None:
+        """Writes a mark of so many losses down: from `begin_mark` on it outlives this dispatcher."""
+        cdef uint8_t uuid[16]
+        if slot:
+            self._segment._check_slot(slot)
+        rmp_uuid7(uuid)
+        rmp_mark_prepare(&self._reader.ring, slot, count, seq, rmp_realtime_us(), uuid)
+
+    @property
+    def mark_deliveries(self) -> int:
+        """How often the mark under way was begun; 0: there is none."""
+        return load_u64(&self._segment._header().mark.deliveries)
+
+    @property
+    def last_mark_seq(self) -> int:
+        """The seq of the newest mark, whoever made it."""
+        return load_u64(&self._segment._header().mark.seq)
+
+    def begin_mark(self) -> tuple:
+        """The mark's callbacks are about to run: (begun before, seq, slot, pid, timestamp, uuid, lost by cause)."""
+        cdef rmp_mark* mark = &self._segment._header().mark
+        cdef uint64_t before = rmp_mark_begin(&self._reader.ring)
+        lost = tuple([mark.lost[i] for i in range(RMP_CAUSES)])
+        uuid = PyBytes_FromStringAndSize(<const char*>mark.uuid, 16)
+        return before, mark.seq, mark.slot, mark.pid, mark.timestamp_us, uuid, lost
+
+    def mark_done(self) -> None:
+        """The mark's callbacks have returned."""
+        self._segment._header()
+        rmp_mark_done(&self._reader.ring)
 
     def done(self, uint64_t next_position) -> None:
         """A record's callbacks have returned."""

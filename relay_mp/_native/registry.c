@@ -1,5 +1,7 @@
 #include "registry.h"
 
+#include <string.h>
+
 #include "testpoint.h"
 
 static bool was_of(const rmp_slot *slot, uint64_t state, rmp_process process) {
@@ -8,32 +10,43 @@ static bool was_of(const rmp_slot *slot, uint64_t state, rmp_process process) {
            rmp_load_relaxed(&slot->pid_namespace) == process.pid_namespace;
 }
 
+/* What was emitted through it has been delivered, or is counted and marked as lost. */
+static bool is_accounted(const rmp_ring *ring, uint32_t number) {
+    const rmp_slot *slot = rmp_ring_slot(ring, number);
+    return rmp_load_acquire_pair(&slot->passed).low >= rmp_load_relaxed(&slot->emitted) &&
+           rmp_registry_unmarked(ring, number, RMP_MARK_ALL, 0) == 0;
+}
+
 /* A thread that ended in good order left nothing unfinished, and its numbers run on: the next thread of
  * the same process may go on with them at once, however far behind delivery is. */
-static bool is_reusable(const rmp_ring *ring, const rmp_slot *slot, uint64_t state, rmp_process process) {
+static bool is_reusable(const rmp_ring *ring, uint32_t number, uint64_t state, rmp_process process) {
+    const rmp_slot *slot = rmp_ring_slot(ring, number);
     enum rmp_slot_status status = rmp_slot_status(state);
     if (status == RMP_SLOT_FREE || was_of(slot, state, process)) return true;
     if (status != RMP_SLOT_EXITED && status != RMP_SLOT_SETTLED) return false;
-    return rmp_load_acquire(&ring->header->free_pos) >= rmp_load_acquire(&slot->retired_tail);
+    return rmp_load_acquire(&ring->header->free_pos) >= rmp_load_acquire(&slot->retired_tail) &&
+           is_accounted(ring, number);
 }
 
+/* Of those that never arrived; `poison` are apart. */
 static uint64_t lost_of(const rmp_slot *slot) {
     return rmp_load_relaxed(&slot->lost_full) + rmp_load_relaxed(&slot->lost_writer_died) +
            rmp_load_relaxed(&slot->lost_fenced) + rmp_load_relaxed(&slot->lost_corrupt);
 }
 
 static void identify(rmp_slot *slot, rmp_process process) {
-    rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
+    rmp_pair passed = rmp_load_acquire_pair(&slot->passed), poison = rmp_load_acquire_pair(&slot->poison);
     rmp_store_relaxed(&slot->pid_namespace, process.pid_namespace);
     rmp_store_relaxed(&slot->start_time, process.start_time);
     rmp_store_relaxed(&slot->base_emitted, rmp_load_relaxed(&slot->emitted));
-    rmp_store_relaxed(&slot->base_delivered, passed.low - passed.high);
+    rmp_store_relaxed(&slot->base_delivered, passed.low - passed.high - poison.low);
     rmp_store_relaxed(&slot->base_controls, rmp_load_relaxed(&slot->controls));
     rmp_store_relaxed(&slot->base_cut, rmp_load_relaxed(&slot->cut));
     rmp_store_relaxed(&slot->base_lost_full, rmp_load_relaxed(&slot->lost_full));
     rmp_store_relaxed(&slot->base_lost_writer_died, rmp_load_relaxed(&slot->lost_writer_died));
     rmp_store_relaxed(&slot->base_lost_fenced, rmp_load_relaxed(&slot->lost_fenced));
     rmp_store_relaxed(&slot->base_lost_corrupt, rmp_load_relaxed(&slot->lost_corrupt));
+    rmp_store_relaxed(&slot->base_lost_poison, poison.low);
 }
 
 uint32_t rmp_registry_take(const rmp_ring *ring, rmp_process process, uint64_t thread_id) {
@@ -43,7 +56,7 @@ uint32_t rmp_registry_take(const rmp_ring *ring, rmp_process process, uint64_t t
         uint32_t number = (start + i) % count;
         rmp_slot *slot = rmp_ring_slot(ring, number);
         uint64_t state = rmp_load_acquire(&slot->state);
-        if (number == 0 || !is_reusable(ring, slot, state, process)) continue;
+        if (number == 0 || !is_reusable(ring, number, state, process)) continue;
         bool same_process = was_of(slot, state, process);
         uint32_t generation = rmp_slot_generation(state) + 1;
         if (!rmp_cas_acq_rel_u64(&slot->state, state, rmp_slot_state(RMP_SLOT_TAKING, generation, process.pid)))
@@ -91,32 +104,139 @@ static void store_passed(rmp_slot *slot, rmp_pair before, uint64_t owner_seq, ui
     rmp_cas_acq_rel_pair(&slot->passed, before, after); /* both or neither, whenever the dispatcher dies */
 }
 
+/* What is missing and was not counted by its cause is counted by this one. */
+static void count_rest(rmp_slot *slot, uint64_t missing, uint64_t *cause) {
+    uint64_t counted = lost_of(slot);
+    if (missing > counted) rmp_add_relaxed(cause, missing - counted);
+}
+
 uint64_t rmp_registry_settle(const rmp_ring *ring, uint32_t number) {
     rmp_slot *slot = rmp_ring_slot(ring, number);
     uint64_t state = rmp_load_acquire(&slot->state);
-    if (rmp_slot_status(state) != RMP_SLOT_DEAD) return 0;
+    bool died = rmp_slot_status(state) == RMP_SLOT_DEAD;
+    if (!died && rmp_slot_status(state) != RMP_SLOT_EXITED) return 0;
     if (rmp_load_acquire(&ring->header->read_pos) < rmp_load_acquire(&slot->retired_tail)) return 0;
     rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
     uint64_t emitted = rmp_load_acquire(&slot->emitted);
+    /* An exited one may have a successor by now, of the same process: what that one has begun is not lost.
+     * Looked at after `emitted`: a number of the successor's own is seen only together with its state. */
+    if (rmp_load_acquire(&slot->state) != state) return 0;
     uint64_t trailing = emitted > passed.low ? emitted - passed.low : 0;
-    store_passed(slot, passed, emitted > passed.low ? emitted : passed.low, trailing);
-    /* What is missing and was not counted by its cause died with its writer. */
-    uint64_t missing = passed.high + trailing, counted = lost_of(slot);
-    if (missing > counted) rmp_add_relaxed(&slot->lost_writer_died, missing - counted);
-    rmp_store_release(&slot->state, rmp_slot_state(RMP_SLOT_SETTLED, rmp_slot_generation(state), rmp_slot_pid(state)));
+    if (trailing || died) count_rest(slot, passed.high + trailing, died ? &slot->lost_writer_died : &slot->lost_corrupt);
+    RMP_TESTPOINT("registry.counted");
+    if (trailing) store_passed(slot, passed, emitted, trailing);
+    RMP_TESTPOINT("registry.settled");
+    if (died)
+        rmp_store_release(&slot->state, rmp_slot_state(RMP_SLOT_SETTLED, rmp_slot_generation(state), rmp_slot_pid(state)));
     return trailing;
 }
 
-uint64_t rmp_registry_pass(const rmp_ring *ring, uint32_t number, uint64_t owner_seq, bool *redelivered) {
+void rmp_registry_write_off(const rmp_ring *ring, uint32_t number) {
     rmp_slot *slot = rmp_ring_slot(ring, number);
     rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
-    *redelivered = owner_seq <= passed.low;
-    if (*redelivered) return 0;
+    uint64_t emitted = rmp_load_acquire(&slot->emitted);
+    if (emitted > passed.low) count_rest(slot, passed.high + emitted - passed.low, &slot->lost_corrupt);
+}
+
+uint64_t rmp_registry_missing(const rmp_ring *ring, uint32_t number, uint64_t owner_seq) {
+    rmp_slot *slot = rmp_ring_slot(ring, number);
+    rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
+    if (owner_seq <= passed.low + 1) return 0;
     uint64_t missing = owner_seq - passed.low - 1;
-    store_passed(slot, passed, owner_seq, missing);
     /* The producer counted what it dropped before it went on, the dispatcher what it skipped: the rest
      * was in records whose heads told no owner any more. */
-    uint64_t counted = lost_of(slot);
-    if (passed.high + missing > counted) rmp_add_relaxed(&slot->lost_corrupt, passed.high + missing - counted);
+    count_rest(slot, passed.high + missing, &slot->lost_corrupt);
     return missing;
+}
+
+#define BEGUN_SEQ_MASK ((1ull << 40) - 1)
+
+uint32_t rmp_registry_pass(const rmp_ring *ring, uint32_t number, uint64_t owner_seq) {
+    rmp_slot *slot = rmp_ring_slot(ring, number);
+    uint64_t record = (owner_seq & BEGUN_SEQ_MASK) << 24 | (uint64_t)(number & 0xffffu) << 8;
+    uint64_t begun = rmp_load_relaxed(&ring->header->begun);
+    uint32_t before = (begun & ~0xffull) == record ? (uint32_t)(begun & 0xff) : 0;
+    rmp_store_release(&ring->header->begun, record | (before < 0xff ? before + 1 : before));
+    RMP_TESTPOINT("registry.begun");
+    rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
+    if (owner_seq <= passed.low) return before ? before : 1;
+    store_passed(slot, passed, owner_seq, owner_seq - passed.low - 1);
+    RMP_TESTPOINT("registry.passed");
+    return before;
+}
+
+bool rmp_registry_give_up(const rmp_ring *ring, uint32_t number, uint64_t owner_seq) {
+    rmp_slot *slot = rmp_ring_slot(ring, number);
+    rmp_pair poison = rmp_load_acquire_pair(&slot->poison);
+    if (poison.high >= owner_seq) return false;
+    rmp_cas_acq_rel_pair(&slot->poison, poison, (rmp_pair){poison.low + 1, owner_seq}); /* once, whenever we die */
+    RMP_TESTPOINT("registry.given_up");
+    return true;
+}
+
+/* ---- marks of losses ---- */
+
+static uint64_t counted_of(const rmp_ring *ring, uint32_t number, enum rmp_cause cause) {
+    const rmp_slot *slot = rmp_ring_slot(ring, number);
+    if (!number) return cause == RMP_LOST_FULL ? rmp_load_acquire(&ring->header->lost_unregistered) : 0;
+    switch (cause) {
+    case RMP_LOST_FULL: return rmp_load_acquire(&slot->lost_full);
+    case RMP_LOST_WRITER_DIED: return rmp_load_relaxed(&slot->lost_writer_died);
+    case RMP_LOST_FENCED: return rmp_load_relaxed(&slot->lost_fenced);
+    case RMP_LOST_CORRUPT: return rmp_load_relaxed(&slot->lost_corrupt);
+    default: return rmp_load_acquire_pair(&slot->poison).low;
+    }
+}
+
+uint64_t rmp_registry_unmarked(const rmp_ring *ring, uint32_t number, enum rmp_marked_part part, uint64_t missing) {
+    const rmp_slot *slot = rmp_ring_slot(ring, number);
+    uint64_t marked = 0, total = missing;
+    for (int cause = 0; cause < RMP_CAUSES; cause++) {
+        marked += rmp_load_acquire(&slot->marked[cause]);
+        if (!number || part == RMP_MARK_ALL) total += counted_of(ring, number, cause);
+    }
+    if (number && part == RMP_MARK_PASSED)
+        total += rmp_load_acquire_pair(&slot->passed).high + rmp_load_acquire_pair(&slot->poison).low;
+    return total > marked ? total - marked : 0;
+}
+
+void rmp_mark_prepare(const rmp_ring *ring, uint32_t number, uint64_t count, uint64_t seq, uint64_t timestamp_us,
+                      const uint8_t uuid[16]) {
+    const rmp_slot *slot = rmp_ring_slot(ring, number);
+    rmp_mark *mark = &ring->header->mark;
+    mark->seq = seq;
+    mark->slot = number;
+    mark->pid = number ? rmp_slot_pid(rmp_load_acquire(&slot->state)) : 0;
+    mark->timestamp_us = timestamp_us;
+    memcpy(mark->uuid, uuid, sizeof mark->uuid);
+    /* Only the producer counts ahead of its place in the stream, what it drops: that is for the next mark, so
+     * the other causes come first. What no cause counts, as after damage, ends here as corrupt. */
+    for (int cause = RMP_CAUSES - 1; cause >= 0; cause--) {
+        uint64_t counted = counted_of(ring, number, cause), marked = rmp_load_relaxed(&slot->marked[cause]);
+        uint64_t share = counted > marked ? counted - marked : 0;
+        mark->lost[cause] = share < count ? share : count;
+        count -= mark->lost[cause];
+    }
+    mark->lost[number ? RMP_LOST_CORRUPT : RMP_LOST_FULL] += count;
+    for (int cause = 0; cause < RMP_CAUSES; cause++)
+        mark->marked[cause] = rmp_load_relaxed(&slot->marked[cause]) + mark->lost[cause];
+    RMP_TESTPOINT("mark.prepared");
+}
+
+uint64_t rmp_mark_begin(const rmp_ring *ring) {
+    uint64_t before = rmp_load_acquire(&ring->header->mark.deliveries);
+    rmp_store_release(&ring->header->mark.deliveries, before + 1);
+    RMP_TESTPOINT("mark.begun");
+    return before;
+}
+
+void rmp_mark_done(const rmp_ring *ring) {
+    rmp_mark *mark = &ring->header->mark;
+    uint64_t number = rmp_load_relaxed(&mark->slot); /* read once: it is checked */
+    for (int cause = 0; number < ring->slot_count && cause < RMP_CAUSES; cause++) {
+        rmp_store_release(&rmp_ring_slot(ring, (uint32_t)number)->marked[cause], mark->marked[cause]);
+        RMP_TESTPOINT("mark.stored");
+    }
+    rmp_store_release(&mark->deliveries, 0);
+    RMP_TESTPOINT("mark.done");
 }

@@ -135,6 +135,15 @@ void rmp_ring_condemn(const rmp_ring *ring) {
     }
 }
 
+void rmp_ring_bury(const rmp_ring *ring) {
+    rmp_header *header = ring->header;
+    for (;;) {
+        rmp_pair tail = rmp_load_acquire_pair(&header->tail);
+        rmp_pair end = {rmp_load_acquire(&header->read_pos), rmp_tail_claim(RMP_OWNER_SEALED, 0)};
+        if (rmp_cas_acq_rel_pair(&header->tail, tail, end)) return;
+    }
+}
+
 /* ---- waiting ---- */
 
 typedef struct space_wanted {
@@ -252,6 +261,11 @@ static bool is_trusted(const rmp_reader *reader, uint64_t position, uint64_t end
 #define RESYNC_LAPS 4u
 
 static void resync(const rmp_reader *reader, rmp_read *read) {
+    if (reader->salvages) { /* it was whole when it was looked at */
+        read->kind = RMP_READ_CORRUPT;
+        read->next = read->position + 1;
+        return;
+    }
     rmp_pair tail = rmp_load_acquire_pair(&reader->ring.header->tail);
     read->kind = RMP_READ_BROKEN;
     if (!is_plausible_tail(reader, tail) || tail.low == read->position) return; /* bounds the search */
@@ -262,10 +276,47 @@ static void resync(const rmp_reader *reader, rmp_read *read) {
     read->next = read->position < newest ? position : tail.low;
 }
 
+bool rmp_reader_salvage(rmp_reader *reader) {
+    reader->salvages = true;
+    reader->budget_units = RESYNC_LAPS * reader->ring.capacity_units;
+    return is_plausible_window(reader);
+}
+
+static void read_head(rmp_reader *reader, rmp_read *read, uint64_t word) {
+    const rmp_record *record = rmp_ring_record(&reader->ring, read->position);
+    read->word = word;
+    read->state = rmp_word_state(word);
+    read->owner = rmp_word_owner(word);
+    read->next = read->position + rmp_word_units(word);
+    if (read->state != RMP_COMMITTED) return;
+    read->kind = RMP_READ_RECORD;
+    read->payload_bytes = rmp_load_relaxed(&record->payload_bytes); /* read once: it is checked */
+    read->owner_seq = record->owner_seq;
+    read->crc = record->crc;
+    if (!has_valid_length(reader, read->payload_bytes, rmp_word_units(word))) resync(reader, read);
+}
+
+static void look_without_tail(rmp_reader *reader, rmp_read *read) {
+    uint64_t position = reader->cursor, end = reader->free_pos + reader->ring.capacity_units, word = 0;
+    read->kind = RMP_READ_EMPTY;
+    if (!is_plausible_window(reader) || position == end) return;
+    for (; position < end; position++) {
+        word = rmp_load_acquire(&rmp_ring_record(&reader->ring, position)->word);
+        if (rmp_word_state(word) == RMP_COMMITTED && is_trusted(reader, position, end, &reader->budget_units)) break;
+    }
+    read->kind = RMP_READ_CORRUPT;
+    read->next = position;
+    if (position == reader->cursor) read_head(reader, read, word);
+}
+
 void rmp_reader_look(rmp_reader *reader, rmp_read *read) {
     rmp_ring *ring = &reader->ring;
     memset(read, 0, sizeof *read);
     read->position = read->next = reader->cursor;
+    if (reader->salvages) {
+        look_without_tail(reader, read);
+        return;
+    }
     rmp_pair tail = rmp_load_acquire_pair(&ring->header->tail);
     read->kind = RMP_READ_BROKEN;
     if (!is_plausible_window(reader)) return; /* also of an empty ring: its release would never end */
@@ -284,18 +335,10 @@ void rmp_reader_look(rmp_reader *reader, rmp_read *read) {
         resync(reader, read);
         return;
     }
-    read->word = word;
-    read->state = rmp_word_state(word);
-    read->owner = rmp_word_owner(word);
-    read->next = reader->cursor + rmp_word_units(word);
-    read->kind = read->state == RMP_BUSY ? RMP_READ_BLOCKED : RMP_READ_SKIPPED;
-    if (read->state == RMP_FENCED && !hold_fenced(reader, reader->cursor)) read->kind = RMP_READ_BLOCKED;
-    if (read->state != RMP_COMMITTED) return;
-    read->kind = RMP_READ_RECORD;
-    read->payload_bytes = rmp_load_relaxed(&record->payload_bytes); /* read once: it is checked */
-    read->owner_seq = record->owner_seq;
-    read->crc = record->crc;
-    if (!has_valid_length(reader, read->payload_bytes, rmp_word_units(word))) resync(reader, read);
+    enum rmp_state state = rmp_word_state(word);
+    read->kind = state == RMP_BUSY ? RMP_READ_BLOCKED : RMP_READ_SKIPPED;
+    if (state == RMP_FENCED && !hold_fenced(reader, reader->cursor)) read->kind = RMP_READ_BLOCKED;
+    read_head(reader, read, word);
 }
 
 bool rmp_reader_copy(rmp_reader *reader, rmp_read *read, void *destination) {

@@ -71,8 +71,12 @@ void rmp_ring_wait_for_space(const rmp_ring *ring, uint32_t payload_bytes, uint6
 void rmp_ring_seal(const rmp_ring *ring);
 
 /* The reader found the ring BROKEN: seals it, with a tail that no delivery ever reaches, so that nobody
- * waits for space, no flush takes its events for delivered, and every later reader finds it BROKEN too. */
+ * waits for space, no flush takes its events for delivered, and every later reader finds it BROKEN too,
+ * until one has salvaged it to its end (rmp_ring_bury). */
 void rmp_ring_condemn(const rmp_ring *ring);
+
+/* Everything that could be read of a condemned ring has been: the tail is where delivery is. */
+void rmp_ring_bury(const rmp_ring *ring);
 
 static inline uint64_t rmp_ring_tail(const rmp_ring *ring) { return rmp_load_acquire(&ring->header->tail.low); }
 
@@ -90,6 +94,8 @@ typedef struct rmp_reader {
     uint64_t free_pos;
     uint64_t fenced[RMP_MAX_FENCED]; /* skipped, in order, but their writers may still write */
     uint32_t fenced_count;
+    bool salvages;          /* the tail is not believed: see rmp_reader_salvage */
+    uint64_t budget_units;  /* of checksums, for what is salvaged */
 } rmp_reader;
 
 enum rmp_read_kind {
@@ -118,6 +124,11 @@ void rmp_reader_open(rmp_reader *reader, const rmp_ring *ring);
 
 /* Looks at the cursor; never blocks. A RECORD still has to be copied. */
 void rmp_reader_look(rmp_reader *reader, rmp_read *read);
+
+/* Goes on without the tail of a BROKEN ring: up to a lap behind free_pos, every committed record that proves
+ * itself by its CRC is read, and nothing else. False: not even free_pos and the cursor can be believed, and
+ * nothing can be read. */
+bool rmp_reader_salvage(rmp_reader *reader);
 
 /* Copies the payload out and checks it there. False: damaged; `*read` is then CORRUPT, resynced. */
 bool rmp_reader_copy(rmp_reader *reader, rmp_read *read, void *destination);

@@ -62,6 +62,7 @@ static void identify(rmp_header *header, const rmp_segment_options *options) {
     header->max_payload_bytes = options->max_payload_bytes;
     header->drop_when_full = options->drop_when_full;
     header->dispatcher_is_process = options->dispatcher_is_process;
+    header->max_deliveries = options->max_deliveries;
     strncpy(header->session_id, options->session_id, sizeof header->session_id - 1);
     rmp_store_relaxed(&header->session_state, RMP_OPEN);
 }

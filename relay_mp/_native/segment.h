@@ -27,6 +27,7 @@ typedef struct rmp_segment_options {
     uint32_t max_payload_bytes;
     uint32_t drop_when_full;
     uint32_t dispatcher_is_process;
+    uint32_t max_deliveries;
 } rmp_segment_options;
 
 enum rmp_segment_error {

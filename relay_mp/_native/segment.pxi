@@ -24,6 +24,9 @@ cdef int _check_segment(int code, str path, str doing) except -1:
     raise SegmentError(f"{doing} {path} failed: {_os.strerror(-code)} (errno {-code})")
 
 
+cdef bytes _REPLY_CUT = " [cut; all of it is in the dispatcher's log]".encode()
+
+
 cdef class Segment:
     """A mapped session file. Created by the owner, attached by everybody else.
 
@@ -37,7 +40,7 @@ cdef class Segment:
     @staticmethod
     def create(str path not None, *, str session_id not None, ring_bytes: int, max_producers: int, max_event_bytes: int,
                subscriptions_bytes: int, block_timeout_ns: int, stall_timeout_ns: int, drop_when_full: bool,
-               dispatcher_is_process: bool) -> Segment:
+               dispatcher_is_process: bool, max_deliveries: int = 3) -> Segment:
         cdef Segment self = Segment.__new__(Segment)
         cdef rmp_segment_options options
         cdef bytes native_path = _os.fsencode(path)
@@ -51,6 +54,7 @@ cdef class Segment:
         options.max_payload_bytes = max_event_bytes
         options.drop_when_full = drop_when_full
         options.dispatcher_is_process = dispatcher_is_process
+        options.max_deliveries = max_deliveries
         _check_segment(rmp_segment_create(&self._segment, native_path, &options), path, "creating")
         self.path = path
         self._open = True
@@ -126,11 +130,20 @@ cdef class Segment:
         return self._header().stall_timeout_ns
 
     @property
+    def max_deliveries(self) -> int:
+        """How often an event is delivered, if each time the dispatcher's process dies of it."""
+        return max(self._header().max_deliveries, 1)
+
+    @property
     def state(self) -> int:
         return load_u32(&self._header().session_state)
 
     def set_state(self, state: int) -> None:
-        store_u32(&self._header().session_state, state)
+        """A broken session stays so until it is closed."""
+        cdef rmp_header* header = self._header()
+        cdef uint32_t wanted = state, seen = load_u32(&header.session_state)
+        while (seen != RMP_BROKEN or wanted == RMP_CLOSED) and not rmp_cas_u32(&header.session_state, seen, wanted):
+            seen = load_u32(&header.session_state)
 
     @property
     def subscribers(self) -> int:
@@ -149,9 +162,17 @@ cdef class Segment:
 
     def condemn(self) -> None:
         """The ring cannot be read further: nobody waits for it any more, and no flush takes it for delivered."""
-        if self.state == STATE_OPEN:
-            self.set_state(STATE_CLOSING)
+        if self.state != STATE_CLOSED:
+            self.set_state(STATE_BROKEN)
         rmp_ring_condemn(&self._segment.ring)
+
+    def bury(self) -> None:
+        """All that can be read of a condemned ring has been: it counts as drained, and what has not come as lost."""
+        cdef uint32_t slot
+        self._header()
+        for slot in range(1, self._segment.ring.slot_count):
+            rmp_registry_write_off(&self._segment.ring, slot)
+        rmp_ring_bury(&self._segment.ring)
 
     @property
     def tail(self) -> int:
@@ -265,7 +286,7 @@ cdef class Segment:
     def losses(self) -> tuple:
         """`slot_losses` of all slots together, and the events of threads that found no slot."""
         cdef rmp_slot* counters
-        cdef uint64_t full = 0, writer_died = 0, fenced = 0, corrupt = 0
+        cdef uint64_t full = 0, writer_died = 0, fenced = 0, corrupt = 0, poison = 0
         cdef uint32_t i
         self._header()
         for i in range(1, self._segment.ring.slot_count):
@@ -274,22 +295,23 @@ cdef class Segment:
             writer_died += load_u64(&counters.lost_writer_died)
             fenced += load_u64(&counters.lost_fenced)
             corrupt += load_u64(&counters.lost_corrupt)
-        return full, writer_died, fenced, corrupt, self.lost_unregistered
+            poison += rmp_load_acquire_pair(&counters.poison).low
+        return full, writer_died, fenced, corrupt, poison, self.lost_unregistered
 
     def slot_losses(self, uint32_t slot) -> tuple:
-        """Events lost so far through this slot: (full, writer died, fenced, corrupt)."""
+        """Events lost so far through this slot: (full, writer died, fenced, corrupt, poison)."""
         cdef rmp_slot* counters
         self._check_slot(slot)
         counters = rmp_ring_slot(&self._segment.ring, slot)
         return (load_u64(&counters.lost_full), load_u64(&counters.lost_writer_died), load_u64(&counters.lost_fenced),
-                load_u64(&counters.lost_corrupt))
+                load_u64(&counters.lost_corrupt), rmp_load_acquire_pair(&counters.poison).low)
 
     def mark_dead(self, uint32_t slot, uint64_t state_seen) -> None:
         self._check_slot(slot)
         rmp_registry_mark_dead(&self._segment.ring, slot, state_seen)
 
     def settle(self, uint32_t slot) -> int:
-        """Counts what a dead slot's process never delivered; returns how many events that newly is."""
+        """Counts what a slot's dead process, or exited thread, emitted in vain; returns how many events that newly is."""
         self._check_slot(slot)
         return rmp_registry_settle(&self._segment.ring, slot)
 
@@ -301,15 +323,21 @@ cdef class Segment:
 
     # -- replies to control records --
 
-    def reply(self, uint32_t slot, uint64_t owner_seq, uint32_t code, str text not None) -> None:
-        """Answers the control record `owner_seq` of `slot`."""
+    def reply(self, uint32_t slot, uint64_t owner_seq, uint32_t code, str text not None) -> bool:
+        """Answers the control record `owner_seq` of `slot`. False: the text was too long, and ends in a sign of it."""
         cdef rmp_slot* counters
-        cdef bytes encoded = text.encode("utf-8", "replace")[:RMP_REPLY_TEXT_BYTES - 1] + b"\0"
+        cdef bint fits
+        cdef bytes encoded = text.encode("utf-8", "replace")
         self._check_slot(slot)
+        fits = len(encoded) < RMP_REPLY_TEXT_BYTES
+        if not fits:
+            encoded = encoded[:RMP_REPLY_TEXT_BYTES - 1 - len(_REPLY_CUT)].decode("utf-8", "ignore").encode() + _REPLY_CUT
+        encoded += b"\0"
         counters = rmp_ring_slot(&self._segment.ring, slot)
         memcpy(counters.reply_text, PyBytes_AS_STRING(encoded), len(encoded))
         counters.reply_code = code
         store_u64(&counters.reply_seq, owner_seq)
+        return fits
 
     def read_reply(self, uint32_t slot) -> tuple:
         """(owner_seq, code, text) of the newest answer."""

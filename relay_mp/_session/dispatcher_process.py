@@ -42,7 +42,9 @@ class _Owner:
     def check(self) -> bool:
         """Asked before each batch. Seals the ring when nobody else is left to."""
         now = time.monotonic()
-        if self._segment.state != core.STATE_OPEN:
+        if self._segment.state == core.STATE_BROKEN:
+            pass  # it ends by itself, once it has delivered what can be read
+        elif self._segment.state != core.STATE_OPEN:
             self._segment.seal()  # the owner may just be about to: nothing is claimed behind the last look
             self._dispatcher.stop()
         elif now >= self._next_check:

@@ -29,11 +29,13 @@ def _wait_for(segment: Segment, timeout_seconds: float, *, is_abandoned: Callabl
             "flush() inside a subscriber's callback would wait for itself: call it from another thread, "
             "after the callback has returned"
         )
+    _require_whole(segment)
     position = segment.tail
     now = time.monotonic()
     deadline, next_look = now + timeout_seconds, now + LOOK_FOR_DISPATCHER_SECONDS
     while segment.read_pos < position:
         yield position
+        _require_whole(segment)
         now = time.monotonic()
         if now >= deadline:
             raise FlushTimeoutError(_why(segment, position, timeout_seconds))
@@ -41,6 +43,14 @@ def _wait_for(segment: Segment, timeout_seconds: float, *, is_abandoned: Callabl
             next_look = now + LOOK_FOR_DISPATCHER_SECONDS
             if is_abandoned() and segment.read_pos < position:
                 raise FlushError("the session's dispatcher has died; what it had not delivered is still in the segment")
+
+
+def _require_whole(segment: Segment) -> None:
+    if segment.state == core.STATE_BROKEN:
+        raise FlushError(
+            f"the ring of {segment.path} was damaged beyond reading: what could still be read is delivered, the rest "
+            "is counted as lost (corrupt), and so is what is emitted now; close the session, and start another"
+        )
 
 
 def nobody_delivers(segment: Segment) -> bool:

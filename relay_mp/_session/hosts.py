@@ -1,6 +1,7 @@
 """Where the dispatcher runs: a thread of the owner, or an interpreter of its own.
 
-A host starts it, says whether it lives, and stops it once the sealed ring is drained.
+A host starts it, says whether it lives, and stops it once the sealed ring is drained. If the ring is found
+broken, the dispatcher delivers what it still can and ends; none is started in its place.
 """
 
 import os
@@ -11,6 +12,7 @@ import time
 
 from relay_mp._deliver.dispatcher import Dispatcher, logger
 from relay_mp._deliver.registry import Registry
+from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import inheritance
 from relay_mp.errors import SessionError
@@ -41,8 +43,8 @@ class ThreadHost:
             self._dispatcher.run()
         except Exception:
             if self._segment.is_open:  # else: closed at the deadline of a stop, which says so itself
-                self._segment.drop_lease()
                 logger.exception("the dispatcher has stopped; events are kept until the ring is full, then dropped")
+                self._segment.drop_lease()
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
@@ -120,7 +122,7 @@ class ProcessHost:
     def _restart_when_dead(self) -> None:
         while True:
             self._process.wait()
-            if self._has_given_up or not self._segment.is_open or (self._stopping and _is_drained(self._segment)):
+            if self._has_given_up or not self._segment.is_open or self._has_done_its_part():
                 return
             logger.warning("the dispatcher process ended with code %s; starting another", self._process.returncode)
             try:
@@ -129,6 +131,11 @@ class ProcessHost:
                 if not self._has_given_up:
                     logger.exception("no dispatcher could be started; trying again")
                     time.sleep(RESTART_PAUSE_SECONDS)
+
+    def _has_done_its_part(self) -> bool:
+        # A broken ring is drained when what could be read of it has been; nothing more comes.
+        is_last = self._stopping or self._segment.state == core.STATE_BROKEN
+        return is_last and _is_drained(self._segment)
 
     def is_alive(self) -> bool:
         return True  # if it dies, another is started

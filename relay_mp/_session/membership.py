@@ -195,6 +195,7 @@ def _start(settings: Settings, session_id: str) -> Session:
         stall_timeout_ns=int(settings.stall_timeout_seconds * 1e9),
         drop_when_full=settings.on_full == "drop",
         dispatcher_is_process=settings.dispatcher == "process",
+        max_deliveries=settings.max_deliveries,
     )
     host = None
     try:
@@ -257,6 +258,7 @@ def session(
     block_timeout_seconds: float | None = None,
     stall_timeout_seconds: float | None = None,
     flush_timeout_seconds: float | None = None,
+    max_deliveries: int | None = None,
     ring_bytes: int | None = None,
     max_event_bytes: int | None = None,
     max_producers: int | None = None,

@@ -4,6 +4,7 @@ An owner that is killed leaves its segment, with what had not been delivered. Th
 on the machine, of the same user, finds it, writes those events as ATOF JSON lines, and removes it.
 """
 
+import math
 import os
 import stat
 import threading
@@ -32,8 +33,11 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     Returns:
         The file, or None if nothing was left to deliver.
 
+    Of a segment whose ring is damaged, what still proves itself is written.
+
     Raises:
-        SegmentError: there is no such segment, or it is damaged.
+        SegmentError: there is no such segment, it is none of this version's, or nothing of its ring could be
+            read: that one is removed.
         SessionError: the session still goes on, or the file cannot be written; then what it
             did not take stays in the segment.
     """
@@ -133,6 +137,7 @@ class _Drain(Dispatcher):
     def __init__(self, segment: Segment, file: JsonlFile) -> None:
         super().__init__(segment, Registry(lambda subscribers, scope_locals: None))
         self._file = file
+        self._max_deliveries = math.inf  # nobody dies of writing a line; a disk may be full any number of times
 
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
         self._file(event)
@@ -158,4 +163,6 @@ def _drain(segment: Segment, output: str) -> str | None:
         file.close()
     segment.set_state(core.STATE_CLOSED)
     segment.unlink()
+    if dispatcher.is_unreadable:
+        raise SegmentError(f"the ring of {segment.path} is damaged beyond reading: nothing of it is left, and it is removed")
     return output if file.lines else None

@@ -106,7 +106,8 @@ class Session:
 
         Raises:
             FlushTimeoutError: not within `timeout`; nothing is lost by that.
-            FlushError: called inside a subscriber's callback, or the dispatcher has died.
+            FlushError: called inside a subscriber's callback, the dispatcher has died, or the ring is damaged
+                beyond reading.
         """
         timeout_seconds = self._flush_timeout(timeout)
         try:
@@ -226,11 +227,13 @@ class Session:
             if not complete:
                 self._segment.seal()
                 self._host.stop(0.0)
-            self._segment.set_state(core.STATE_CLOSED)
-            if complete:
-                self._segment.unlink()
-            inheritance.withdraw(self.path)
-            self._tell(complete)
+            try:
+                self._tell(complete)
+            finally:
+                self._segment.set_state(core.STATE_CLOSED)
+                if complete:
+                    self._segment.unlink()
+                inheritance.withdraw(self.path)
 
     def _tell(self, complete: bool) -> None:
         try:

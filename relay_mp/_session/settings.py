@@ -19,6 +19,7 @@ MAX_RING_BYTES = 1 << 36
 EVENT_SHARE_OF_RING = 8
 MIN_EVENT_BYTES = 1024
 SUBSCRIPTIONS_BYTES = 64 * 1024
+MAX_DELIVERIES = 255
 
 
 def shared_memory_directory() -> str:
@@ -38,6 +39,8 @@ class Settings:
         block_timeout_seconds: see `on_full`.
         stall_timeout_seconds: how long delivery waits for a live process that has claimed space and does
             not finish (stopped, swapped out) before it skips that event. 0: for ever.
+        max_deliveries: how often an event is delivered, if the dispatcher's process dies of it each time, before it
+            is given up and counted as lost ("poison"). With dispatcher="process" only: a thread's owner dies with it.
         flush_timeout_seconds: the default deadline of `flush`, and that of closing.
         ring_bytes: size of the ring; rounded up to a power of two.
         max_event_bytes: larger events lose their payloads, not their identity. 0: an eighth of the ring.
@@ -51,6 +54,7 @@ class Settings:
     block_timeout_seconds: float = 10.0
     stall_timeout_seconds: float = 0.0
     flush_timeout_seconds: float = 30.0
+    max_deliveries: int = 3
     ring_bytes: int = DEFAULT_RING_BYTES
     max_event_bytes: int = 0
     max_producers: int = 1024
@@ -62,6 +66,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "block_timeout_seconds": (0, 86400),
     "stall_timeout_seconds": (0, 86400),
     "flush_timeout_seconds": (0, 86400),
+    "max_deliveries": (1, MAX_DELIVERIES),
     "ring_bytes": (MIN_RING_BYTES, MAX_RING_BYTES),
     "max_producers": (1, core.MAX_PRODUCERS),
 }

@@ -8,13 +8,12 @@ as pending.
 from dataclasses import dataclass, field
 from typing import Any
 
+from relay_mp._deliver.dispatcher import LOSS_CAUSES
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 
-CAUSES = ("full", "writer_died", "fenced", "corrupt")
-"""Why events were lost: the ring was full; their writer died, or was too slow, before it had finished
-them; their record was damaged. `unregistered`, in totals only: no producer slot was left."""
-
+CAUSES = LOSS_CAUSES
+"""Why events were lost. `unregistered`, in totals only: no producer slot was left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +67,25 @@ def _columns(segment: Segment) -> Any:
     return np.frombuffer(segment.registry(), dtype=layout)
 
 
-def _process(pid: int, rows: Any, *, past: bool, has_ended: bool) -> ProcessStats:
+def _process(pid: int, rows: Any, *, past: bool, has_ended: bool, is_broken: bool) -> ProcessStats:
     """Sums of slots; `past`: of their earlier owners, else of the present ones."""
 
     def total(name: str) -> int:
         before = int(rows[f"base_{name}"].sum())
         if past:
             return before
-        now = rows["passed"] - rows["passed_lost"] if name == "delivered" else rows[name]
+        arrived = rows["passed"] - rows["passed_lost"] - rows["lost_poison"]
+        now = arrived if name == "delivered" else rows[name]
         return int(now.sum()) - before
 
     causes = {cause: count for cause in CAUSES if (count := total(f"lost_{cause}"))}
     # Requests to the dispatcher, such as a worker's registration, travel in the ring but are no events.
     controls, lost = total("controls"), sum(causes.values())
     emitted, delivered = total("emitted") - controls, max(total("delivered") - controls, 0)
-    if has_ended:  # sealed and drained: what is still under way is refused, and was never emitted
+    if is_broken and has_ended and emitted - delivered != lost:  # what could be read has been: the rest never comes
+        causes["corrupt"] = causes.get("corrupt", 0) + emitted - delivered - lost
+        lost = emitted - delivered
+    elif has_ended and not is_broken:  # sealed and drained: what is still under way is refused, and was never emitted
         emitted = delivered + lost
     live = 0 if past else int(((rows["state"] & 0xFF) == core.SLOT_LIVE).sum())
     return ProcessStats(pid, emitted, delivered, lost, max(emitted - delivered - lost, 0), total("cut"), live, causes)
@@ -102,6 +105,9 @@ def collect(segment: Segment, *, has_ended: bool = False) -> Stats:
     """Reads a session's counters; `has_ended`: its ring is sealed, and all of it delivered."""
     import numpy as np
 
+    is_broken = segment.state == core.STATE_BROKEN
+    has_ended = has_ended or (is_broken and segment.read_pos == segment.tail)
+
     delivering = segment.delivering_slot
     rows = _columns(segment).copy()
     if delivering and delivering == segment.delivering_slot and rows["passed"][delivering]:
@@ -109,10 +115,16 @@ def collect(segment: Segment, *, has_ended: bool = False) -> Stats:
     rows = rows[(rows["state"] & 0xFF) != 0]
     pids = rows["state"] >> 32
     processes = [
-        _process(int(pid), rows[(pids == pid) & (rows["start_time"] == start)], past=False, has_ended=has_ended)
+        _process(
+            int(pid),
+            rows[(pids == pid) & (rows["start_time"] == start)],
+            past=False,
+            has_ended=has_ended,
+            is_broken=is_broken,
+        )
         for pid, start in np.unique(np.stack([pids, rows["start_time"]], axis=1), axis=0)
     ]
-    past = _process(0, rows, past=True, has_ended=has_ended)
+    past = _process(0, rows, past=True, has_ended=has_ended, is_broken=is_broken)
     if past.emitted:
         processes.append(past)
     unregistered = segment.lost_unregistered

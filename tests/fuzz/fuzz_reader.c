@@ -74,7 +74,7 @@ static void take_image(const uint8_t *image) {
 #endif
 
 static void attach(const uint8_t *image) {
-    static uint8_t bytes[RMP_HEADER_BYTES + RMP_HEADER_BYTES + CAPACITY * RMP_UNIT_BYTES];
+    static uint8_t bytes[2 * RMP_HEADER_BYTES + CAPACITY * RMP_UNIT_BYTES];
     char path[64];
     snprintf(path, sizeof path, FILE_DIRECTORY "/rmp_fuzz_test.%d", (int)getpid());
     memcpy(bytes, image, sizeof(rmp_header));
@@ -100,10 +100,10 @@ static void attach(const uint8_t *image) {
 /* ---- reading ---- */
 
 static void deliver(const rmp_read *read) {
-    bool redelivered;
     REQUIRE(read->owner && read->owner < SLOTS);
     for (uint32_t i = 0; i < read->payload_bytes; i++) sink = payload[i];
-    rmp_registry_pass(&ring, read->owner, read->owner_seq, &redelivered);
+    rmp_registry_missing(&ring, read->owner, read->owner_seq);
+    if (rmp_registry_pass(&ring, read->owner, read->owner_seq) > 3) rmp_registry_give_up(&ring, read->owner, read->owner_seq);
 }
 
 /* True while there is more. */
@@ -133,11 +133,25 @@ static void drain(rmp_reader *reader, bool fence) {
     rmp_reader_release(reader);
 }
 
+static void mark(uint32_t slot) {
+    const uint8_t uuid[16] = {0};
+    uint64_t count = rmp_registry_unmarked(&ring, slot, RMP_MARK_ALL, 0);
+    if (!count) return;
+    rmp_mark_prepare(&ring, slot, count, ring.header->mark.seq + 1, 0, uuid);
+    rmp_mark_begin(&ring);
+    rmp_mark_done(&ring);
+    REQUIRE(rmp_registry_unmarked(&ring, slot, RMP_MARK_ALL, 0) < count); /* or marking would have no end */
+}
+
 static void settle(void) {
+    if (ring.header->mark.deliveries) rmp_mark_done(&ring);
     for (uint32_t slot = 1; slot < SLOTS; slot++) {
         rmp_registry_owner(&ring, slot, rmp_ring_slot(&ring, slot)->state);
         rmp_registry_mark_dead(&ring, slot, rmp_ring_slot(&ring, slot)->state);
         rmp_registry_settle(&ring, slot);
+        mark(slot);
+        rmp_registry_write_off(&ring, slot);
+        mark(slot);
     }
 }
 
@@ -171,6 +185,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes) {
         fence ? rmp_ring_condemn(&ring) : rmp_ring_seal(&ring);
         rmp_reader_open(&reader, &ring);
         drain(&reader, false);
+        rmp_reader_open(&reader, &ring);
+        rmp_reader_salvage(&reader);
+        drain(&reader, false);
+        rmp_ring_bury(&ring);
     }
     return 0;
 }

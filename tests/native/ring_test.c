@@ -217,9 +217,32 @@ static bool give_up_blocked(dispatcher *self, const rmp_read *read) {
     return true;
 }
 
+static void tell_mark(dispatcher *self) {
+    const rmp_ring *ring = &self->reader.ring;
+    bool redelivered = rmp_mark_begin(ring) != 0;
+    if (self->tell) self->tell(self, &ring->header->mark, redelivered);
+    RMP_TESTPOINT("dispatcher.told");
+    rmp_mark_done(ring);
+}
+
+static void mark(dispatcher *self, uint32_t slot, uint64_t count) {
+    const uint8_t uuid[16] = {0};
+    const rmp_ring *ring = &self->reader.ring;
+    if (!count) return;
+    rmp_mark_prepare(ring, slot, count, ring->header->mark.seq + 1, 0, uuid);
+    tell_mark(self);
+}
+
+void dispatcher_resume_mark(dispatcher *self) {
+    if (self->reader.ring.header->mark.deliveries) tell_mark(self);
+}
+
 static void deliver(dispatcher *self, const rmp_read *read) {
-    bool redelivered;
-    self->missing += rmp_registry_pass(&self->reader.ring, read->owner, read->owner_seq, &redelivered);
+    const rmp_ring *ring = &self->reader.ring;
+    uint64_t missing = rmp_registry_missing(ring, read->owner, read->owner_seq);
+    if (missing) mark(self, read->owner, rmp_registry_unmarked(ring, read->owner, RMP_MARK_PASSED, missing));
+    self->missing += missing;
+    bool redelivered = rmp_registry_pass(ring, read->owner, read->owner_seq) != 0;
     RMP_TESTPOINT("dispatcher.passed");
     if (self->deliver) self->deliver(self, read, redelivered);
     RMP_TESTPOINT("dispatcher.called");
@@ -258,18 +281,19 @@ void dispatcher_bury(dispatcher *self) {
         uint64_t state = rmp_load_acquire(&slot->state);
         if (ask_slot(ring, number, state) == RMP_DEAD) rmp_registry_mark_dead(ring, number, state);
         rmp_registry_settle(ring, number);
+        mark(self, number, rmp_registry_unmarked(ring, number, RMP_MARK_PASSED, 0));
     }
 }
 
 uint64_t lost_of_slot(const rmp_slot *slot) {
-    return slot->lost_full + slot->lost_writer_died + slot->lost_fenced + slot->lost_corrupt;
+    return slot->lost_full + slot->lost_writer_died + slot->lost_fenced + slot->lost_corrupt + slot->poison.low;
 }
 
 void check_accounts(const rmp_ring *ring) {
     for (uint32_t number = 1; number < ring->slot_count; number++) {
         const rmp_slot *slot = rmp_ring_slot(ring, number);
         if (rmp_slot_status(slot->state) == RMP_SLOT_FREE) continue;
-        uint64_t delivered = slot->passed.low - slot->passed.high;
+        uint64_t delivered = slot->passed.low - slot->passed.high - slot->poison.low;
         CHECK_EQUAL(slot->emitted, delivered + lost_of_slot(slot));
     }
 }

@@ -103,11 +103,15 @@ typedef struct dispatcher {
     uint8_t *payload;
     uint64_t delivered, redelivered, missing, corrupt, aborted;
     void (*deliver)(struct dispatcher *self, const rmp_read *read, bool redelivered);
+    void (*tell)(struct dispatcher *self, const rmp_mark *mark, bool redelivered);
     void *context;
 } dispatcher;
 
 void dispatcher_open(dispatcher *self, const rmp_ring *ring);
 void dispatcher_close(dispatcher *self);
+
+/* The mark that a dispatcher died of, or with. */
+void dispatcher_resume_mark(dispatcher *self);
 
 /* One record or gap. False: nothing to do now (empty, or blocked by a living writer). */
 bool dispatcher_step(dispatcher *self);

@@ -102,7 +102,7 @@ def drain(reader, limit=256):
     while True:
         batch = reader.next_batch(limit, 0.0)
         for record, _, next_position, slot, owner_seq in batch:
-            reader.begin(slot, owner_seq)
+            reader.begin(slot, owner_seq, True)
             found.append(msgpack.unpackb(record))
             reader.done(next_position)
         reader.end_batch()
@@ -114,7 +114,7 @@ def drain_some(reader):
     """One batch's worth: `drain` would never end beside threads that emit for ever."""
     batch = reader.next_batch(256, 0.0)
     for _, _, next_position, slot, owner_seq in batch:
-        reader.begin(slot, owner_seq)
+        reader.begin(slot, owner_seq, True)
         reader.done(next_position)
     reader.end_batch()
     return [msgpack.unpackb(record[0]) for record in batch]
@@ -144,6 +144,11 @@ def settle(segment):
             segment.mark_dead(slot, segment.slot_state(slot))
         if segment.slot_statuses()[slot] == 4:
             segment.settle(slot)
+    marker = core.Reader(segment)
+    for slot in marker.unmarked_slots():  # or no other process gets them
+        marker.prepare_mark(slot, marker.unmarked(slot), marker.last_mark_seq + 1)
+        marker.begin_mark()
+        marker.mark_done()
 
 
 def fork(work):
@@ -331,8 +336,11 @@ def test_begin_tells_what_is_missing(small):
     emit("next")
     ((_, _, _, slot, owner_seq),) = reader.next_batch(10, 0.0)
     assert owner_seq == kept + 3
-    assert reader.begin(slot, owner_seq) == 2
-    assert small.slot_losses(slot) == (2, 0, 0, 0)
+    assert [reader.begin(slot, owner_seq) for _ in range(2)] == [2, 2]  # nothing has begun
+    assert counters(small, 1)["passed"] == kept
+    assert reader.begin(slot, owner_seq, True) == 0
+    assert counters(small, 1)["passed"] == owner_seq
+    assert small.slot_losses(slot) == (2, 0, 0, 0, 0)
 
 
 def test_a_reader_wakes_for_an_event(segment):
@@ -376,7 +384,7 @@ def test_a_damaged_record_is_skipped_and_counted(segment):
         file.seek(at + 100)
         file.write(b"?")
     assert names(reader) == ["m0", "m2"]
-    assert segment.slot_losses(1) == (0, 0, 0, 1)
+    assert segment.slot_losses(1) == (0, 0, 0, 1, 0)
 
 
 # ------------------------------------------------------------------------------------------ sizes
@@ -453,7 +461,7 @@ def test_on_full_drop_returns_and_counts(small):
     kept = names(reader)
     assert kept == [str(n) for n in range(len(kept))]
     assert counters(small, 1)["emitted"] == emitted
-    assert small.slot_losses(1) == (emitted - len(kept), 0, 0, 0)
+    assert small.slot_losses(1) == (emitted - len(kept), 0, 0, 0, 0)
     emit("after")
     assert names(reader) == ["after"]
 
@@ -465,7 +473,7 @@ def test_on_full_block_gives_up_at_the_deadline(tmp_path):
         reader = core.Reader(segment)
         while not segment.slot_losses(1)[0]:
             emit("m", "x" * 500)
-        assert segment.slot_losses(1) == (1, 0, 0, 0)
+        assert segment.slot_losses(1) == (1, 0, 0, 0, 0)
         assert len(drain(reader)) == counters(segment, 1)["emitted"] - 1
 
 
@@ -506,7 +514,7 @@ def test_an_emit_after_the_seal_is_outside_the_session(segment):
     segment.seal()
     emit("late")
     assert names(core.Reader(segment)) == ["m"]
-    assert (counters(segment, 1)["emitted"], segment.slot_losses(1)) == (1, (0, 0, 0, 0))
+    assert (counters(segment, 1)["emitted"], segment.slot_losses(1)) == (1, (0, 0, 0, 0, 0))
 
 
 def test_the_dispatchers_own_thread_never_waits(tmp_path):
@@ -854,16 +862,26 @@ def test_a_request_is_answered(segment):
     fields = msgpack.unpackb(record)
     assert (fields[0], fields[4], payload(fields, 9)) == (core.KIND_CONTROL, "register", {"name": "n"})
     assert sender == [slot, owner_seq]
-    segment.reply(slot, owner_seq, 2, "no: é" + "x" * 500)
-    answered, code, text = segment.read_reply(slot)
-    assert (answered, code) == (owner_seq, 2)
-    assert text.startswith("no: éxxx")
-    assert len(text.encode()) == 199
+    assert segment.reply(slot, owner_seq, 2, "no: é") is True
+    assert segment.read_reply(slot) == (owner_seq, 2, "no: é")
 
 
-def test_a_reply_may_be_cut_within_a_character(segment):
-    segment.reply(1, 1, 0, "é" * 150)
-    assert segment.read_reply(1)[2].startswith("é" * 99)
+CUT = " [cut; all of it is in the dispatcher's log]"
+
+
+@pytest.mark.parametrize("character", ["x", "é", "😀"])
+def test_a_reply_that_is_cut_says_so(segment, character):
+    """At the bound, whatever a character's length: never within one."""
+    room = 399
+    for length in range(room // len(character.encode()) - 30, room + 30):
+        text = character * length
+        fits = len(text.encode()) <= room
+        assert segment.reply(1, 1, 0, text) is fits
+        found = segment.read_reply(1)[2]
+        assert found == text if fits else found.endswith(CUT)
+        kept = found.removesuffix(CUT)
+        assert text.startswith(kept)
+        assert fits or len((kept + character + CUT).encode()) > room
 
 
 def test_a_request_that_cannot_be_sent_is_an_error(segment):
@@ -873,6 +891,7 @@ def test_a_request_that_cannot_be_sent_is_an_error(segment):
 
 
 def test_slots_out_of_range_are_an_error(segment):
+    reader = core.Reader(segment)
     for slot in (0, 17, 1 << 31):
         for call in (
             segment.slot_state,
@@ -881,6 +900,9 @@ def test_slots_out_of_range_are_an_error(segment):
             segment.settle,
             segment.read_reply,
             lambda slot: segment.mark_dead(slot, 2),
+            lambda slot: reader.give_up(slot, 1),
+            lambda slot: reader.unmarked(slot or 17),  # 0: threads without a slot
+            lambda slot: reader.prepare_mark(slot or 17, 1, 1),
             lambda slot: segment.reply(slot, 1, 0, ""),
         ):
             with pytest.raises(IndexError):
@@ -957,6 +979,9 @@ READER_CALLS = {
     "fenced_slots": (),
     "forgive": (0,),
     "begin": (1, 1),
+    "give_up": (1, 1),
+    "unmarked": (1,),
+    "prepare_mark": (1, 1, 1),
     "done": (1,),
     "end_batch": (),
 }

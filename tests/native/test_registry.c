@@ -174,30 +174,161 @@ TEST(a_slot_whose_taker_was_killed_comes_back) {
     rmp_segment_close(&segment, false);
 }
 
+/* What the dispatcher does for a record: how many were missing before it, -1 if it was begun before. */
+static int64_t pass(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq) {
+    uint64_t missing = rmp_registry_missing(ring, slot, owner_seq);
+    CHECK_EQUAL(rmp_registry_missing(ring, slot, owner_seq), missing); /* asked again after a restart */
+    return rmp_registry_pass(ring, slot, owner_seq) ? -1 : (int64_t)missing;
+}
+
 TEST(gaps_are_counted_once_and_repeats_are_told) {
     rmp_segment segment = make_segment(64, 4, 1000);
     const rmp_ring *ring = &segment.ring;
     uint32_t slot = take_slot(ring);
-    bool redelivered;
-    CHECK_EQUAL(rmp_registry_pass(ring, slot, 1, &redelivered), 0);
-    CHECK(!redelivered);
-    CHECK_EQUAL(rmp_registry_pass(ring, slot, 1, &redelivered), 0);
-    CHECK(redelivered);
+    CHECK_EQUAL(pass(ring, slot, 1), 0);
+    CHECK_EQUAL(pass(ring, slot, 1), -1);
     rmp_ring_slot(ring, slot)->lost_full = 3;
-    CHECK_EQUAL(rmp_registry_pass(ring, slot, 5, &redelivered), 3);
-    CHECK(!redelivered);
+    CHECK_EQUAL(pass(ring, slot, 5), 3);
     CHECK_EQUAL(lost_of_slot(rmp_ring_slot(ring, slot)), 3);
-    CHECK_EQUAL(rmp_registry_pass(ring, slot, 5, &redelivered), 0);
-    CHECK(redelivered);
-    CHECK_EQUAL(rmp_registry_pass(ring, slot, 6, &redelivered), 0);
-    CHECK_EQUAL(rmp_ring_slot(ring, slot)->passed.low, 6);
-    CHECK_EQUAL(rmp_ring_slot(ring, slot)->passed.high, 3);
-    rmp_ring_slot(ring, slot)->emitted = 10; /* four more begun, never seen: dead with their writer */
+    CHECK_EQUAL(pass(ring, slot, 5), -1);
+    CHECK_EQUAL(pass(ring, slot, 6), 0);
+    CHECK_EQUAL(pass(ring, slot, 8), 1); /* nobody has counted it: its record was damaged */
+    CHECK_EQUAL(rmp_ring_slot(ring, slot)->lost_corrupt, 1);
+    CHECK_EQUAL(rmp_ring_slot(ring, slot)->passed.low, 8);
+    CHECK_EQUAL(rmp_ring_slot(ring, slot)->passed.high, 4);
+    rmp_ring_slot(ring, slot)->emitted = 12; /* four more begun, never seen: dead with their writer */
     rmp_registry_mark_dead(ring, slot, rmp_ring_slot(ring, slot)->state);
     CHECK_EQUAL(rmp_registry_settle(ring, slot), 4);
     CHECK_EQUAL(rmp_registry_settle(ring, slot), 0);
     CHECK_EQUAL(rmp_ring_slot(ring, slot)->lost_writer_died, 4);
     check_accounts(ring);
+    rmp_segment_close(&segment, false);
+}
+
+TEST(a_record_is_counted_as_begun_until_another_is) {
+    rmp_segment segment = make_segment(64, 4, 1000);
+    const rmp_ring *ring = &segment.ring;
+    uint32_t slot = take_slot(ring), other = take_slot(ring);
+    for (uint32_t before = 0; before < 300; before++)
+        CHECK_EQUAL(rmp_registry_pass(ring, slot, 1), before < 255 ? before : 255);
+    CHECK_EQUAL(rmp_registry_pass(ring, other, 1), 0);
+    CHECK_EQUAL(rmp_registry_pass(ring, other, 2), 0);
+    CHECK_EQUAL(rmp_registry_pass(ring, slot, 1), 1); /* it has passed, that much is known */
+    rmp_segment_close(&segment, false);
+}
+
+TEST(a_record_is_given_up_once) {
+    rmp_segment segment = make_segment(64, 4, 1000);
+    const rmp_ring *ring = &segment.ring;
+    uint32_t slot = take_slot(ring);
+    rmp_ring_slot(ring, slot)->emitted = 2;
+    CHECK_EQUAL(rmp_registry_pass(ring, slot, 1), 0);
+    CHECK_EQUAL(rmp_registry_pass(ring, slot, 2), 0);
+    CHECK(rmp_registry_give_up(ring, slot, 2));
+    CHECK(!rmp_registry_give_up(ring, slot, 2));
+    CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_PASSED, 0), 1);
+    check_accounts(ring);
+    rmp_segment_close(&segment, false);
+}
+
+/* ---- marks ---- */
+
+static void mark(const rmp_ring *ring, uint32_t slot, uint64_t count, uint64_t seq) {
+    const uint8_t uuid[16] = {1, 2, 3};
+    rmp_mark_prepare(ring, slot, count, seq, 4, uuid);
+}
+
+TEST(a_mark_tells_each_loss_once_and_by_its_cause) {
+    rmp_segment segment = make_segment(64, 4, 1000);
+    const rmp_ring *ring = &segment.ring;
+    const rmp_mark *made = &ring->header->mark;
+    uint32_t slot = take_slot(ring);
+    rmp_slot *counters = rmp_ring_slot(ring, slot);
+    counters->lost_full = 5; /* two of them behind the place where the mark comes */
+    counters->lost_fenced = 1;
+    counters->passed = (rmp_pair){4, 4};
+    CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_PASSED, 0), 4);
+    CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_ALL, 0), 6);
+    mark(ring, slot, 4, 77);
+    CHECK_EQUAL(made->deliveries, 0);
+    CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_PASSED, 0), 4); /* written down, not delivered */
+    CHECK_EQUAL(rmp_mark_begin(ring), 0);
+    CHECK_EQUAL(made->seq, 77);
+    CHECK_EQUAL(made->pid, getpid());
+    CHECK_EQUAL(made->lost[RMP_LOST_FULL], 3);
+    CHECK_EQUAL(made->lost[RMP_LOST_FENCED], 1);
+    CHECK_EQUAL(rmp_mark_begin(ring), 1); /* the dispatcher has died */
+    rmp_mark_done(ring);
+    CHECK_EQUAL(made->deliveries, 0);
+    CHECK_EQUAL(made->seq, 77); /* for the next one to come behind */
+    CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_PASSED, 0), 0);
+    CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_PASSED, 2), 2);
+    CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_ALL, 0), 2);
+    rmp_segment_close(&segment, false);
+}
+
+TEST(losses_of_threads_without_a_slot_are_marked_under_slot_0) {
+    rmp_segment segment = make_segment(64, 4, 1000);
+    const rmp_ring *ring = &segment.ring;
+    ring->header->lost_unregistered = 7;
+    CHECK_EQUAL(rmp_registry_unmarked(ring, 0, RMP_MARK_PASSED, 0), 7);
+    mark(ring, 0, 7, 1);
+    rmp_mark_begin(ring);
+    CHECK_EQUAL(ring->header->mark.pid, 0);
+    rmp_mark_done(ring);
+    CHECK_EQUAL(rmp_registry_unmarked(ring, 0, RMP_MARK_PASSED, 0), 0);
+    rmp_segment_close(&segment, false);
+}
+
+/* Else its last losses would be marked as another process's. */
+TEST(a_slot_goes_to_another_process_only_when_its_losses_are_marked) {
+    for (int dies = 0; dies < 2; dies++) {
+        rmp_segment segment = make_segment(64, 2, 1000);
+        const rmp_ring *ring = &segment.ring;
+        dispatcher reader;
+        dispatcher_open(&reader, ring);
+        uint32_t slot = take_slot(ring);
+        write_one(ring, slot, 1);
+        rmp_ring_slot(ring, slot)->emitted = 2; /* dropped: the ring was full */
+        rmp_ring_slot(ring, slot)->lost_full = 1;
+        if (dies) rmp_registry_mark_dead(ring, slot, rmp_ring_slot(ring, slot)->state);
+        else rmp_registry_exit(ring, slot);
+        dispatcher_drain(&reader);
+        rmp_process other = rmp_process_self();
+        other.start_time++;
+        CHECK_EQUAL(rmp_registry_take(ring, other, 1), 0);
+        CHECK_EQUAL(rmp_registry_settle(ring, slot), 1);
+        CHECK_EQUAL(rmp_registry_settle(ring, slot), 0);
+        CHECK_EQUAL(rmp_registry_take(ring, other, 1), 0);
+        mark(ring, slot, rmp_registry_unmarked(ring, slot, RMP_MARK_PASSED, 0), 1);
+        CHECK_EQUAL(ring->header->mark.lost[RMP_LOST_FULL], 1);
+        rmp_mark_begin(ring);
+        CHECK_EQUAL(rmp_registry_take(ring, other, 1), 0);
+        rmp_mark_done(ring);
+        CHECK_EQUAL(rmp_registry_take(ring, other, 1), 1);
+        dispatcher_close(&reader);
+        rmp_segment_close(&segment, false);
+    }
+}
+
+/* The next thread of the process has the slot already, and has begun an event: that one is not lost. */
+TEST(settling_an_exited_thread_leaves_its_successors_events_alone) {
+    rmp_segment segment = make_segment(64, 2, 1000);
+    const rmp_ring *ring = &segment.ring;
+    dispatcher reader;
+    dispatcher_open(&reader, ring);
+    uint32_t slot = take_slot(ring);
+    write_one(ring, slot, 1);
+    rmp_registry_exit(ring, slot);
+    dispatcher_drain(&reader);
+    CHECK_EQUAL(take_slot(ring), slot);
+    rmp_store_relaxed(&rmp_ring_slot(ring, slot)->emitted, 2); /* numbered, not claimed yet */
+    CHECK_EQUAL(rmp_registry_settle(ring, slot), 0);
+    write_one(ring, slot, 2);
+    dispatcher_drain(&reader);
+    CHECK_EQUAL(reader.missing, 0);
+    check_accounts(ring);
+    dispatcher_close(&reader);
     rmp_segment_close(&segment, false);
 }
 

@@ -258,7 +258,7 @@ def claim_by_hand(path, position, slot):
         (ring_offset,) = struct.unpack_from("<Q", segment, 48)
         (capacity,) = struct.unpack_from("<Q", segment, 24)
         tail = next(at for at in range(128, 4096, 128) if struct.unpack_from("<Q", segment, at)[0] == position)
-        emitted = slot * 512 + 4096 + relay_mp._native.core.SLOT_FIELDS["emitted"]
+        emitted = slot * relay_mp._native.core.SLOT_BYTES + 4096 + relay_mp._native.core.SLOT_FIELDS["emitted"]
         (count,) = struct.unpack_from("<Q", segment, emitted)
         struct.pack_into("<Q", segment, emitted, count + 1)
         word = 1 | slot << 3 | 1 << 19 | (position & ((1 << 29) - 1)) << 35

@@ -20,6 +20,7 @@ VALID = {
     "flush_timeout_seconds": 3.5,
     "ring_bytes": 131072,
     "max_event_bytes": 2048,
+    "max_deliveries": 5,
     "max_producers": 7,
     "directory": "/tmp",
     "recovery_directory": "/var/tmp",
