@@ -109,6 +109,12 @@ class LLMRequest:
         other._headers, other._content = freeze(headers, "headers"), self._content
         return other
 
+    def with_content_of(self, other: "LLMRequest") -> "LLMRequest":
+        """The other's body under these headers."""
+        request = LLMRequest({}, None)
+        request._headers, request._content = self._headers, other._content
+        return request
+
     def observed(self) -> JsonObject:
         """What events show of it: the body, and the headers less CREDENTIAL_HEADERS."""
         return {"content": _peek(self._content), "headers": self.shown_headers()}
@@ -116,7 +122,11 @@ class LLMRequest:
     def shown_headers(self) -> JsonObject:
         """The headers less CREDENTIAL_HEADERS."""
         headers = _peek(self._headers)
-        return {key: value for key, value in headers.items() if key.lower() not in CREDENTIAL_HEADERS}
+        return {key: value for key, value in headers.items() if key.strip().lower() not in CREDENTIAL_HEADERS}
+
+    def without_credentials(self) -> "LLMRequest":
+        """The same body under the headers less CREDENTIAL_HEADERS."""
+        return self.with_headers(self.shown_headers())
 
     def __repr__(self) -> str:
         # The values may be secrets.

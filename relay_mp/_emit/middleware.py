@@ -120,6 +120,7 @@ class Registration:
         owner: who registered it.
         local_name: its name within a plugin; the name itself where there is none.
         arrived: it was installed for this process by another; one of the process's own takes its place.
+        failures: how often it has failed.
     """
 
     family: Family
@@ -133,6 +134,7 @@ class Registration:
     owner: RuntimeRegistrationOwner = GLOBAL_API
     local_name: str = ""
     arrived: bool = False
+    failures: int = 0
 
     def __post_init__(self) -> None:
         self.local_name = self.local_name or self.name

@@ -39,6 +39,7 @@ __all__ = [
     "capture_propagation_context_with_root",
     "capture_traceparent",
     "create_scope_stack_from_propagation",
+    "format_traceparent",
 ]
 
 VERSION = 1
@@ -158,7 +159,7 @@ class PropagationContext:
                 "a context without root_uuid has no trace id; use capture_traceparent(), or "
                 "capture_propagation_context_with_root(root_uuid)"
             )
-        return _format_traceparent(self._root, self._parent)
+        return format_traceparent(self._root, self._parent)
 
     @staticmethod
     def from_traceparent(value: str) -> "PropagationContext":
@@ -237,7 +238,8 @@ def _parse_json_object(value: object) -> dict[str, Any]:
     return fields
 
 
-def _format_traceparent(trace: bytes, parent: bytes) -> str:
+def format_traceparent(trace: bytes, parent: bytes) -> str:
+    """A W3C `traceparent`: sampled, of a trace, with a scope's or call's last 8 bytes as the span."""
     return f"00-{trace.hex()}-{parent[8:].hex()}-01"
 
 
@@ -268,7 +270,7 @@ def capture_traceparent() -> str:
     handle = current_scope()
     if handle._trace is None:
         raise ScopeError(f"{handle._name!r} belongs to no trace, and no scope is open; push one first")
-    return _format_traceparent(handle._trace, handle._uuid)
+    return format_traceparent(handle._trace, handle._uuid)
 
 
 def create_scope_stack_from_propagation(context: PropagationContext) -> ScopeStack:

@@ -1,0 +1,113 @@
+"""Callbacks that may be synchronous or asynchronous, run from either kind of code: the one runner.
+
+Runs in every emitting process. Middleware chains are written once, as coroutines, and every callback's
+result goes through `settle`. Whether a callback is asynchronous is seen by what it returns.
+
+    managed calls       await the chain; `settle(result, AWAIT)` awaits there
+    helpers             `run_now(chain)`; `settle(result, REFUSE)`: an awaitable is an error
+    events, manual      `run_now(chain)`; `settle(result, BLOCK)`: an awaitable is run to its end, in a
+    calls               thread and an event loop of its own, for at most `timeout_seconds()`
+
+A synchronous callback that hangs holds up whoever called: nothing can stop it.
+"""
+
+import os
+import sys
+import threading
+from collections.abc import Coroutine
+from contextvars import copy_context
+from typing import Any
+
+from relay_mp.errors import MiddlewareError
+
+__all__ = ["AWAIT", "BLOCK", "REFUSE", "is_awaitable", "loop_is_running", "run_now", "settle", "timeout_seconds"]
+
+AWAIT, REFUSE, BLOCK = range(3)
+
+TIMEOUT_SECONDS = 5.0
+"""How long an asynchronous callback may hold up an event that is emitted by synchronous code."""
+
+TIMEOUT_VARIABLE = "RELAY_MP_MIDDLEWARE_TIMEOUT_SECONDS"
+
+
+def timeout_seconds() -> float:
+    """TIMEOUT_SECONDS, or what TIMEOUT_VARIABLE says, in seconds.
+
+    Raises:
+        MiddlewareError: the variable holds no number from 0 to 86400.
+    """
+    given = os.environ.get(TIMEOUT_VARIABLE)
+    if not given:
+        return TIMEOUT_SECONDS
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= 86400:
+        raise MiddlewareError(f"{TIMEOUT_VARIABLE}={given!r}; expected a number of seconds from 0 to 86400")
+    return seconds
+
+
+def is_awaitable(value: object) -> bool:
+    """Whether a callback's result is to be awaited."""
+    return hasattr(type(value), "__await__")
+
+
+def loop_is_running() -> bool:
+    """Whether the calling thread runs an event loop. Does not import asyncio: what does has done so."""
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None
+
+
+async def settle(result: Any, mode: int) -> Any:
+    """A callback's result, awaited if it is to be.
+
+    Raises:
+        MiddlewareError: it is to be awaited, and the caller is synchronous; or it took too long.
+    """
+    if not is_awaitable(result):
+        return result
+    if mode == AWAIT:
+        return await result
+    if mode == BLOCK:
+        return _run_apart(result)
+    if hasattr(result, "close"):
+        result.close()  # never started: no warning that it was never awaited
+    raise MiddlewareError("an asynchronous callback needs an asynchronous caller: call this in a running event loop")
+
+
+def run_now(chain: Coroutine[Any, Any, Any]) -> Any:
+    """Runs a chain that does not wait, because its mode is not AWAIT."""
+    try:
+        chain.send(None)
+    except StopIteration as stop:
+        return stop.value
+    chain.close()
+    raise AssertionError("a chain that was to run at once has waited")
+
+
+def _run_apart(awaitable: Any) -> Any:
+    import asyncio
+
+    seconds = timeout_seconds()
+    outcome: list[tuple[Any, BaseException | None]] = []
+    context = copy_context()
+
+    async def bounded() -> Any:
+        return await asyncio.wait_for(awaitable, seconds)
+
+    def run() -> None:
+        try:
+            outcome.append((context.run(asyncio.run, bounded()), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, name="relay_mp middleware", daemon=True)
+    thread.start()
+    thread.join(seconds + 1)
+    if not outcome or isinstance(outcome[0][1], TimeoutError):
+        raise MiddlewareError(f"an asynchronous callback has not ended within {seconds:g} s ({TIMEOUT_VARIABLE})")
+    value, error = outcome[0]
+    if error is not None:
+        raise error
+    return value

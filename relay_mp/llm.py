@@ -1,0 +1,408 @@
+"""LLM calls: a start and an end event around a request to a provider, and the middleware that guards it.
+
+    response = await llm.execute("openai", request, provider)            managed: the whole pipeline
+    async for chunk in await llm.stream_execute("openai", request, provider, chunks.append, join): ...
+
+    handle = llm.call("openai", request)                                 manual: the two events
+    llm.call_end(handle, response)
+
+A managed call asks the conditional guardrails, passes the request through the request intercepts, emits
+the start, calls the provider through the execution intercepts, and emits the end. The provider gets the
+request with one `traceparent` header, which names the call, while somebody listens. Sanitizers change what
+the events show, never what the provider gets or returns. Credential headers (`Authorization`, `Cookie`,
+API keys) are in no event.
+
+A codec (see `relay_mp.codecs`) shows intercepts the request in a form that all providers share; a response
+codec adds the response in such a form to the end event.
+
+A call is no scope: what the provider emits is under the scope that the call was made in.
+
+Full ring: each event may hold the call up to the session's `block_timeout`, and is dropped and counted
+after that; with `on_full="drop"` at once. While nobody listens, no event is made and payloads are not
+checked; guardrails and intercepts run all the same.
+
+Every verb may be called from any thread, asyncio task and process, and after fork.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import Any
+
+from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, check_type
+from relay_mp._emit.context import ScopeHandle, freeze, thaw
+from relay_mp._emit.llm_call import (
+    LLM,
+    Prepared,
+    Spec,
+    ask_guardrails,
+    begin,
+    end_metadata,
+    end_profile,
+    finish,
+    intercept_request,
+    prepare,
+    show_response,
+    traced,
+    with_traceparent,
+)
+from relay_mp._emit.llm_codec import annotation_of
+from relay_mp._emit.llm_stream import LlmStream, close_source
+from relay_mp._emit.managed import (
+    NextCall,
+    copy_payload,
+    end_call,
+    fail_call,
+    no_payload,
+    parent_of,
+    returned,
+    through_intercepts,
+)
+from relay_mp._emit.middleware import FAMILIES, Registration, visible
+from relay_mp._emit.producer import check_name
+from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now
+from relay_mp._native.core import active
+from relay_mp.errors import PayloadError
+from relay_mp.types import Json, LLMAttributes, RuntimeRegistrationKind
+
+__all__ = ["call", "call_end", "conditional_execution", "execute", "request_intercepts", "stream_execute"]
+
+_EXECUTIONS = FAMILIES[RuntimeRegistrationKind.LLM_EXECUTION_INTERCEPT]
+_STREAM_EXECUTIONS = FAMILIES[RuntimeRegistrationKind.LLM_STREAM_EXECUTION_INTERCEPT]
+
+_NO_PROFILE: dict[str, Any] = {}
+
+
+def call(
+    name: str,
+    request: LLMRequest,
+    *,
+    handle: ScopeHandle | None = None,
+    attributes: LLMAttributes | None = None,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    model_name: str | None = None,
+    timestamp: datetime | None = None,
+) -> LLMHandle:
+    """Begins an LLM call that the caller makes: emits its start. No guardrail or intercept is asked.
+
+    Args:
+        name: the provider.
+        request: the start event's `data`, sanitized, without credential headers.
+        handle: the scope that it is under; the current one if left out.
+        attributes: flags.
+        data: kept in the handle; the end event's `data` where there is no other.
+        metadata: of both events.
+        model_name: goes into `category_profile`.
+        timestamp: timezone-aware; now if left out.
+
+    Returns:
+        The handle, to be given to `call_end`.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        ValueError: the timestamp is naive.
+        PayloadError: a payload is none; nothing was emitted.
+        UnicodeEncodeError: the name has a lone surrogate.
+    """
+    spec = _spec(name, request, handle, attributes, data, metadata, model_name)
+    active()  # takes over what the session has installed for its processes
+    started: LLMHandle = run_now(begin(spec, Prepared(request), BLOCK, timestamp))
+    return started
+
+
+def call_end(
+    handle: LLMHandle,
+    response: Json,
+    *,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    annotated_response: Any = None,
+    response_codec: Any = None,
+    timestamp: datetime | None = None,
+) -> None:
+    """Ends an LLM call: emits its end, with status OK. Called twice, it emits two.
+
+    Args:
+        handle: the call, from `call`.
+        response: the end event's `data`, sanitized.
+        data: the end event's `data` where the response is None; else the handle's.
+        metadata: merged over the start's, one level deep; what is no dict is left out.
+        annotated_response: an AnnotatedLLMResponse, or a dict: goes into
+            `category_profile.annotated_response`, unless a sanitizer changes the response.
+        response_codec: makes that annotation of the sanitized response, where none is given.
+        timestamp: timezone-aware, kept as given. Left out: now, and always later than the start.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        ValueError: the timestamp is naive.
+        PayloadError: a payload is none; nothing was emitted.
+    """
+    check_type(handle, LLMHandle, "handle")
+    if not active():
+        return
+    if data is not None:
+        freeze(data, "data")
+    freeze(response, "response")
+    annotated = None if annotated_response is None else annotation_of(annotated_response, "annotated_response")
+    if response is None:
+        response = thaw(handle._data) if data is None else data
+    shown, annotation = run_now(show_response(response, response_codec, annotated, BLOCK))
+    end_call(
+        handle, LLM, shown, end_metadata(handle, metadata), end_profile(handle, annotation), timestamp
+    )  # fmt: skip
+
+
+async def execute(
+    name: str,
+    request: LLMRequest,
+    func: Callable[[LLMRequest], Any],
+    *,
+    handle: ScopeHandle | None = None,
+    attributes: LLMAttributes | None = None,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    model_name: str | None = None,
+    codec: Any = None,
+    response_codec: Any = None,
+) -> Any:
+    """Makes an LLM call through the managed pipeline, see the module.
+
+    The end's metadata gets `otel.status_code`: OK; ERROR, with `error.type`, for an exception or a
+    cancellation; UNSET for what ends the program.
+
+    Args:
+        name: the provider.
+        request: the request.
+        func: calls the provider: `func(request)`, synchronous or asynchronous; returns JSON.
+        handle: the scope that it is under; the current one if left out.
+        attributes: flags.
+        data: the end event's `data` where the response is None.
+        metadata: of all the call's events, its guardrails' included.
+        model_name: goes into `category_profile`.
+        codec: shows the request intercepts the request in its normalized form, and writes it back.
+        response_codec: adds the response's normalized form to the end event; if it fails, there is none.
+
+    Returns:
+        What the provider, or an execution intercept, returned.
+
+    Raises:
+        RejectedError: a guardrail said no; the provider was not called.
+        CallbackError: the provider, a middleware or the codec raised (its `__cause__`), or returned what
+            it must not.
+        TypeError: an argument is not of its type.
+        PayloadError: `data` or `metadata` is none; the provider was not called.
+    """
+    spec = _spec(name, request, handle, attributes, data, metadata, model_name, codec, response_codec)
+    active()  # takes over what the session has installed for its processes
+    prepared = await prepare(spec, request)
+    started = await begin(spec, prepared, AWAIT)
+    try:
+        response = await _run(spec, traced(started, spec.parent, prepared.request), func)
+        await _finish(spec, started, response)
+    except BaseException as error:
+        fail_call(started, LLM, error)
+    return response
+
+
+async def _finish(spec: Spec, started: LLMHandle, response: Any) -> None:
+    try:
+        await finish(spec, started, response)
+    except PayloadError as error:
+        raise no_payload(error) from error
+
+
+async def _run(spec: Spec, request: LLMRequest, func: Callable[[LLMRequest], Any]) -> Any:
+    async def innermost(request: LLMRequest) -> Any:
+        check_type(request, LLMRequest, "request")
+        response = func(request)
+        if hasattr(type(response), "__await__"):
+            response = await response
+        return response
+
+    intercepts = visible(_EXECUTIONS)
+    if not intercepts:
+        return await innermost(request)
+
+    def arguments(request: LLMRequest, next_call: NextCall) -> tuple[Any, ...]:
+        check_type(request, LLMRequest, "request")
+        return spec.name, request, next_call
+
+    def check(_registration: Registration, response: Any) -> Any:
+        try:
+            return copy_payload(response, "response")
+        except PayloadError as error:
+            raise no_payload(error) from error
+
+    return await through_intercepts(intercepts, request, arguments, check, innermost)
+
+
+async def stream_execute(
+    name: str,
+    request: LLMRequest,
+    func: Callable[[LLMRequest], Any],
+    collector: Callable[[Any], object],
+    finalizer: Callable[[], Any],
+    *,
+    handle: ScopeHandle | None = None,
+    attributes: LLMAttributes | None = None,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    model_name: str | None = None,
+    codec: Any = None,
+    response_codec: Any = None,
+) -> LlmStream:
+    """Makes a streamed LLM call through the managed pipeline, see the module.
+
+    The call ends when the stream does: read it to its end or `await stream.aclose()`. Each chunk is a mark
+    `llm.chunk` under the call, with its place and kind, not its text. Nothing is read ahead.
+
+    Args:
+        name: the provider.
+        request: the request.
+        func: calls the provider: `func(request)` returns an asynchronous iterator of JSON chunks, or an
+            awaitable of one.
+        collector: `collector(chunk)` is called for each chunk, before the caller gets it; synchronous.
+        finalizer: `finalizer()` makes the end event's `data` of what was collected, however the stream
+            ended; synchronous. If it raises, there is no data.
+        handle, attributes, data, metadata, model_name, codec, response_codec: as for `execute`.
+
+    Returns:
+        The stream of chunks.
+
+    Raises:
+        RejectedError: a guardrail said no; the provider was not called.
+        CallbackError: the provider, a middleware or the codec raised before there was a stream. What fails
+            later is raised by the stream.
+        TypeError: an argument is not of its type.
+        PayloadError: `data` or `metadata` is none; the provider was not called.
+    """
+    spec = _spec(name, request, handle, attributes, data, metadata, model_name, codec, response_codec)
+    active()  # takes over what the session has installed for its processes
+    prepared = await prepare(spec, request)
+    started = await begin(spec, prepared, AWAIT)
+    try:
+        source = await _stream(visible(_STREAM_EXECUTIONS), traced(started, spec.parent, prepared.request), func)
+    except BaseException as error:
+        fail_call(started, LLM, error)
+    return LlmStream(spec, started, source, collector, finalizer)
+
+
+async def _stream(
+    intercepts: Any, request: LLMRequest, func: Callable[[LLMRequest], Any]
+) -> AsyncIterator[Any]:
+    check_type(request, LLMRequest, "request")
+    if not intercepts:
+        return await _opened(func(request), "the provider")
+    registration = intercepts[0]
+
+    async def inner(request: LLMRequest) -> AsyncIterator[Any]:
+        return await _stream(intercepts[1:], request, func)
+
+    next_call = NextCall(inner)
+    try:
+        source = await _opened(registration.callback(request, next_call), f"intercept {registration.name!r}")
+    except BaseException:
+        next_call.is_active = False
+        raise
+    return _held(source, next_call)
+
+
+async def _opened(found: Any, who: str) -> AsyncIterator[Any]:
+    if not hasattr(type(found), "__aiter__") and hasattr(type(found), "__await__"):
+        found = await found
+    if not hasattr(type(found), "__aiter__"):
+        raise returned(found, who, "an asynchronous iterator, such as an asynchronous generator makes")
+    source: AsyncIterator[Any] = found.__aiter__()
+    return source
+
+
+async def _held(source: AsyncIterator[Any], next_call: NextCall) -> AsyncIterator[Any]:
+    # An intercept may call on while its own stream is read, not afterwards.
+    try:
+        async for chunk in source:
+            yield chunk
+    finally:
+        next_call.is_active = False
+        await close_source(source)
+
+
+# --------------------------------------------------------------------------------- parts of the pipeline
+
+
+def request_intercepts(name: str, request: LLMRequest) -> Any:
+    """Passes a request through the request intercepts, and does nothing else. No event, no codec.
+
+    Args:
+        name: the provider.
+        request: the request.
+
+    Returns:
+        An LLMRequestInterceptOutcome with what all of them made; in a running event loop an awaitable of
+        it. While a scope is open, the request has a `traceparent` header that names it.
+
+    Raises:
+        CallbackError: an intercept failed, or is asynchronous and no event loop runs.
+        TypeError: an argument is not of its type.
+    """
+    name = check_name(name)
+    check_type(request, LLMRequest, "request")
+    active()  # takes over what the session has installed for its processes
+    if loop_is_running():
+        return _outcome(name, request, AWAIT)
+    return run_now(_outcome(name, request, REFUSE))
+
+
+async def _outcome(name: str, request: LLMRequest, mode: int) -> LLMRequestInterceptOutcome:
+    prepared = await intercept_request(name, Prepared(request), False, mode)
+    scope = parent_of(None)
+    if scope._trace is not None:
+        prepared = prepared._replace(request=with_traceparent(prepared.request, scope._trace, scope._uuid))
+    return LLMRequestInterceptOutcome(*prepared)
+
+
+def conditional_execution(request: LLMRequest) -> Any:
+    """Asks the conditional guardrails, and does nothing else. Each emits its pair of events.
+
+    Args:
+        request: the request.
+
+    Returns:
+        None if all allow it; in a running event loop an awaitable of that.
+
+    Raises:
+        RejectedError: one said no.
+        CallbackError: one failed, or is asynchronous and no event loop runs.
+        TypeError: it is no LLMRequest.
+    """
+    check_type(request, LLMRequest, "request")
+    parent = parent_of(None)
+    active()  # takes over what the session has installed for its processes
+    if loop_is_running():
+        return ask_guardrails(request, parent, None, AWAIT)
+    return run_now(ask_guardrails(request, parent, None, REFUSE))
+
+
+def _spec(
+    name: str,
+    request: object,
+    handle: ScopeHandle | None,
+    attributes: object,
+    data: Any,
+    metadata: Any,
+    model_name: object,
+    codec: Any = None,
+    response_codec: Any = None,
+) -> Spec:
+    if type(name) is not str:
+        name = check_name(name)
+    check_type(request, LLMRequest, "request")
+    bits = 0
+    if attributes is not None:
+        if not isinstance(attributes, LLMAttributes):
+            raise TypeError(f"attributes is a {type(attributes).__name__}; expected LLMAttributes")
+        bits = attributes.record_bits
+    profile = _NO_PROFILE
+    if model_name is not None:
+        check_type(model_name, str, "model_name")
+        profile = {"model_name": model_name}
+    return Spec(name, parent_of(handle), bits, data, metadata, profile, codec, response_codec)

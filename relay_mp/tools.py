@@ -1,0 +1,378 @@
+"""Tool calls: a start and an end event around a piece of work, and the middleware that guards it.
+
+    result = await tools.execute("search", {"query": q}, search)        managed: the whole pipeline
+
+    handle = tools.call("search", {"query": q})                         manual: the two events
+    tools.call_end(handle, ToolExecutionResult({"hits": 3}))
+
+A managed call asks the conditional guardrails, passes the arguments through the request intercepts, emits
+the start, runs the tool through the execution intercepts, and emits the end. Sanitizers change what the
+events show, never what the tool gets or returns. See `relay_mp.guardrails` and `relay_mp.intercepts`.
+
+A call is no scope: what the tool emits is under the scope that the call was made in.
+
+Full ring: each event may hold the call up to the session's `block_timeout`, and is dropped and counted
+after that; with `on_full="drop"` at once. While nobody listens, no event is made and payloads are not
+checked; guardrails and intercepts run all the same.
+
+Every verb may be called from any thread, asyncio task and process, and after fork. A handle may be ended
+by another process than the one that made it.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from relay_mp._emit.calls import ToolExecutionInterceptOutcome, ToolExecutionResult, ToolHandle, check_type
+from relay_mp._emit.context import ScopeHandle, freeze
+from relay_mp._emit.managed import (
+    STATUS_OK,
+    NextCall,
+    begin_call,
+    check_guardrails,
+    copy_payload,
+    emit_marks,
+    end_call,
+    fail_call,
+    failure,
+    managed_metadata,
+    manual_metadata,
+    middleware_is_visible,
+    no_payload,
+    parent_of,
+    reject_mark,
+    returned,
+    sanitize,
+    through_intercepts,
+)
+from relay_mp._emit.middleware import FAMILIES, Registration, visible
+from relay_mp._emit.producer import check_name
+from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now, settle
+from relay_mp._native.core import active
+from relay_mp.errors import PayloadError, RejectedError
+from relay_mp.types import Json, RuntimeRegistrationKind, ScopeType, ToolAttributes
+
+__all__ = ["call", "call_end", "conditional_execution", "execute", "request_intercepts"]
+
+_T = TypeVar("_T")
+
+_TOOL = ScopeType.Tool.code
+_GUARDRAILS = FAMILIES[RuntimeRegistrationKind.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL]
+_REQUESTS = FAMILIES[RuntimeRegistrationKind.TOOL_REQUEST_INTERCEPT]
+_EXECUTIONS = FAMILIES[RuntimeRegistrationKind.TOOL_EXECUTION_INTERCEPT]
+_REQUEST_SANITIZERS = FAMILIES[RuntimeRegistrationKind.TOOL_SANITIZE_REQUEST_GUARDRAIL]
+_RESPONSE_SANITIZERS = FAMILIES[RuntimeRegistrationKind.TOOL_SANITIZE_RESPONSE_GUARDRAIL]
+
+_NO_PROFILE: dict[str, Any] = {}
+
+
+def call(
+    name: str,
+    args: Json,
+    *,
+    handle: ScopeHandle | None = None,
+    attributes: ToolAttributes | None = None,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    tool_call_id: str | None = None,
+    timestamp: datetime | None = None,
+) -> ToolHandle:
+    """Begins a tool call that the caller runs: emits its start. No guardrail or intercept is asked.
+
+    Args:
+        name: the tool.
+        args: its arguments: the start event's `data`, sanitized.
+        handle: the scope that it is under; the current one if left out.
+        attributes: flags.
+        data: kept in the handle; the end event's `data` where there is no other.
+        metadata: of both events.
+        tool_call_id: the provider's name for the call; goes into `category_profile`.
+        timestamp: timezone-aware; now if left out.
+
+    Returns:
+        The handle, to be given to `call_end`.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        ValueError: the timestamp is naive.
+        PayloadError: a payload is none; nothing was emitted.
+        UnicodeEncodeError: the name has a lone surrogate.
+    """
+    if type(name) is not str:
+        name = check_name(name)
+    parent = parent_of(handle)
+    bits, profile = _bits(attributes), _profile(tool_call_id)
+    shown: Any = args
+    if middleware_is_visible() and active():
+        shown = run_now(_sanitized(_REQUEST_SANITIZERS, name, args, BLOCK))
+    return begin_call(ToolHandle, _TOOL, name, parent, bits, data, metadata, profile, shown, timestamp)
+
+
+def call_end(
+    handle: ToolHandle,
+    result: ToolExecutionResult[Any],
+    *,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    timestamp: datetime | None = None,
+) -> None:
+    """Ends a tool call: emits its end. Called twice, it emits two.
+
+    Args:
+        handle: the call, from `call`.
+        result: its result is the end event's `data`, sanitized; its annotation goes into
+            `category_profile.tool_result_annotation`.
+        data: the end event's `data` where the result is None; else the handle's.
+        metadata: merged over the start's, one level deep; where either is no dict, it replaces it.
+        timestamp: timezone-aware, kept as given. Left out: now, and always later than the start.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        ValueError: the timestamp is naive.
+        PayloadError: a payload is none; nothing was emitted.
+    """
+    check_type(handle, ToolHandle, "handle")
+    check_type(result, ToolExecutionResult, "result")
+    if not active():
+        return
+    if data is not None:
+        freeze(data, "data")
+    shown = result.result
+    if middleware_is_visible():
+        shown = run_now(_sanitized(_RESPONSE_SANITIZERS, handle._name, shown, BLOCK))
+    profile = _end_profile(handle, result)
+    end_call(handle, _TOOL, shown, manual_metadata(handle, metadata), profile, timestamp, data)
+
+
+async def execute(
+    name: str,
+    args: Json,
+    func: Callable[[Any], ToolExecutionResult[_T] | Awaitable[ToolExecutionResult[_T]]],
+    *,
+    handle: ScopeHandle | None = None,
+    attributes: ToolAttributes | None = None,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    tool_call_id: str | None = None,
+) -> ToolExecutionResult[_T]:
+    """Runs a tool through the managed pipeline, see the module.
+
+    The end's metadata gets `otel.status_code`: OK; ERROR, with `error.type`, for an exception or a
+    cancellation; UNSET for what ends the program. A synchronous tool runs in the event loop's thread.
+
+    Args:
+        name: the tool.
+        args: its arguments.
+        func: the tool: `func(args)`, synchronous or asynchronous.
+        handle: the scope that it is under; the current one if left out.
+        attributes: flags.
+        data: the end event's `data` where the result is None.
+        metadata: of all the call's events, its guardrails' included.
+        tool_call_id: the provider's name for the call; goes into `category_profile`.
+
+    Returns:
+        What the tool, or an execution intercept, returned.
+
+    Raises:
+        RejectedError: a guardrail said no; the tool was not run.
+        CallbackError: the tool or a middleware raised (its `__cause__`), or returned what it must not.
+        TypeError: an argument is not of its type.
+        PayloadError: `args`, `data` or `metadata` is none; the tool was not run.
+    """
+    if type(name) is not str:
+        name = check_name(name)
+    parent = parent_of(handle)
+    bits, profile = _bits(attributes), _profile(tool_call_id)
+    if middleware_is_visible():
+        return await _execute_guarded(name, args, func, parent, bits, data, metadata, profile)
+    call = begin_call(ToolHandle, _TOOL, name, parent, bits, data, metadata, profile, args, None)
+    try:
+        result: Any = func(args)
+        if type(result) is not ToolExecutionResult:
+            result = await _result(name, result)
+    except BaseException as error:
+        fail_call(call, _TOOL, error)
+    _end(call, result, result._result)
+    return result  # type: ignore[no-any-return]
+
+
+async def _result(name: str, result: Any) -> ToolExecutionResult[Any]:
+    if hasattr(type(result), "__await__"):
+        result = await result
+    if not isinstance(result, ToolExecutionResult):
+        raise returned(result, f"tool {name!r}", "ToolExecutionResult", f": ToolExecutionResult({result!r:.80})")
+    return result
+
+
+def _end(call: ToolHandle, result: ToolExecutionResult[Any], shown: Any) -> None:
+    profile = call._profile if result._annotation is None else _end_profile(call, result)
+    try:
+        end_call(call, _TOOL, shown, managed_metadata(call, STATUS_OK), profile)
+    except PayloadError as error:  # the encoder's look at the result is the first
+        fail_call(call, _TOOL, no_payload(error))
+
+
+async def _execute_guarded(
+    name: str,
+    args: Any,
+    func: Callable[[Any], Any],
+    parent: ScopeHandle,
+    bits: int,
+    data: Any,
+    metadata: Any,
+    profile: dict[str, Any],
+) -> ToolExecutionResult[Any]:
+    args = copy_payload(args, "args")
+    try:
+        await _ask_guardrails(name, args, parent, metadata, AWAIT)
+    except RejectedError as error:
+        reject_mark(name, parent, error, metadata)
+        raise
+    args = await _intercept_request(name, args, AWAIT)
+    shown = await _sanitized(_REQUEST_SANITIZERS, name, args, AWAIT)
+    call = begin_call(ToolHandle, _TOOL, name, parent, bits, data, metadata, profile, shown, None)
+    marks: list[Any] = []
+    try:
+        result = await _run(name, args, func, marks)
+        shown = await _sanitized(_RESPONSE_SANITIZERS, name, result._result, AWAIT)
+    except BaseException as error:
+        fail_call(call, _TOOL, error)
+    _end(call, result, shown)
+    emit_marks(marks, call._uuid)
+    return result
+
+
+async def _run(name: str, args: Any, func: Callable[[Any], Any], marks: list[Any]) -> ToolExecutionResult[Any]:
+    async def innermost(value: Any) -> ToolExecutionResult[Any]:
+        result = await _result(name, func(value))
+        _require_payload(result)
+        return result
+
+    def arguments(value: Any, next_call: NextCall) -> tuple[Any, ...]:
+        return name, copy_payload(value, "args"), next_call
+
+    def check(registration: Registration, outcome: Any) -> ToolExecutionResult[Any]:
+        if not isinstance(outcome, ToolExecutionInterceptOutcome):
+            raise returned(outcome, f"intercept {registration.name!r}", "ToolExecutionInterceptOutcome")
+        marks.extend(outcome.pending_marks)
+        return ToolExecutionResult(outcome.result, outcome.annotation)
+
+    return await through_intercepts(visible(_EXECUTIONS), args, arguments, check, innermost)  # type: ignore[no-any-return]
+
+
+def _require_payload(result: ToolExecutionResult[Any]) -> None:
+    try:
+        freeze(result._result, "result")
+        freeze(result._annotation, "annotation")
+    except PayloadError as error:
+        raise no_payload(error) from error
+
+
+# --------------------------------------------------------------------------------- parts of the pipeline
+
+
+def request_intercepts(name: str, args: Json) -> Any:
+    """Passes arguments through the request intercepts, and does nothing else. No event.
+
+    Args:
+        name: the tool.
+        args: its arguments.
+
+    Returns:
+        The arguments that the last intercept returned; in a running event loop an awaitable of them.
+
+    Raises:
+        CallbackError: an intercept failed, or is asynchronous and no event loop runs.
+        PayloadError: `args` is no JSON.
+    """
+    name = check_name(name)
+    args = copy_payload(args, "args")
+    active()  # takes over what the session has installed for its processes
+    if loop_is_running():
+        return _intercept_request(name, args, AWAIT)
+    return run_now(_intercept_request(name, args, REFUSE))
+
+
+def conditional_execution(name: str, args: Json) -> Any:
+    """Asks the conditional guardrails, and does nothing else. Each emits its pair of events.
+
+    Args:
+        name: the tool.
+        args: its arguments.
+
+    Returns:
+        None if all allow it; in a running event loop an awaitable of that.
+
+    Raises:
+        RejectedError: one said no.
+        CallbackError: one failed, or is asynchronous and no event loop runs.
+        PayloadError: `args` is no JSON.
+    """
+    name = check_name(name)
+    args = copy_payload(args, "args")
+    parent = parent_of(None)
+    active()  # takes over what the session has installed for its processes
+    if loop_is_running():
+        return _ask_guardrails(name, args, parent, None, AWAIT)
+    return run_now(_ask_guardrails(name, args, parent, None, REFUSE))
+
+
+async def _ask_guardrails(name: str, args: Any, parent: ScopeHandle, metadata: Any, mode: int) -> None:
+    def arguments() -> tuple[Any, ...]:
+        return name, copy_payload(args, "args")
+
+    await check_guardrails(_GUARDRAILS, name, arguments, parent, metadata, mode)
+
+
+async def _intercept_request(name: str, args: Any, mode: int) -> Any:
+    for registration in visible(_REQUESTS):
+        try:
+            args = await settle(registration.callback(name, copy_payload(args, "args")), mode)
+        except Exception as error:
+            raise failure(error) from error
+        try:
+            args = copy_payload(args, "args")
+        except PayloadError as error:
+            raise no_payload(error) from error
+        if registration.break_chain:
+            break
+    return args
+
+
+async def _sanitized(family: Any, name: str, payload: Any, mode: int) -> Any:
+    if not visible(family):
+        return payload
+
+    def check(value: Any) -> Any:
+        return copy_payload(value, "payload")
+
+    def arguments(value: Any) -> tuple[Any, ...]:
+        return name, check(value)
+
+    # What the caller passed is checked here: it is not the sanitizer that fails.
+    payload = copy_payload(payload, "data")
+    return await sanitize(family, payload, arguments, check, mode, none_withholds=False)
+
+
+# --------------------------------------------------------------------------------------------- arguments
+
+
+def _bits(attributes: object) -> int:
+    if attributes is None:
+        return 0
+    if not isinstance(attributes, ToolAttributes):
+        raise TypeError(f"attributes is a {type(attributes).__name__}; expected ToolAttributes")
+    return attributes.record_bits
+
+
+def _profile(tool_call_id: object) -> dict[str, Any]:
+    if tool_call_id is None:
+        return _NO_PROFILE
+    check_type(tool_call_id, str, "tool_call_id")
+    return {"tool_call_id": tool_call_id}
+
+
+def _end_profile(call: ToolHandle, result: ToolExecutionResult[Any]) -> dict[str, Any]:
+    if result._annotation is None:
+        return call._profile
+    return {**call._profile, "tool_result_annotation": result._annotation}
