@@ -207,7 +207,7 @@ class Registry:
     """
 
     def __init__(self) -> None:
-        self._lock = ForkSafeRLock()
+        self.lock = ForkSafeRLock()
         self._listeners: tuple[OnChange, ...] = ()
         self._event_hook: Callable[..., Any] | None = None
         self.snapshot = _Snapshot()
@@ -243,7 +243,7 @@ class Registry:
             MiddlewareError: a name is taken at its level; nothing was changed.
             Exception: what a listener raised; nothing was changed.
         """
-        with self._lock:
+        with self.lock:
             before = after = self.snapshot
             removed, added = [], []
             for registration in remove:
@@ -275,12 +275,12 @@ class Registry:
             self._install(before)
             raise
         for registration in added:
-            if registration.scope is not None:
+            if registration.scope is not None and not registration.arrived:  # else it is another process's to end
                 scope_end.watch(registration.scope, self.end_scope)
 
     def remove(self, family: Family, name: str, scope: bytes | None = None) -> bool:
         """Removes one. False if there is none."""
-        with self._lock:
+        with self.lock:
             found = self.find(family, name, scope)
             if found is None:
                 return False
@@ -289,7 +289,7 @@ class Registry:
 
     def end_scope(self, scope: bytes) -> None:
         """A scope has ended: its registrations end with it."""
-        with self._lock:
+        with self.lock:
             self.exchange(remove=[r for rs in self.snapshot.level(scope).values() for r in rs])
 
     def add_gate(self, gate: Gate) -> None:
@@ -298,7 +298,7 @@ class Registry:
         Raises:
             MiddlewareError: there is one of that name.
         """
-        with self._lock:
+        with self.lock:
             now = self.snapshot
             if any(known.name == gate.name for known in now.gates):
                 raise MiddlewareError(f"a gate {gate.name!r} is already registered; deregister it first")
@@ -307,7 +307,7 @@ class Registry:
 
     def remove_gate(self, name: str) -> bool:
         """Removes a gate. False if there is none."""
-        with self._lock:
+        with self.lock:
             now = self.snapshot
             gates = tuple(gate for gate in now.gates if gate.name != name)
             self._install(_Snapshot(now.everywhere, now.scopes, gates))
