@@ -2,7 +2,7 @@
 
 Data flows one way:
 
-    scope, subscribers, ...   the public verbs, one concept a file
+    scope, tools, llm, subscribers, guardrails, ...   the public verbs, one concept a file
     _emit                     context and the compiled verbs: runs in every process
     _native                   C and Cython: encode, ring, registry; knows no event's meaning
     _deliver                  dispatcher, registry of subscribers, liveness: where the dispatcher runs
@@ -17,7 +17,42 @@ Names are those of the `nemo_relay` package where it has them.
 
 from typing import TYPE_CHECKING
 
-from relay_mp import observability, scope, scope_local, subscribers
+from relay_mp import (
+    event_metadata,
+    guardrails,
+    intercepts,
+    llm,
+    observability,
+    runtime_registrations,
+    scope,
+    scope_local,
+    subscribers,
+    tools,
+)
+from relay_mp._emit.callbacks import (
+    EventMetadataInjector,
+    EventSanitizeFields,
+    EventSanitizeGuardrail,
+    LlmConditionalExecutionGuardrail,
+    LlmExecutionIntercept,
+    LlmRequestIntercept,
+    LlmSanitizeRequestGuardrail,
+    LlmSanitizeResponseGuardrail,
+    LlmStreamExecutionIntercept,
+    ToolConditionalExecutionGuardrail,
+    ToolExecutionIntercept,
+    ToolRequestIntercept,
+    ToolSanitizeGuardrail,
+)
+from relay_mp._emit.calls import (
+    LLMHandle,
+    LLMRequest,
+    LLMRequestInterceptOutcome,
+    PendingMarkSpec,
+    ToolExecutionInterceptOutcome,
+    ToolExecutionResult,
+    ToolHandle,
+)
 from relay_mp._emit.context import (
     ScopeStack,
     create_scope_stack,
@@ -28,6 +63,8 @@ from relay_mp._emit.context import (
     set_thread_scope_stack,
     use_scope_stack,
 )
+from relay_mp._emit.llm_codec import LlmCodecIdentity, LlmSanitizeRequestContext, LlmSanitizeResponseContext
+from relay_mp._emit.llm_stream import LlmStream
 from relay_mp._emit.propagation import (
     PropagationContext,
     capture_propagation_context,
@@ -43,12 +80,15 @@ from relay_mp._session.session import Session, SessionHandle
 from relay_mp._session.settings import Settings
 from relay_mp._session.stats import ProcessStats, Stats
 from relay_mp.errors import (
+    CallbackError,
     FlushError,
     FlushTimeoutError,
+    MiddlewareError,
     PayloadError,
     PropagationError,
     RecordError,
     RegistryFullError,
+    RejectedError,
     RelayError,
     ScopeError,
     SegmentError,
@@ -61,36 +101,59 @@ from relay_mp.types import (
     DataSchema,
     Json,
     JsonObject,
+    LLMAttributes,
     LogSeverity,
     MetricKind,
     MetricMeasurement,
     MetricValueType,
     ScopeAttributes,
     ScopeType,
+    ToolAttributes,
 )
 
 __all__ = [
     "AtofExporter",
     "AtofExporterConfig",
     "AtofExporterMode",
+    "CallbackError",
     "DataSchema",
     "Event",
+    "EventMetadataInjector",
+    "EventSanitizeFields",
+    "EventSanitizeGuardrail",
     "FlushError",
     "FlushResult",
     "FlushTimeoutError",
     "Json",
     "JsonObject",
+    "LLMAttributes",
+    "LLMHandle",
+    "LLMRequest",
+    "LLMRequestInterceptOutcome",
+    "LlmCodecIdentity",
+    "LlmConditionalExecutionGuardrail",
+    "LlmExecutionIntercept",
+    "LlmRequestIntercept",
+    "LlmSanitizeRequestContext",
+    "LlmSanitizeRequestGuardrail",
+    "LlmSanitizeResponseContext",
+    "LlmSanitizeResponseGuardrail",
+    "LlmStream",
+    "LlmStreamExecutionIntercept",
     "LogSeverity",
     "MarkEvent",
     "MetricKind",
     "MetricMeasurement",
     "MetricValueType",
+    "MiddlewareError",
     "PayloadError",
+    "PendingMarkSpec",
     "ProcessStats",
     "PropagationContext",
     "PropagationError",
     "RecordError",
     "RegistryFullError",
+    "RejectedError",
     "RelayError",
     "ScopeAttributes",
     "ScopeError",
@@ -105,18 +168,31 @@ __all__ = [
     "Settings",
     "Stats",
     "SubscriberError",
+    "ToolAttributes",
+    "ToolConditionalExecutionGuardrail",
+    "ToolExecutionIntercept",
+    "ToolExecutionInterceptOutcome",
+    "ToolExecutionResult",
+    "ToolHandle",
+    "ToolRequestIntercept",
+    "ToolSanitizeGuardrail",
     "attach",
     "capture_propagation_context",
     "capture_propagation_context_with_root",
     "capture_traceparent",
     "create_scope_stack",
     "create_scope_stack_from_propagation",
+    "event_metadata",
     "fork_asyncio_context",
     "get_scope_stack",
+    "guardrails",
+    "intercepts",
+    "llm",
     "observability",
     "pools",
     "propagate_scope_to_thread",
     "recover",
+    "runtime_registrations",
     "scope",
     "scope_local",
     "scope_stack_active",
@@ -124,6 +200,7 @@ __all__ = [
     "set_thread_scope_stack",
     "shutdown",
     "subscribers",
+    "tools",
     "use_scope_stack",
 ]
 

@@ -28,8 +28,8 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
 
+from relay_mp._emit.arguments import check_name, freeze, thaw
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, check_type
-from relay_mp._emit.context import ScopeHandle, freeze, thaw
 from relay_mp._emit.llm_call import (
     LLM,
     Prepared,
@@ -58,8 +58,8 @@ from relay_mp._emit.managed import (
     through_intercepts,
 )
 from relay_mp._emit.middleware import FAMILIES, Registration, visible
-from relay_mp._emit.producer import check_name
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now
+from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._native.core import active
 from relay_mp.errors import PayloadError
 from relay_mp.types import Json, LLMAttributes, RuntimeRegistrationKind

@@ -23,8 +23,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
+from relay_mp._emit.arguments import check_name, freeze
 from relay_mp._emit.calls import ToolExecutionInterceptOutcome, ToolExecutionResult, ToolHandle, check_type
-from relay_mp._emit.context import ScopeHandle, freeze
 from relay_mp._emit.managed import (
     STATUS_OK,
     NextCall,
@@ -46,8 +46,8 @@ from relay_mp._emit.managed import (
     through_intercepts,
 )
 from relay_mp._emit.middleware import FAMILIES, Registration, visible
-from relay_mp._emit.producer import check_name
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now, settle
+from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._native.core import active
 from relay_mp.errors import PayloadError, RejectedError
 from relay_mp.types import Json, RuntimeRegistrationKind, ScopeType, ToolAttributes
@@ -200,7 +200,7 @@ async def _result(name: str, result: Any) -> ToolExecutionResult[Any]:
     if hasattr(type(result), "__await__"):
         result = await result
     if not isinstance(result, ToolExecutionResult):
-        raise returned(result, f"tool {name!r}", "ToolExecutionResult", f": ToolExecutionResult({result!r:.80})")
+        raise returned(result, f"tool {name!r}", "ToolExecutionResult, such as ToolExecutionResult(payload)")
     return result
 
 

@@ -1,7 +1,8 @@
-"""Subscribers that are named rather than passed: "package.module:attribute" with JSON arguments.
+"""What is named rather than passed: "package.module:attribute" with JSON arguments.
 
-A name crosses processes where a callable cannot. It is resolved only where the dispatcher runs, and it
-comes only from processes of the session's own uid (the segment's mode is 0600).
+A name crosses processes where a callable cannot: a subscriber's is resolved where the dispatcher runs, a
+middleware's and a plugin's where they are used. It comes only from processes of the session's own uid
+(the segment's mode is 0600).
 """
 
 import importlib
@@ -11,34 +12,43 @@ from typing import Any
 
 from relay_mp.errors import SubscriberError
 
-_HOW = 'expected "package.module:attribute" of a module that the dispatcher can import'
+_HOW = 'expected "package.module:attribute" of a module that can be imported here'
 
 
-def resolve(target: str, arguments: dict[str, Any] | None) -> Callable[[Any], object]:
-    """Imports a named subscriber.
+def find(target: str, arguments: dict[str, Any] | None, what: str) -> Any:
+    """Imports what a name stands for.
 
     Args:
         target: "package.module:attribute"; the attribute may be dotted.
-        arguments: None: the attribute is the callback. A dict: it is called with these keyword
-            arguments and returns the callback.
+        arguments: None: the attribute is what is wanted. A dict: it is called with these keyword
+            arguments and returns it.
+        what: what it is to be, for messages.
 
     Raises:
-        SubscriberError: it cannot be imported, is not callable, or its factory raised.
+        SubscriberError: it cannot be imported, or its factory raised.
     """
     module_name, _, attribute = target.partition(":")
     if not module_name or not attribute:
-        raise SubscriberError(f"subscriber {target!r}: {_HOW}")
+        raise SubscriberError(f"{what} {target!r}: {_HOW}")
     try:
         found: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             found = getattr(found, part)
-        if arguments is not None:
-            found = found(**arguments)
-    except (Exception, SystemExit) as error:  # a module that ends the program on import ends no dispatcher
-        raise SubscriberError(f"subscriber {target!r} failed with {type(error).__name__}: {error}") from error
+        return found if arguments is None else found(**arguments)
+    except (Exception, SystemExit) as error:  # a module that ends the program on import ends nobody else
+        raise SubscriberError(f"{what} {target!r} failed with {type(error).__name__}: {error}") from error
+
+
+def resolve(target: str, arguments: dict[str, Any] | None, what: str = "subscriber") -> Callable[..., Any]:
+    """Imports a named callback; see `find`.
+
+    Raises:
+        SubscriberError: it cannot be imported, is not callable, or its factory raised.
+    """
+    found = find(target, arguments, what)
     if not callable(found):
-        raise SubscriberError(f"subscriber {target!r} is a {type(found).__name__}, which cannot be called")
-    callback: Callable[[Any], object] = found
+        raise SubscriberError(f"{what} {target!r} is a {type(found).__name__}, which cannot be called")
+    callback: Callable[..., Any] = found
     return callback
 
 

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from relay_mp._emit import middleware
 from relay_mp.errors import SessionError, SubscriberError
+from relay_mp.types import RuntimeRegistrationKind
 
 logger = logging.getLogger("relay_mp")
 
@@ -47,6 +49,10 @@ class Subscription:
                 close()
             except Exception:
                 logger.exception("closing subscriber %r failed", self.name)
+
+
+def _is_let_through(name: str) -> bool:
+    return middleware.is_let_through(RuntimeRegistrationKind.SUBSCRIBER, name)
 
 
 class Registry:
@@ -147,8 +153,9 @@ class Registry:
 
     def viewers(self, position: int, stack: bytes | None) -> Iterator[Subscription]:
         """Who sees the record at `position`: global ones first, then scope-local ones, outer scope first."""
+        gated = middleware.registry.snapshot.gates
         for subscription in self._globals:
-            if subscription.covers(position):
+            if subscription.covers(position) and (not gated or _is_let_through(subscription.name)):
                 yield subscription
         if stack is None or not self._locals:
             return

@@ -20,7 +20,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from relay_mp._emit.context import freeze, thaw
+from relay_mp._emit.arguments import freeze, thaw
 from relay_mp._emit.middleware import (
     END_SANITIZERS,
     EVENT_INJECTORS,

@@ -15,8 +15,8 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from relay_mp._emit.arguments import freeze, merge_metadata, thaw
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, PendingMarkSpec
-from relay_mp._emit.context import ScopeHandle, freeze, thaw
 from relay_mp._emit.llm_codec import (
     LlmSanitizeRequestContext,
     LlmSanitizeResponseContext,
@@ -40,9 +40,9 @@ from relay_mp._emit.managed import (
     sanitize,
 )
 from relay_mp._emit.middleware import FAMILIES, Registration, visible
-from relay_mp._emit.producer import merge_metadata
 from relay_mp._emit.propagation import format_traceparent
 from relay_mp._emit.settle import AWAIT, settle
+from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._native.core import active
 from relay_mp.errors import CallbackError, RejectedError
 from relay_mp.types import RuntimeRegistrationKind, ScopeType

@@ -7,8 +7,8 @@ Runs in the emitting process. A codec is any object with `decode` and `encode` (
 import logging
 from typing import Any, Literal, NamedTuple
 
+from relay_mp._emit.arguments import freeze
 from relay_mp._emit.calls import LLMRequest
-from relay_mp._emit.context import freeze
 from relay_mp.errors import CallbackError, PayloadError
 
 logger = logging.getLogger("relay_mp")

@@ -17,8 +17,8 @@ import logging
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
+from relay_mp._emit.arguments import freeze
 from relay_mp._emit.calls import LLMHandle
-from relay_mp._emit.context import ScopeHandle, _current, current_scope, freeze
 from relay_mp._emit.llm_call import LLM, Spec, end_profile, show_response
 from relay_mp._emit.managed import (
     DESCRIPTION_KEY,
@@ -32,6 +32,7 @@ from relay_mp._emit.managed import (
     no_payload,
 )
 from relay_mp._emit.settle import AWAIT, BLOCK, run_now
+from relay_mp._emit.verbs import ScopeHandle, _current, current_scope
 from relay_mp._native.core import active
 from relay_mp.errors import PayloadError
 

@@ -20,12 +20,12 @@ import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from relay_mp._emit.arguments import freeze, merge_metadata, thaw, to_microseconds
 from relay_mp._emit.calls import PendingMarkSpec, _CallHandle
-from relay_mp._emit.context import ScopeHandle, _current, current_scope, freeze, stack_uuids, thaw
 from relay_mp._emit.event_middleware import report
 from relay_mp._emit.middleware import Family, Registration, registry, visible
-from relay_mp._emit.producer import check_handle, merge_metadata, to_microseconds
 from relay_mp._emit.settle import settle
+from relay_mp._emit.verbs import ScopeHandle, _current, check_handle, current_scope, stack_uuids
 from relay_mp._native.core import active, emit, scope_local_active, uuid7
 from relay_mp.errors import CallbackError, PayloadError, RejectedError
 from relay_mp.events import KIND_END, KIND_MARK, KIND_START
@@ -105,9 +105,10 @@ def failure(error: Exception) -> CallbackError:
     return wrapped
 
 
-def returned(value: object, who: str, expected: str, hint: str = "") -> CallbackError:
+def returned(value: object, who: str, expected: str) -> CallbackError:
     """The error for a callback that returned what it must not."""
-    message = f"{who} returned a {type(value).__name__}; expected {expected}{hint}"
+    # Not the value itself: this text goes into an event, past the sanitizers.
+    message = f"{who} returned a {type(value).__name__}; expected {expected}"
     return CallbackError(message, error_type="invalid_argument")
 
 

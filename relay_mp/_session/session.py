@@ -171,6 +171,12 @@ class Session:
             return self.is_open and self._request("deregister", name=name, scope=scope) == REPLY_OK
         return self._registry.remove(name, scope, lambda: self._segment.tail)
 
+    def subscriber_names(self) -> list[str]:
+        """The live global subscribers, as far as this process knows them: the owner does."""
+        if self._registry is None:
+            return []
+        return [s.name for s in self._registry.all() if s.scope is None and s.is_live]
+
     def close_scope(self, scope: bytes) -> None:
         """A scope of this process has ended: its local subscribers go at this place in the stream."""
         if self._registry is None:
