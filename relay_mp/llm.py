@@ -212,28 +212,31 @@ async def _finish(spec: Spec, started: LLMHandle, response: Any) -> None:
 
 
 async def _run(spec: Spec, request: LLMRequest, func: Callable[[LLMRequest], Any]) -> Any:
+    intercepts = visible(_EXECUTIONS)
+    if not intercepts:
+        response = func(request)
+        return await response if hasattr(type(response), "__await__") else response
+
     async def innermost(request: LLMRequest) -> Any:
         check_type(request, LLMRequest, "request")
         response = func(request)
-        if hasattr(type(response), "__await__"):
-            response = await response
-        return response
-
-    intercepts = visible(_EXECUTIONS)
-    if not intercepts:
-        return await innermost(request)
+        return _checked(await response if hasattr(type(response), "__await__") else response)
 
     def arguments(request: LLMRequest, next_call: NextCall) -> tuple[Any, ...]:
         check_type(request, LLMRequest, "request")
         return spec.name, request, next_call
 
     def check(_registration: Registration, response: Any) -> Any:
-        try:
-            return copy_payload(response, "response")
-        except PayloadError as error:
-            raise no_payload(error) from error
+        return _checked(response)
 
     return await through_intercepts(intercepts, request, arguments, check, innermost)
+
+
+def _checked(response: Any) -> Any:
+    try:
+        return copy_payload(response, "response")
+    except PayloadError as error:
+        raise no_payload(error) from error
 
 
 async def stream_execute(

@@ -414,7 +414,8 @@ class NextCall:
     """The rest of a call, as an execution intercept gets it: await it with what is to be passed on.
 
     It may be awaited any number of times, also at once, while the intercept runs; each time in a branch
-    of the scope stack of its own. Afterwards it raises.
+    of the scope stack of its own. Afterwards it raises. What the rest of the call raised comes as a
+    CallbackError, whose cause it is.
     """
 
     __slots__ = ("_inner", "is_active")
@@ -431,6 +432,9 @@ class NextCall:
         before = _current.get()
         try:
             found = await self._inner(value)
+        except Exception as error:
+            wrapped = failure(error)
+            raise wrapped from wrapped.__cause__
         finally:
             _current.set(before)
         self._require_active()

@@ -1,0 +1,145 @@
+"""Random programs over scopes, marks, tools, LLM calls, middleware and subscribers, for the differential test.
+
+A program is JSON: a list of steps `[verb, *arguments]`, the verbs being the methods of `driver.Run`.
+`program(seed)` is the same program for ever.
+
+Priorities of injectors are unique within a program: between levels the packages break ties differently.
+"""
+
+import random
+
+NAMES = ["a", "b", "c", "d", "e"]
+KINDS = ["Agent", "Function", "Retriever", "Custom"]
+PAYLOADS = [None, 1, "text", [1, 2], {"x": 1}, {"x": {"y": [None, True]}, "z": 2.5}, {}]
+ARGUMENTS = [None, {"x": 1}, {"q": "text", "n": [1, 2]}, [1], "text", {}]
+METADATA = [None, {"m": 1}, {"kept": "own", "m": {"n": 1}}, {"otel.status_code": "mine"}, "text", [1]]
+HEADERS = [{}, {"X-A": "1"}, {"Authorization": "secret", "x-api-key": "k", "X-A": "1"}, {"traceparent": "theirs"}]
+CONTENTS = [{"model": "m"}, {"model": "m", "messages": [{"role": "user", "content": "hi"}]}, {}]
+CHUNKS = [
+    [{"i": 0}, {"i": 1}],
+    [{"type": "message_start", "message": {}}, {"type": "ping"}],
+    [{"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}}]}, {"object": "chat.completion.chunk", "choices": [], "usage": {"total_tokens": 3}}],
+    [{"type": "response.output_text.delta", "delta": "x"}, "text", 3],
+    [{"only": 1}],
+]  # fmt: skip
+
+BEHAVIOURS = {
+    "event_metadata_injector": ["tag", "kept", "list", "nested", "mixed", "key", "none", "empty", "raise"],
+    "mark_sanitize": ["tag", "none", "partial", "list", "raise", "profile", "object", "extra"],
+    "tool_sanitize_request": ["tag", "same", "none", "number", "object", "raise", "mutate"],
+    "tool_conditional_execution": ["allow", "allow", "allow", "reject", "raise", "number", "emit"],
+    "tool_request": ["tag", "same", "none", "object", "raise", "mutate"],
+    "tool_execution": ["wrap", "short", "marks", "twice", "catch", "around", "plain", "raise", "payload"],
+    "llm_sanitize_request": ["tag", "same", "none", "plain", "raise"],
+    "llm_sanitize_response": ["tag", "same", "none", "number", "object", "raise"],
+    "llm_conditional_execution": ["allow", "allow", "allow", "reject", "raise", "number"],
+    "llm_request": ["tag", "same", "marks", "credentials", "none", "plain", "raise"],
+    "llm_execution": ["wrap", "short", "twice", "catch", "raise", "payload"],
+    "llm_stream_execution": ["wrap", "delegate", "short", "raise", "middle", "twice"],
+}
+BEHAVIOURS["tool_sanitize_response"] = BEHAVIOURS["tool_sanitize_request"]
+BEHAVIOURS["scope_sanitize_start"] = BEHAVIOURS["scope_sanitize_end"] = BEHAVIOURS["mark_sanitize"]
+
+EVENT_FAMILIES = ("event_metadata_injector", "mark_sanitize", "scope_sanitize_start", "scope_sanitize_end")
+ALWAYS_COROUTINES = ("tool_execution", "llm_execution", "llm_stream_execution")
+
+
+class Writer:
+    """Writes one program."""
+
+    def __init__(self, seed: int, bodies_in_workers: bool) -> None:
+        self.random = random.Random(seed)
+        self.bodies_in_workers = bodies_in_workers
+        self.next_priority = 0
+
+    def steps(self, depth: int, count: int) -> list:
+        return [self.step(depth) for _ in range(count)]
+
+    def step(self, depth: int) -> list:
+        pick = self.random.choice
+        verbs = ["register"] * 6 + ["tool"] * 5 + ["llm"] * 4 + ["stream_llm"] * 3 + ["mark"] * 2
+        verbs += ["tool_manual", "llm_manual", "tool_helper", "llm_helper", "deregister", "subscriber", "broken"]
+        verbs += ["scope"] * (4 if depth < 3 else 0)
+        return getattr(self, pick(verbs))(depth)
+
+    def options(self, **choices: list) -> dict:
+        return {name: self.random.choice(values) for name, values in choices.items() if self.random.random() < 0.4}
+
+    def scope(self, depth: int) -> list:
+        options = self.options(input=PAYLOADS, data=PAYLOADS, metadata=METADATA[:3])
+        inner = self.steps(depth + 1, self.random.randint(1, 5))
+        return ["scope", self.random.choice(NAMES), self.random.choice(KINDS), options, inner]
+
+    def broken(self, depth: int) -> list:
+        return ["broken", "broken", self.random.choice(["text", ""])]
+
+    def mark(self, depth: int) -> list:
+        up = self.random.choice([None, None, 0, 1])
+        schema = {"name": "schema", "version": "1"}
+        return ["mark", self.random.choice(NAMES), self.options(data=PAYLOADS, metadata=METADATA, data_schema=[schema]), up]
+
+    def subscriber(self, depth: int) -> list:
+        scope = self.random.choice([None, 0, 1]) if depth else None
+        return ["subscriber", f"subscriber {self.random.randint(0, 3)}", scope]
+
+    def register(self, depth: int) -> list:
+        family = self.random.choice(list(BEHAVIOURS))
+        if self.bodies_in_workers and family in EVENT_FAMILIES:
+            family = "tool_request"  # a worker has its own, unless they are named
+        behaviour = self.random.choice(BEHAVIOURS[family])
+        if family not in ALWAYS_COROUTINES and self.random.random() < 0.3:
+            behaviour += "_async"
+        priority = self.random.randint(-1, 2)
+        if family == "event_metadata_injector":
+            self.next_priority += 1
+            priority = self.next_priority
+        scope = self.random.choice([None, 0, 1, 2]) if depth else None
+        break_chain = self.random.random() < 0.2 if family in ("tool_request", "llm_request") else None
+        return ["register", family, self.random.choice(NAMES), priority, behaviour, scope, break_chain]
+
+    def deregister(self, depth: int) -> list:
+        return ["deregister", self.random.choice(list(BEHAVIOURS)), self.random.choice(NAMES)]
+
+    def tool_manual(self, depth: int) -> list:
+        options = self.options(data=PAYLOADS, metadata=METADATA, tool_call_id=["id"], tool_bits=[0, 1])
+        end_options = self.options(data=PAYLOADS, metadata=METADATA)
+        result = self.random.choice(PAYLOADS)
+        return ["tool_manual", "manual tool", self.random.choice(ARGUMENTS), result, self.random.choice(PAYLOADS), options, end_options]
+
+    def tool(self, depth: int) -> list:
+        options = self.options(data=PAYLOADS, metadata=METADATA, tool_call_id=["id"], tool_bits=[0, 1])
+        behaviour = self.random.choice(["return"] * 5 + ["emit", "emit", "raise", "plain", "object", "rejected inside"])
+        annotation = self.random.choice(PAYLOADS)
+        return ["tool", "tool", self.random.choice(ARGUMENTS), behaviour, annotation, options]
+
+    def tool_helper(self, depth: int) -> list:
+        verb = self.random.choice(["request_intercepts", "conditional_execution"])
+        return ["tool_helper", verb, "tool", self.random.choice(ARGUMENTS)]
+
+    def llm_manual(self, depth: int) -> list:
+        options = self.options(data=PAYLOADS, metadata=METADATA, model_name=["model"], llm_bits=[0, 1, 2, 3])
+        end_options = self.options(data=PAYLOADS, metadata=METADATA)
+        headers, content = self.random.choice(HEADERS), self.random.choice(CONTENTS)
+        return ["llm_manual", "manual llm", headers, content, self.random.choice(PAYLOADS), options, end_options]
+
+    def llm(self, depth: int) -> list:
+        options = self.options(data=PAYLOADS, metadata=METADATA, model_name=["model"], llm_bits=[0, 1, 2, 3])
+        behaviour = self.random.choice(["return"] * 4 + ["emit", "raise", "object"])
+        return ["llm", "llm", self.random.choice(HEADERS), self.random.choice(CONTENTS), behaviour, options]
+
+    def stream_llm(self, depth: int) -> list:
+        options = self.options(metadata=METADATA, model_name=["model"], llm_bits=[0, 1, 2, 3])
+        behaviour = self.random.choice(["return"] * 4 + ["emit", "raise", "collector", "finalizer"])
+        consume = self.random.choice([None, None, None, 1]) if behaviour == "return" else None
+        headers, content = self.random.choice(HEADERS), self.random.choice(CONTENTS)
+        return ["stream_llm", "stream", headers, content, self.random.choice(CHUNKS), behaviour, consume, options]
+
+    def llm_helper(self, depth: int) -> list:
+        verb = self.random.choice(["request_intercepts", "conditional_execution"])
+        return ["llm_helper", verb, "llm", self.random.choice(HEADERS), self.random.choice(CONTENTS)]
+
+
+def program(seed: int, bodies_in_workers: bool = False) -> list:
+    """The program of that number."""
+    writer = Writer(seed, bodies_in_workers)
+    return writer.steps(0, writer.random.randint(6, 14))
