@@ -183,10 +183,11 @@ cdef class Reader:
     def prepare_mark(self, uint32_t slot, uint64_t count, uint64_t seq) -> None:
         """Writes a mark of so many losses down: from `begin_mark` on it outlives this dispatcher."""
         cdef uint8_t uuid[16]
+        cdef uint64_t now_us = rmp_realtime_us()
         if slot:
             self._segment._check_slot(slot)
-        rmp_uuid7(uuid)
-        rmp_mark_prepare(&self._reader.ring, slot, count, seq, rmp_realtime_us(), uuid)
+        rmp_uuid7(uuid, now_us)
+        rmp_mark_prepare(&self._reader.ring, slot, count, seq, now_us, uuid)
 
     @property
     def mark_deliveries(self) -> int:
