@@ -174,7 +174,7 @@ class Dispatcher:
 
     def _deliver_mark(self) -> None:
         begun_before, seq, slot, pid, timestamp_us, uuid, lost = self._reader.begin_mark()
-        causes = {cause: count for cause, count in zip(LOSS_CAUSES, lost, strict=True) if count}
+        causes: dict[str, Any] = {cause: count for cause, count in zip(LOSS_CAUSES, lost, strict=True) if count}
         if slot == 0:
             causes = {"unregistered": sum(lost)}
         if begun_before < self._max_deliveries:
