@@ -148,7 +148,8 @@ class Dispatcher:
         if self._reader.give_up(slot, owner_seq):
             event = decode(payload, seq, self._segment.slot_state(slot) >> 32)
             logger.error("%s %r of process %d, seq %d; it is given up and counted as lost", died, event, event.pid, seq)
-        self._mark_losses(slot, self._reader.unmarked(slot), seq // core.UNIT_BYTES)
+        # Behind it: some have seen it already.
+        self._mark_losses(slot, self._reader.unmarked(slot), seq // core.UNIT_BYTES + 1)
 
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
         for subscription in self._registry.viewers(position, stack):
