@@ -116,6 +116,7 @@ uint64_t rmp_registry_settle(const rmp_ring *ring, uint32_t number) {
     bool died = rmp_slot_status(state) == RMP_SLOT_DEAD;
     if (!died && rmp_slot_status(state) != RMP_SLOT_EXITED) return 0;
     if (rmp_load_acquire(&ring->header->read_pos) < rmp_load_acquire(&slot->retired_tail)) return 0;
+    RMP_TESTPOINT("registry.settling");
     rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
     uint64_t emitted = rmp_load_acquire(&slot->emitted);
     /* An exited one may have a successor by now, of the same process: what that one has begun is not lost.

@@ -264,3 +264,117 @@ TEST(a_reader_killed_at_its_gate_is_followed) {
     check_log(log, 0);
     rmp_segment_close(&segment, false);
 }
+
+/* ---- three producers, each killed at each point, both ways of a full ring ---- */
+
+#define VICTIMS 3
+#define VICTIM_RECORDS 30u
+
+typedef struct victim_log {
+    uint32_t slot;
+    uint64_t returned, dropped; /* emits */
+} victim_log;
+
+/* As the library does: what finds no room is dropped and counted, at once or after a while. */
+static void emit_or_drop(const rmp_ring *ring, victim_log *log, bool waits) {
+    uint8_t payload[TEST_PAYLOAD_MAX];
+    uint64_t number = next_number(ring, log->slot);
+    uint32_t length = fill_payload(payload, log->slot, number, LENGTH_LIMIT);
+    rmp_store_relaxed(&rmp_ring_slot(ring, log->slot)->emitted, number);
+    enum rmp_result result = rmp_ring_write(ring, log->slot, number, payload, length);
+    for (int tries = 0; waits && result == RMP_FULL && tries < 2; tries++) {
+        rmp_ring_wait_for_space(ring, length, 200000);
+        result = rmp_ring_write(ring, log->slot, number, payload, length);
+    }
+    if (result == RMP_FULL) {
+        rmp_add_relaxed(&rmp_ring_slot(ring, log->slot)->lost_full, 1);
+        log->dropped++;
+    } else {
+        CHECK_EQUAL(result, RMP_OK);
+        log->returned++;
+    }
+}
+
+/* Runs until it stands at its point, or, if that never comes, until its records are out. */
+static pid_t stand_at(const rmp_ring *ring, const char *point, victim_log *log, bool waits, bool *ended) {
+    __atomic_fetch_or(&ring->header->data.wanted, 1u, __ATOMIC_RELAXED); /* as if the reader slept */
+    pid_t child = fork_child();
+    if (!child) {
+        signal_at(point, 1, SIGSTOP);
+        log->slot = take_slot(ring);
+        for (uint32_t i = 0; i < VICTIM_RECORDS; i++) emit_or_drop(ring, log, waits);
+        rmp_registry_exit(ring, log->slot);
+        _exit(0);
+    }
+    int status;
+    CHECK_EQUAL(waitpid(child, &status, WUNTRACED), child);
+    *ended = WIFEXITED(status);
+    CHECK(*ended ? WEXITSTATUS(status) == 0 : WIFSTOPPED(status));
+    return child;
+}
+
+static void count_by_slot(dispatcher *self, const rmp_read *read, bool redelivered) {
+    uint64_t(*seen)[2] = self->context; /* by slot: the newest number, how many */
+    uint64_t number = check_payload(self->payload, read->payload_bytes, read->owner, LENGTH_LIMIT);
+    CHECK(!redelivered && number > seen[read->owner][0]);
+    seen[read->owner][0] = number;
+    seen[read->owner][1]++;
+}
+
+static void check_victim(const rmp_ring *ring, const victim_log *log, uint64_t delivered, bool killed) {
+    if (!log->slot) return; /* killed before it had one */
+    const rmp_slot *slot = rmp_ring_slot(ring, log->slot);
+    CHECK(delivered >= log->returned && delivered <= log->returned + killed);
+    CHECK(slot->lost_full >= log->dropped && slot->lost_full <= log->dropped + killed);
+    CHECK(slot->lost_writer_died <= killed);
+    CHECK_EQUAL(slot->lost_fenced + slot->lost_corrupt, 0);
+    CHECK(delivered + slot->lost_full + slot->lost_writer_died <= log->returned + log->dropped + killed);
+}
+
+static void kill_three(const char *const at[VICTIMS], bool waits, victim_log *logs) {
+    rmp_segment segment = make_segment(64, 8, LENGTH_LIMIT);
+    const rmp_ring *ring = &segment.ring;
+    pid_t children[VICTIMS];
+    bool ended[VICTIMS];
+    memset(logs, 0, VICTIMS * sizeof *logs);
+    for (int i = 0; i < VICTIMS; i++) children[i] = stand_at(ring, at[i], &logs[i], waits, &ended[i]);
+    for (int i = 0; i < VICTIMS; i++) {
+        if (ended[i]) continue;
+        kill(children[i], SIGKILL);
+        CHECK(was_killed(wait_child(children[i])));
+    }
+    uint64_t seen[8][2] = {{0}};
+    dispatcher reader;
+    dispatcher_open(&reader, ring);
+    reader.deliver = count_by_slot;
+    reader.context = seen;
+    dispatcher_drain(&reader); /* no write comes to its help */
+    dispatcher_bury(&reader);
+    CHECK_EQUAL(ring->header->free_pos, rmp_ring_tail(ring));
+    for (int i = 0; i < VICTIMS; i++) check_victim(ring, &logs[i], seen[logs[i].slot][1], !ended[i]);
+    victim_log survivor = {.slot = take_slot(ring)};
+    uint64_t before = reader.delivered;
+    for (int i = 0; i < 20; i++) {
+        emit_or_drop(ring, &survivor, waits);
+        dispatcher_drain(&reader);
+    }
+    CHECK_EQUAL(survivor.returned, 20);
+    CHECK_EQUAL(reader.delivered, before + 20);
+    check_accounts(ring);
+    dispatcher_close(&reader);
+    rmp_segment_close(&segment, false);
+}
+
+/* Every triple of points; with `count` every count-th of them. Each stands where the one before has left it. */
+TEST_COUNTED(three_producers_killed_at_any_three_points_lose_one_record_each_at_most, 23) {
+    victim_log *logs = make_shared(VICTIMS * sizeof *logs);
+    const uint64_t triples = POINTS * POINTS * POINTS;
+    for (uint64_t i = 0; i < 2 * triples; i += count) {
+        const uint64_t triple = i / 2;
+        const char *const at[VICTIMS] = {producer_points[triple % POINTS], producer_points[triple / POINTS % POINTS],
+                                         producer_points[triple / POINTS / POINTS]};
+        test_iteration = i + 1;
+        kill_three(at, i % 2, logs);
+    }
+    test_iteration = 0;
+}
