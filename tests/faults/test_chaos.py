@@ -1,6 +1,7 @@
 """relay_mp.testing.chaos: it finds nothing in a sound library, would find what is unsound, and repeats itself."""
 
 import itertools
+import logging
 import os
 import re
 import subprocess
@@ -90,8 +91,9 @@ def test_a_run_with_the_same_seed_decides_the_same():
     assert first == decided(5) != decided(6)
 
 
-def test_a_worker_ends_when_it_is_told_though_another_process_holds_its_pipe(tmp_path):
+def test_a_worker_ends_when_it_is_told_though_another_process_holds_its_pipe(tmp_path, caplog):
     """As a sibling does that is stopped as soon as it is forked, before it has closed what it was born with."""
+    caplog.set_level(logging.CRITICAL, "relay_mp")  # as the round does; put back behind the test
     figures = chaos.Figures()
     round_ = chaos._Round(0, str(tmp_path), 2, "thread", figures)
     held = [os.dup(worker.commands) for worker in round_._workers]
