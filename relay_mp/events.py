@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import msgpack  # type: ignore[import-untyped]
 
+from relay_mp._records import RecordView, json_line, view
 from relay_mp.errors import RecordError
 from relay_mp.types import CATEGORIES, DataSchema, Json, JsonObject, LogSeverity, attribute_names
 
@@ -234,30 +235,16 @@ def pack_record(
 # ------------------------------------------------------------------------------------------- events
 
 
-class _RecordView:
-    """What both kinds of event share."""
+class _Event(RecordView):
+    """What both kinds of event share. A RecordView has the record, and three attributes that no JSON has:
 
-    __slots__ = ("_fields", "_payloads", "_record", "pid", "redelivered", "seq")
+    `seq`, the event's place in the session's one order: strictly increasing, over all processes; `pid`, the
+    process that emitted it; `redelivered`, true where a dispatcher's crash may have shown it before.
+    """
 
-    _record: bytes
-    _fields: list[Any] | None
-    _payloads: list[Any] | None
-    seq: int
-    """Place in the session's one order: strictly increasing, over all processes. Not in the JSON."""
-    pid: int
-    """The process that emitted the event. Not in the JSON."""
-    redelivered: bool
-    """True where a dispatcher's crash may have shown this event to the subscribers before."""
+    __slots__ = ()
 
     kind: ClassVar[str]
-
-    def __init__(self, record: bytes, seq: int, pid: int, redelivered: bool = False) -> None:
-        # None, not left unset: an AttributeError costs more than decoding the whole envelope.
-        self._fields = self._payloads = None
-        self._record = record
-        self.seq = seq
-        self.pid = pid
-        self.redelivered = redelivered
 
     def _decode(self) -> list[Any]:
         try:
@@ -406,7 +393,7 @@ class _RecordView:
         return self.kind
 
 
-class ScopeEvent(_RecordView):
+class ScopeEvent(_Event):
     """The start or the end of a scope, a tool call or an LLM call.
 
     Made by the dispatcher; attributes are read-only by convention, see the module. Besides ATOF's
@@ -442,6 +429,14 @@ class ScopeEvent(_RecordView):
 
     def to_json(self) -> str:
         """The event in canonical ATOF 0.1, as one line without a line break: the text of `to_dict()`."""
+        line = json_line(self._record, True)
+        return self._json() if line is None else line[:-1].decode()
+
+    def to_json_line(self) -> bytes:
+        """`to_json()` in UTF-8 with a line break behind it: what a JSON lines file holds."""
+        return json_line(self._record, True) or f"{self._json()}\n".encode("utf-8", "surrogatepass")
+
+    def _json(self) -> str:
         fields = self._fields or self._decode()
         attributes = _encode(attribute_names(fields[6])) if fields[6] else "[]"
         phase = "end" if fields[0] == KIND_END else "start"
@@ -459,7 +454,7 @@ class ScopeEvent(_RecordView):
         return f"{self.scope_category} of {self.category}"
 
 
-class MarkEvent(_RecordView):
+class MarkEvent(_Event):
     """A point in time: a named checkpoint, a log line, a set of measurements.
 
     Made by the dispatcher; attributes are read-only by convention, see the module. Besides ATOF's
@@ -533,6 +528,14 @@ class MarkEvent(_RecordView):
 
     def to_json(self) -> str:
         """The event in canonical ATOF 0.1, as one line without a line break: the text of `to_dict()`."""
+        line = json_line(self._record, False)
+        return self._json() if line is None else line[:-1].decode()
+
+    def to_json_line(self) -> bytes:
+        """`to_json()` in UTF-8 with a line break behind it: what a JSON lines file holds."""
+        return json_line(self._record, False) or f"{self._json()}\n".encode("utf-8", "surrogatepass")
+
+    def _json(self) -> str:
         fields = self._fields or self._decode()
         category = self._category()
         parent = "null" if fields[2] is None else f'"{_parent_text(fields[2])}"'
@@ -547,6 +550,9 @@ class MarkEvent(_RecordView):
 
 Event: TypeAlias = ScopeEvent | MarkEvent
 
+_CLASSES = (ScopeEvent, ScopeEvent, MarkEvent)
+"""By a record's kind."""
+
 
 def decode(record: bytes, seq: int, pid: int, redelivered: bool = False) -> Event:
     """The event that a record holds. Reads the record's kind, and nothing else, until it is asked.
@@ -560,8 +566,11 @@ def decode(record: bytes, seq: int, pid: int, redelivered: bool = False) -> Even
     Raises:
         RecordError: the bytes start like no event record. Control records (kind 3) are no events.
     """
+    event: Event | None = view(_CLASSES, record, seq, pid, redelivered)
+    if event is not None:
+        return event
     try:
-        kind = record[1] if record[0] == _FIXARRAY_13 else record[_KIND_OFFSETS[record[0]]]
+        kind = record[_KIND_OFFSETS[record[0]]]
     except (IndexError, KeyError):
         kind = -1
     if kind == KIND_MARK:

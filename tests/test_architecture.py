@@ -32,7 +32,7 @@ MODULES = {
 # compiled half calls, and `types` what everybody does: both import nothing of the package.
 LAYERS = [
     ["relay_mp.errors", "relay_mp.types", "relay_mp._native.convert"],
-    ["relay_mp._native"],
+    ["relay_mp._native", "relay_mp._records"],
     ["relay_mp.events"],
     ["relay_mp._emit"],
     ["relay_mp._deliver"],

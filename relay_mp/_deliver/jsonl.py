@@ -20,7 +20,7 @@ class _Event(Protocol):
     @property
     def redelivered(self) -> bool: ...
 
-    def to_json(self) -> str: ...
+    def to_json_line(self) -> bytes: ...
 
 
 class JsonlFile:
@@ -45,7 +45,7 @@ class JsonlFile:
     def __call__(self, event: _Event) -> None:
         if self._file < 0:
             self._open(False)
-        line = (event.to_json() + "\n").encode("utf-8", "surrogatepass")
+        line = event.to_json_line()
         if event.redelivered and self._ends_with(line):
             return  # written by the dispatcher that died, just before it could say so
         written = os.write(self._file, line)

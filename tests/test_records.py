@@ -1,0 +1,142 @@
+"""A record's line of JSON, written natively: to the byte what goes by way of Python objects, or nothing."""
+
+import json
+import struct
+
+import msgpack
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from relay_mp._native.core import pack
+from relay_mp._records import json_line
+from relay_mp.errors import RecordError
+from relay_mp.events import MarkEvent, ScopeEvent, decode, pack_record
+
+UUID = bytes(range(16))
+MICROSECONDS = (
+    st.integers(-(2**63), 2**63 - 1) | st.integers(0, 4 * 10**15) | st.integers(0, 10**6).map(lambda n: n * 1000)
+)
+TEXT = st.text(max_size=20) | st.text('\x00\x08\t\n\x0c\r\x1f"\\/\x7f\x80é\u2028\ud7ff\ue000\U0001f600', max_size=20)
+EDGES = [0, 127, 128, 2**16, 2**32, -32, -33, 1e16, 1e-7]
+NUMBERS = st.floats() | st.integers(-(2**63), 2**64 - 1) | st.sampled_from(EDGES)
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXT,
+    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(TEXT, inner, max_size=40),
+    max_leaves=30,
+)
+
+
+def both(record):
+    """What the native half and Python give for one record: (line, line); None for what Python refuses."""
+    event = (ScopeEvent if record[1] < 2 else MarkEvent)(record, 1, 1)
+    native = json_line(record, isinstance(event, ScopeEvent))
+    try:
+        return native, f"{event._json()}\n".encode()
+    except RecordError:
+        return native, None
+
+
+@given(
+    kind=st.sampled_from([0, 1, 2]),
+    parent=st.none() | st.binary(min_size=16, max_size=16),
+    timestamp_us=MICROSECONDS,
+    name=TEXT,
+    category=st.none() | st.integers(-3, 20) | TEXT,
+    attributes=st.integers(0, 40),
+    stack=st.none() | st.binary(max_size=40),
+    data=VALUES,
+    metadata=VALUES,
+    schema=VALUES,
+)
+def test_any_event_is_written_as_python_writes_it(
+    kind, parent, timestamp_us, name, category, attributes, stack, data, metadata, schema
+):
+    record = pack_record(
+        kind, UUID, parent, timestamp_us, name, category, attributes, 7, stack, data, metadata, None, schema
+    )
+    native, python = both(record)
+    assert native in (python, None)
+    usual = 0 <= timestamp_us < 253402300800 * 10**6 and (type(category) is not int or category >= 0) and category != ""
+    assert (native is not None) == usual or kind < 2 or category is None
+    if native is not None:
+        assert json.loads(native) == decode(record, 1, 1).to_dict()
+
+
+@given(VALUES)
+def test_a_payload_as_the_native_encoder_writes_it(value):
+    fields = [2, UUID, None, 10**15, "m", None, 0, 7, None, pack(value), None, pack(value), None]
+    native, python = both(msgpack.packb(fields))
+    assert native == python
+    assert native is not None
+
+
+@pytest.mark.parametrize("deep", [16, 17, 200])
+def test_what_is_nested_deep_goes_the_long_way_and_reads_the_same(deep):
+    value = 1
+    for level in range(deep):
+        value = [value] if level % 2 else {"k": value}
+    event = decode(pack_record(2, UUID, None, 1, "m", data=value), 1, 1)
+    assert (json_line(event._record, False) is None) == (deep > 16)
+    assert json.loads(event.to_json()) == event.to_dict()
+    assert event.to_json_line() == f"{event.to_json()}\n".encode()
+
+
+def damaged_payload(packed):
+    return msgpack.packb([2, UUID, None, 1, "m", None, 0, 7, None, packed, None, None, None])
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        b"",
+        b"\xc1",
+        b"\x01\x01",
+        b"\x93\x01",
+        b"\x81\xa1a",
+        b"\x81\x01\x02",
+        b"\xa1\xff",
+        b"\xa3\xed\xa0\x80",  # a lone surrogate
+        b"\xc4\x01a",
+        b"\xd4\x01a",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xdb\xff\xff\xff\xff",
+    ],
+)
+def test_a_damaged_payload_is_refused_as_before(packed):
+    record = damaged_payload(packed)
+    assert json_line(record, False) is None
+    event = decode(record, 1, 1)
+    for read in (event.to_json, event.to_json_line):
+        with pytest.raises(RecordError):
+            read()
+
+
+def test_of_a_key_that_is_there_twice_the_last_counts():
+    record = damaged_payload(b"\x82\xa1a\x01\xa1a\x02")
+    assert json_line(record, False) is None
+    assert '"data":{"a":2}' in decode(record, 1, 1).to_json()
+
+
+def test_a_float_of_32_bits_is_read():
+    event = decode(damaged_payload(b"\xca" + struct.pack(">f", 0.5)), 1, 1)
+    assert '"data":0.5' in event.to_json()
+
+
+@given(st.binary(max_size=80), st.booleans(), st.integers(0, 60))
+@example(b"", True, 0)
+def test_bytes_that_are_no_record_give_no_line(noise, is_scope, at):
+    record = pack_record(2, UUID, UUID, 1, "name", None, 3, 7, None, {"k": [1, "x"]}, {"b": 1, "a": 2})
+    json_line(noise, is_scope)
+    for mutated in (record[:at], record[:at] + noise, record[:at] + noise + record[at + len(noise) :]):
+        line = json_line(mutated, is_scope)
+        if line is not None:
+            kind = ScopeEvent if is_scope else MarkEvent
+            assert line.decode() == kind(mutated, 1, 1)._json() + "\n"
+
+
+def test_a_record_that_starts_otherwise_is_decoded_all_the_same():
+    fields = msgpack.unpackb(pack_record(2, UUID, None, 1, "m"))
+    record = b"\xdc\x00\x0d" + msgpack.packb(fields)[1:]
+    assert decode(record, 1, 2).name == "m"
