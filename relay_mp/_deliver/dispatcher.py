@@ -25,7 +25,7 @@ from relay_mp._deliver import named
 from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness
 from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._native import core
-from relay_mp._native.core import Reader, Segment
+from relay_mp._native.core import UNIT_BYTES, Reader, Segment, is_dispatching
 from relay_mp.errors import RecordError, SegmentError, SessionError, SubscriberError
 from relay_mp.events import Event, MarkEvent, decode
 
@@ -76,7 +76,7 @@ class Dispatcher:
                 self._deliver_mark()  # a dispatcher died of it, or with it
             while keep_going() and self.step():
                 pass
-            if core.is_dispatching():
+            if is_dispatching():
                 self._scan()
                 self._mark_late_losses(has_ended=True)
         finally:
@@ -87,7 +87,7 @@ class Dispatcher:
         batch = self._next_batch()
         for record in batch:
             self._deliver(*record)
-            if not core.is_dispatching():
+            if not is_dispatching():
                 return False
         self._reader.end_batch()
         if not batch:
@@ -115,8 +115,8 @@ class Dispatcher:
     def _deliver(self, payload: bytes, seq: int, next_position: int, slot: int, owner_seq: int) -> None:
         begun = self._reader.begin(slot, owner_seq)
         if begun > 0:
-            self._mark_losses(slot, self._reader.unmarked(slot, begun), seq // core.UNIT_BYTES)
-            if not core.is_dispatching():
+            self._mark_losses(slot, self._reader.unmarked(slot, begun), seq // UNIT_BYTES)
+            if not is_dispatching():
                 return
             begun = self._reader.begin(slot, owner_seq, True)
         try:
@@ -125,16 +125,16 @@ class Dispatcher:
             else:
                 self._call(payload, seq, slot, owner_seq, begun < 0)
         except RecordError:
-            logger.exception("a record at %d of slot %d is no event; it is skipped", seq // core.UNIT_BYTES, slot)
-        if core.is_dispatching():
+            logger.exception("a record at %d of slot %d is no event; it is skipped", seq // UNIT_BYTES, slot)
+        if is_dispatching():
             self._reader.done(next_position)
 
     def _call(self, payload: bytes, seq: int, slot: int, owner_seq: int, redelivered: bool) -> None:
-        position = seq // core.UNIT_BYTES
+        position = seq // UNIT_BYTES
         if payload[1:2] == _CONTROL:
             self._control(payload, slot, owner_seq, position, redelivered)
         else:
-            event = decode(payload, seq, self._segment.slot_state(slot) >> 32, redelivered)
+            event = decode(payload, seq, self._segment.slot_pid(slot), redelivered)
             stack = event.packed_stack if self._registry.has_locals else None
             self._publish(event, position, stack)
 
@@ -146,21 +146,21 @@ class Dispatcher:
             self._segment.reply(slot, owner_seq, REPLY_ERROR, f"{died} this request; it is given up")
             return
         if self._reader.give_up(slot, owner_seq):
-            event = decode(payload, seq, self._segment.slot_state(slot) >> 32)
+            event = decode(payload, seq, self._segment.slot_pid(slot))
             logger.error("%s %r of process %d, seq %d; it is given up and counted as lost", died, event, event.pid, seq)
         # Behind it: some have seen it already.
-        self._mark_losses(slot, self._reader.unmarked(slot), seq // core.UNIT_BYTES + 1)
+        self._mark_losses(slot, self._reader.unmarked(slot), seq // UNIT_BYTES + 1)
 
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
         for subscription in self._registry.viewers(position, stack):
             try:
                 subscription.callback(event)
             except BaseException as error:  # SystemExit too: a subscriber ends nothing but itself
-                if not core.is_dispatching():
+                if not is_dispatching():
                     raise
                 self._segment.count_subscriber_error()
                 logger.error("subscriber %r failed on %r", subscription.name, event, exc_info=error)
-            if not core.is_dispatching():
+            if not is_dispatching():
                 return
 
     # ---- losses ----
@@ -169,7 +169,7 @@ class Dispatcher:
         """Puts a mark of so many losses of a slot into the stream. Slot 0: of threads that found none."""
         if count:
             # Between the last record's seq and the next one's, which is its last byte's position.
-            self._last_mark_seq = max(self._last_mark_seq + 1, position * core.UNIT_BYTES)
+            self._last_mark_seq = max(self._last_mark_seq + 1, position * UNIT_BYTES)
             self._reader.prepare_mark(slot, count, self._last_mark_seq)
             self._deliver_mark()
 
@@ -188,29 +188,29 @@ class Dispatcher:
                 data={"pid": pid, "lost": sum(lost), "causes": causes},
                 redelivered=begun_before > 0,
             )
-            self._publish(mark, seq // core.UNIT_BYTES, None)
+            self._publish(mark, seq // UNIT_BYTES, None)
         else:
             logger.error(
                 "the dispatcher's process has ended %d times while it delivered the mark of a loss: %s of process %d; "
                 "the mark is given up, the loss stays counted",
                 *(begun_before, causes, pid),
             )
-        if core.is_dispatching():
+        if is_dispatching():
             self._reader.mark_done()
 
     def _mark_seq_before(self) -> int:
         """Of the newest mark of earlier dispatchers; a damaged one that is far ahead of the stream is none."""
         last = self._reader.last_mark_seq
-        ahead = last // core.UNIT_BYTES - self._segment.read_pos
+        ahead = last // UNIT_BYTES - self._segment.read_pos
         return last if ahead <= core.MAX_PRODUCERS else 0
 
     def _mark_late_losses(self, *, has_ended: bool) -> None:
         """Losses that have no place of their own. A place has numbers for as many marks as a unit has bytes, and
         the next record's own may be among them; the rest waits until the stream has moved on, or `has_ended`."""
         position = self._segment.read_pos
-        last = (position + 1) * core.UNIT_BYTES - _KEPT_SEQS
+        last = (position + 1) * UNIT_BYTES - _KEPT_SEQS
         for slot in self._reader.unmarked_slots(has_ended):
-            if core.is_dispatching() and (has_ended or slot == 0 or self._last_mark_seq < last):
+            if is_dispatching() and (has_ended or slot == 0 or self._last_mark_seq < last):
                 self._mark_losses(slot, self._reader.unmarked(slot, 0, has_ended), position)
 
     # ---- between batches ----

@@ -7,7 +7,7 @@ delivered, what was emitted before a registration never is, whenever the dispatc
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ _FOREVER = 1 << 62
 
 @dataclass(slots=True)
 class Subscription:
-    """One registration. Positions are in units of the ring."""
+    """One registration: of the records at `since` and behind it, but before `until`, in units of the ring."""
 
     name: str
     callback: Callback
@@ -37,9 +37,6 @@ class Subscription:
     @property
     def is_live(self) -> bool:
         return self.until == _FOREVER
-
-    def covers(self, position: int) -> bool:
-        return self.since <= position < self.until
 
     def close(self) -> None:
         """Ends a callback that was made here from a name and has something to close, such as a file."""
@@ -67,6 +64,8 @@ class Registry:
         self._lock = threading.Lock()
         self._globals: tuple[Subscription, ...] = ()
         self._locals: dict[bytes, tuple[Subscription, ...]] = {}
+        self.has_locals = False
+        """Whether any scope-local registration may still see an event."""
         self._publish_counts = publish_counts
         self._save = save
 
@@ -151,23 +150,16 @@ class Registry:
             self._publish()
             self._note_change()
 
-    def viewers(self, position: int, stack: bytes | None) -> Iterator[Subscription]:
+    def viewers(self, position: int, stack: bytes | None) -> list[Subscription]:
         """Who sees the record at `position`: global ones first, then scope-local ones, outer scope first."""
-        gated = middleware.registry.snapshot.gates
-        for subscription in self._globals:
-            if subscription.covers(position) and (not gated or _is_let_through(subscription.name)):
-                yield subscription
-        if stack is None or not self._locals:
-            return
-        for start in range(len(stack) - 16, -1, -16):
-            for subscription in self._locals.get(stack[start : start + 16], ()):
-                if subscription.covers(position):
-                    yield subscription
-
-    @property
-    def has_locals(self) -> bool:
-        """Whether any scope-local registration may still see an event."""
-        return bool(self._locals)
+        viewers = [s for s in self._globals if s.since <= position < s.until]
+        if viewers and middleware.registry.snapshot.gates:
+            viewers = [s for s in viewers if _is_let_through(s.name)]
+        if stack is not None and self._locals:
+            for start in range(len(stack) - 16, -1, -16):
+                level = self._locals.get(stack[start : start + 16], ())
+                viewers += [s for s in level if s.since <= position < s.until]
+        return viewers
 
     def prune(self, read_position: int) -> None:
         """Forgets registrations that ended before `read_position`."""
@@ -197,6 +189,7 @@ class Registry:
             return
         remaining = {**self._locals, scope: level}
         self._locals = {key: value for key, value in remaining.items() if value}
+        self.has_locals = bool(self._locals)
 
     def _publish(self) -> None:
         local = sum(s.is_live for level in self._locals.values() for s in level)

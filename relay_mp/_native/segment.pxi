@@ -265,6 +265,11 @@ cdef class Segment:
         self._check_slot(slot)
         return load_u64(&rmp_ring_slot(&self._segment.ring, slot).state)
 
+    def slot_pid(self, uint32_t slot) -> int:
+        """The process that has the slot, or had it last."""
+        self._check_slot(slot)
+        return load_u64(&rmp_ring_slot(&self._segment.ring, slot).state) >> 32
+
     def slot_statuses(self) -> bytes:
         """The status of each slot (enum rmp_slot_status), a byte each."""
         cdef uint32_t i
