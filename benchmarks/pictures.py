@@ -117,7 +117,8 @@ def throughput(results: dict[str, Any]) -> Any:
         sides = [row["side"] for row in mine]
         axes.barh(sides, [row["value"] for row in mine], color=[_colour(side) for side in sides])
         axes.bar_label(axes.containers[0], fmt="{:,.0f}", padding=3, fontsize=7)
-        axes.set(xscale="log", xlabel="events a second")
+        axes.set(xlabel="events a second")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value / 1000:.0f}k"))
         axes.set_title(f"{number} producers" if number > 1 else "1 producer", loc="left")
         axes.margins(x=0.25)
     return figure
