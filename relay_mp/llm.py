@@ -28,7 +28,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
 
-from relay_mp._emit.arguments import check_name, freeze, thaw
+from relay_mp._emit.arguments import check_name, freeze
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, check_type
 from relay_mp._emit.llm_call import (
     LLM,
@@ -38,6 +38,7 @@ from relay_mp._emit.llm_call import (
     begin,
     end_metadata,
     end_profile,
+    fail,
     finish,
     intercept_request,
     prepare,
@@ -51,7 +52,6 @@ from relay_mp._emit.managed import (
     NextCall,
     copy_payload,
     end_call,
-    fail_call,
     no_payload,
     parent_of,
     returned,
@@ -90,7 +90,7 @@ def call(
         request: the start event's `data`, sanitized, without credential headers.
         handle: the scope that it is under; the current one if left out.
         attributes: flags.
-        data: kept in the handle; the end event's `data` where there is no other.
+        data: kept in the handle (`handle.data`), in no event.
         metadata: of both events.
         model_name: goes into `category_profile`.
         timestamp: timezone-aware; now if left out.
@@ -125,7 +125,7 @@ def call_end(
     Args:
         handle: the call, from `call`.
         response: the end event's `data`, sanitized.
-        data: the end event's `data` where the response is None; else the handle's.
+        data: the end event's `data` where the response is None; sanitized as one.
         metadata: merged over the start's, one level deep; what is no dict is left out.
         annotated_response: an AnnotatedLLMResponse, or a dict: goes into
             `category_profile.annotated_response`, unless a sanitizer changes the response.
@@ -145,7 +145,7 @@ def call_end(
     freeze(response, "response")
     annotated = None if annotated_response is None else annotation_of(annotated_response, "annotated_response")
     if response is None:
-        response = thaw(handle._data) if data is None else data
+        response = data
     shown, annotation = run_now(show_response(response, response_codec, annotated, BLOCK))
     end_call(
         handle, LLM, shown, end_metadata(handle, metadata), end_profile(handle, annotation), timestamp
@@ -176,7 +176,7 @@ async def execute(
         func: calls the provider: `func(request)`, synchronous or asynchronous; returns JSON.
         handle: the scope that it is under; the current one if left out.
         attributes: flags.
-        data: the end event's `data` where the response is None.
+        data: the end event's `data` where the response is None, or the provider failed; sanitized as one.
         metadata: of all the call's events, its guardrails' included.
         model_name: goes into `category_profile`.
         codec: shows the request intercepts the request in its normalized form, and writes it back.
@@ -200,7 +200,7 @@ async def execute(
         response = await _run(spec, traced(started, spec.parent, prepared.request), func)
         await _finish(spec, started, response)
     except BaseException as error:
-        fail_call(started, LLM, error)
+        await fail(started, error)
     return response
 
 
@@ -286,7 +286,7 @@ async def stream_execute(
     try:
         source = await _stream(visible(_STREAM_EXECUTIONS), traced(started, spec.parent, prepared.request), func)
     except BaseException as error:
-        fail_call(started, LLM, error)
+        await fail(started, error)
     return LlmStream(spec, started, source, collector, finalizer)
 
 

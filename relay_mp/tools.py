@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from relay_mp._emit.arguments import check_name, freeze
+from relay_mp._emit.arguments import check_name, freeze, thaw
 from relay_mp._emit.calls import ToolExecutionInterceptOutcome, ToolExecutionResult, ToolHandle, check_type
 from relay_mp._emit.managed import (
     STATUS_OK,
@@ -84,7 +84,7 @@ def call(
         args: its arguments: the start event's `data`, sanitized.
         handle: the scope that it is under; the current one if left out.
         attributes: flags.
-        data: kept in the handle; the end event's `data` where there is no other.
+        data: kept in the handle (`handle.data`), in no event.
         metadata: of both events.
         tool_call_id: the provider's name for the call; goes into `category_profile`.
         timestamp: timezone-aware; now if left out.
@@ -122,7 +122,7 @@ def call_end(
         handle: the call, from `call`.
         result: its result is the end event's `data`, sanitized; its annotation goes into
             `category_profile.tool_result_annotation`.
-        data: the end event's `data` where the result is None; else the handle's.
+        data: the end event's `data` where the result, or what a sanitizer made of it, is None.
         metadata: merged over the start's, one level deep; where either is no dict, it replaces it.
         timestamp: timezone-aware, kept as given. Left out: now, and always later than the start.
 
@@ -166,7 +166,8 @@ async def execute(
         func: the tool: `func(args)`, synchronous or asynchronous.
         handle: the scope that it is under; the current one if left out.
         attributes: flags.
-        data: the end event's `data` where the result is None.
+        data: the end event's `data` where the result, or what a sanitizer made of it, is None, and where the
+            tool failed. No sanitizer sees it.
         metadata: of all the call's events, its guardrails' included.
         tool_call_id: the provider's name for the call; goes into `category_profile`.
 
@@ -191,7 +192,7 @@ async def execute(
         if type(result) is not ToolExecutionResult:
             result = await _result(name, result)
     except BaseException as error:
-        fail_call(call, _TOOL, error)
+        fail_call(call, _TOOL, error, thaw(call._data))
     _end(call, result, result._result)
     return result  # type: ignore[no-any-return]
 
@@ -207,9 +208,9 @@ async def _result(name: str, result: Any) -> ToolExecutionResult[Any]:
 def _end(call: ToolHandle, result: ToolExecutionResult[Any], shown: Any) -> None:
     profile = call._profile if result._annotation is None else _end_profile(call, result)
     try:
-        end_call(call, _TOOL, shown, managed_metadata(call, STATUS_OK), profile)
+        end_call(call, _TOOL, shown, managed_metadata(call, STATUS_OK), profile, fallback=thaw(call._data))
     except PayloadError as error:  # the encoder's look at the result is the first
-        fail_call(call, _TOOL, no_payload(error))
+        fail_call(call, _TOOL, no_payload(error), thaw(call._data))
 
 
 async def _execute_guarded(
@@ -236,7 +237,7 @@ async def _execute_guarded(
         result = await _run(name, args, func, marks)
         shown = await _sanitized(_RESPONSE_SANITIZERS, name, result._result, AWAIT)
     except BaseException as error:
-        fail_call(call, _TOOL, error)
+        fail_call(call, _TOOL, error, thaw(call._data))
     _end(call, result, shown)
     emit_marks(marks, call._uuid)
     return result
@@ -244,7 +245,7 @@ async def _execute_guarded(
 
 async def _run(name: str, args: Any, func: Callable[[Any], Any], marks: list[Any]) -> ToolExecutionResult[Any]:
     async def innermost(value: Any) -> ToolExecutionResult[Any]:
-        result = await _result(name, func(value))
+        result = await _result(name, func(copy_payload(value, "args")))
         _require_payload(result)
         return result
 

@@ -13,7 +13,7 @@ Headers of `calls.CREDENTIAL_HEADERS` are taken out before a sanitizer sees a re
 
 import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from relay_mp._emit.arguments import freeze, merge_metadata, thaw
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, PendingMarkSpec
@@ -33,6 +33,7 @@ from relay_mp._emit.managed import (
     copy_payload,
     emit_marks,
     end_call,
+    fail_call,
     failure,
     managed_metadata,
     reject_mark,
@@ -56,6 +57,8 @@ __all__ = [
     "ask_guardrails",
     "begin",
     "end_metadata",
+    "end_profile",
+    "fail",
     "finish",
     "intercept_request",
     "prepare",
@@ -289,6 +292,16 @@ async def finish(spec: Spec, handle: LLMHandle, response: Any) -> None:
     shown, annotation = await show_response(response, spec.response_codec, None, AWAIT)
     metadata: Any = STATUS_OK if handle._metadata is None else managed_metadata(handle, STATUS_OK)
     end_call(handle, LLM, shown, metadata, end_profile(handle, annotation))
+
+
+async def fail(handle: LLMHandle, error: BaseException) -> NoReturn:
+    """Emits the end of a call that raised, and raises as `fail_call` does."""
+    shown: Any = None
+    try:
+        if handle._data is not None and active():
+            shown, _annotation = await show_response(thaw(handle._data), None, None, AWAIT)
+    finally:
+        fail_call(handle, LLM, error, shown)
 
 
 def end_profile(handle: LLMHandle, annotation: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Generator
 from typing import Any
 
-from relay_mp._emit.arguments import freeze
+from relay_mp._emit.arguments import freeze, thaw
 from relay_mp._emit.calls import LLMHandle
 from relay_mp._emit.llm_call import LLM, Spec, end_profile, show_response
 from relay_mp._emit.managed import (
@@ -202,6 +202,8 @@ class LlmStream:
             return
         _current.set(self._scope)
         handle = self._handle
+        if response is None:
+            response = thaw(handle._data)
         try:
             shown, annotation = await show_response(response, self._spec.response_codec, None, mode)
         except BaseException:

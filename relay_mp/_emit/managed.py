@@ -220,7 +220,7 @@ def end_call(
     if not active():
         return
     if shown is None:
-        shown = thaw(handle._data) if fallback is None else fallback
+        shown = fallback
     start_us = handle._start_us
     emit(
         KIND_END,
@@ -253,16 +253,14 @@ def manual_metadata(handle: _CallHandle, metadata: Any) -> Any:
     return metadata if handle._metadata is None else merge_metadata(handle._metadata, metadata)
 
 
-def fail_call(
-    handle: _CallHandle, category: int, error: BaseException, shown: Any = None, profile: dict[str, Any] | None = None
-) -> NoReturn:
-    """Emits the end of a call that raised, and raises.
+def fail_call(handle: _CallHandle, category: int, error: BaseException, shown: Any) -> NoReturn:
+    """Emits the end of a call that raised, with `shown` as its data, and raises.
 
     Raises:
         CallbackError: its cause is the error; the error itself if it is one, or ends the program or task.
     """
     wrapped = failure(error) if isinstance(error, Exception) else error
-    end_call(handle, category, shown, managed_metadata(handle, fails(wrapped)), profile or handle._profile)
+    end_call(handle, category, shown, managed_metadata(handle, fails(wrapped)), handle._profile)
     if wrapped is error:
         raise error
     raise wrapped from error

@@ -21,7 +21,8 @@ def canonical(value):
 def shown_headers(headers):
     """What both packages agree on: that there is one traceparent, and no header of one vendor's scheduler."""
     kept = {key: value for key, value in headers.items() if not key.startswith("x-dynamo-")}
-    return {key: "<trace>" if key.lower() == "traceparent" and value.startswith("00-") else value for key, value in kept.items()}
+    is_trace = {key: key.lower() == "traceparent" and value.startswith("00-") for key, value in kept.items()}
+    return {key: "<trace>" if is_trace[key] else value for key, value in kept.items()}
 
 
 def shown_request(request):
@@ -93,7 +94,8 @@ def additions(name):
 
 
 def _outcome(package, result, marks=()):
-    return package.ToolExecutionInterceptOutcome(result, [package.PendingMarkSpec(mark, data={"n": 1}) for mark in marks])
+    pending = [package.PendingMarkSpec(mark, data={"n": 1}) for mark in marks]
+    return package.ToolExecutionInterceptOutcome(result, pending)
 
 
 def tool_executions(package, name):
@@ -200,7 +202,7 @@ def request_changes(package, name):
 
     return {
         "tag": lambda request, annotated: outcome(tagged(request), annotated),
-        "same": lambda request, annotated: outcome(request, annotated),
+        "same": outcome,
         "marks": lambda request, annotated: outcome(request, annotated, [f"{name} 1", f"{name} 2"]),
         "credentials": lambda request, annotated: outcome(
             package.LLMRequest({**request.headers, "Authorization": "secret"}, request.content), annotated
@@ -242,7 +244,7 @@ def make(package, family, name, behaviour, log):
     return (one, two, three)[parameters - 1]
 
 
-def _plain(package, family, name, behaviour, calls):
+def _plain(package, family, name, behaviour, calls):  # noqa: PLR0911
     if family in ("tool_sanitize_request", "tool_sanitize_response", "tool_request"):
         change = payload_behaviours(name)[behaviour]
 
@@ -307,5 +309,9 @@ def _plain(package, family, name, behaviour, calls):
             return fields_change(fields)
 
         return fields
-    executions = {"tool_execution": tool_executions, "llm_execution": llm_executions, "llm_stream_execution": stream_executions}
+    executions = {
+        "tool_execution": tool_executions,
+        "llm_execution": llm_executions,
+        "llm_stream_execution": stream_executions,
+    }
     return executions[family](package, name)[behaviour]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import callbacks  # noqa: E402
+import callbacks
 
 FAMILIES = [
     "event_metadata_injector", "mark_sanitize", "scope_sanitize_start", "scope_sanitize_end",
@@ -30,7 +30,7 @@ BUILTIN = (RuntimeError, ValueError, TypeError, OverflowError)
 # ------------------------------------------------------------------------------------------ normalising
 
 
-def normal_text(text):
+def normal_text(text):  # noqa: PLR0911
     """A failure's text with what both packages agree on; the rest of the wording is each package's own."""
     text = re.sub(r"^(internal error: (RuntimeError|CallbackError): )+(?=internal error|invalid argument)", "", text)
     text = text.removeprefix("internal error: ")
@@ -40,6 +40,8 @@ def normal_text(text):
         return "invalid argument"
     if "Failed to convert to JSON" in text or text.startswith("PayloadError"):
         return "no payload"
+    if "already exists" in text or "already registered" in text:
+        return "taken"
     if "cancelled" in text:
         return "cancelled"
     if "dropped before" in text or "closed before" in text:
@@ -134,6 +136,7 @@ class Run:
 
     def __init__(self, package, pool):
         self.package = package
+        self.is_peer = package.__name__ == "nemo_relay"
         self.pool = pool
         self.log = {}
         self.outcomes = []
@@ -161,6 +164,9 @@ class Run:
                 self.outcomes.append([verb, callbacks.canonical(found)])
             except Exception as error:
                 self.outcomes.append([verb, *normal_error(error)])
+            if self.is_peer:
+                # It runs sanitizers and publishes behind its caller's back: what comes next would race them.
+                await self.package.subscribers.flush_async()
 
     async def run_body(self, behaviour, value):
         if self.pool is None:
@@ -231,7 +237,8 @@ class Run:
         self.package.tools.call_end(handle, self.package.ToolExecutionResult(result, annotation), **end_options)
 
     async def tool(self, scopes, name, args, behaviour, annotation, options):
-        result = await self.package.tools.execute(name, args, self.tool_body(behaviour, annotation), **self.options(options))
+        tool_body = self.tool_body(behaviour, annotation)
+        result = await self.package.tools.execute(name, args, tool_body, **self.options(options))
         return [result.result, result.annotation]
 
     def tool_body(self, behaviour, annotation):
@@ -243,7 +250,7 @@ class Run:
             if behaviour == "object":
                 return package.ToolExecutionResult(object())
             if behaviour == "rejected inside":
-                return await package.tools.execute("inner", args, lambda value: package.ToolExecutionResult(value))
+                return await package.tools.execute("inner", args, package.ToolExecutionResult)
             return package.ToolExecutionResult({"got": await self.run_body(behaviour, args)}, annotation)
 
         return run
@@ -298,15 +305,11 @@ class Run:
             name, request, provider, collector, finalizer, **self.options(options)
         )
         seen = []
-        try:
-            async for chunk in stream:
-                seen.append(chunk)
-                if len(seen) == consume:
-                    await stream.aclose()
-                    break
-        finally:
-            # The peer emits a stream's end after its reader has gone on.
-            await self.package.subscribers.flush_async()
+        async for chunk in stream:
+            seen.append(chunk)
+            if len(seen) == consume:
+                await stream.aclose()
+                break
         return seen
 
     async def llm_helper(self, scopes, verb, name, headers, content):

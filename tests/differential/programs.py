@@ -18,10 +18,13 @@ CONTENTS = [{"model": "m"}, {"model": "m", "messages": [{"role": "user", "conten
 CHUNKS = [
     [{"i": 0}, {"i": 1}],
     [{"type": "message_start", "message": {}}, {"type": "ping"}],
-    [{"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}}]}, {"object": "chat.completion.chunk", "choices": [], "usage": {"total_tokens": 3}}],
+    [
+        {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {}}]},
+        {"object": "chat.completion.chunk", "choices": [], "usage": {"total_tokens": 3}},
+    ],
     [{"type": "response.output_text.delta", "delta": "x"}, "text", 3],
     [{"only": 1}],
-]  # fmt: skip
+]
 
 BEHAVIOURS = {
     "event_metadata_injector": ["tag", "kept", "list", "nested", "mixed", "key", "none", "empty", "raise"],
@@ -51,6 +54,7 @@ class Writer:
         self.random = random.Random(seed)
         self.bodies_in_workers = bodies_in_workers
         self.next_priority = 0
+        self.has_stream_intercepts = False
 
     def steps(self, depth: int, count: int) -> list:
         return [self.step(depth) for _ in range(count)]
@@ -76,7 +80,8 @@ class Writer:
     def mark(self, depth: int) -> list:
         up = self.random.choice([None, None, 0, 1])
         schema = {"name": "schema", "version": "1"}
-        return ["mark", self.random.choice(NAMES), self.options(data=PAYLOADS, metadata=METADATA, data_schema=[schema]), up]
+        options = self.options(data=PAYLOADS, metadata=METADATA, data_schema=[schema])
+        return ["mark", self.random.choice(NAMES), options, up]
 
     def subscriber(self, depth: int) -> list:
         scope = self.random.choice([None, 0, 1]) if depth else None
@@ -86,6 +91,7 @@ class Writer:
         family = self.random.choice(list(BEHAVIOURS))
         if self.bodies_in_workers and family in EVENT_FAMILIES:
             family = "tool_request"  # a worker has its own, unless they are named
+        self.has_stream_intercepts |= family == "llm_stream_execution"
         behaviour = self.random.choice(BEHAVIOURS[family])
         if family not in ALWAYS_COROUTINES and self.random.random() < 0.3:
             behaviour += "_async"
@@ -103,8 +109,9 @@ class Writer:
     def tool_manual(self, depth: int) -> list:
         options = self.options(data=PAYLOADS, metadata=METADATA, tool_call_id=["id"], tool_bits=[0, 1])
         end_options = self.options(data=PAYLOADS, metadata=METADATA)
-        result = self.random.choice(PAYLOADS)
-        return ["tool_manual", "manual tool", self.random.choice(ARGUMENTS), result, self.random.choice(PAYLOADS), options, end_options]
+        args, result = self.random.choice(ARGUMENTS), self.random.choice(PAYLOADS)
+        annotation = self.random.choice(PAYLOADS)
+        return ["tool_manual", "manual tool", args, result, annotation, options, end_options]
 
     def tool(self, depth: int) -> list:
         options = self.options(data=PAYLOADS, metadata=METADATA, tool_call_id=["id"], tool_bits=[0, 1])
@@ -129,10 +136,13 @@ class Writer:
 
     def stream_llm(self, depth: int) -> list:
         options = self.options(metadata=METADATA, model_name=["model"], llm_bits=[0, 1, 2, 3])
-        behaviour = self.random.choice(["return"] * 4 + ["emit", "raise", "collector", "finalizer"])
+        behaviour = self.random.choice(["return"] * 4 + ["raise", "collector", "finalizer"])
         consume = self.random.choice([None, None, None, 1]) if behaviour == "return" else None
+        chunks = self.random.choice(CHUNKS)
+        if len(chunks) == 1 or self.has_stream_intercepts:
+            consume = None  # an end that comes at once has been read ahead by the peer
         headers, content = self.random.choice(HEADERS), self.random.choice(CONTENTS)
-        return ["stream_llm", "stream", headers, content, self.random.choice(CHUNKS), behaviour, consume, options]
+        return ["stream_llm", "stream", headers, content, chunks, behaviour, consume, options]
 
     def llm_helper(self, depth: int) -> list:
         verb = self.random.choice(["request_intercepts", "conditional_execution"])

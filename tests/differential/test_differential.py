@@ -5,14 +5,14 @@ different on purpose:
 
 | what | here | why |
 | --- | --- | --- |
-| texts of errors and of `otel.status_description` | its own, beside the type and the cause | the peer's sentences are its own |
-| exceptions of callbacks | `CallbackError` once, with `__cause__` | the peer wraps anew at each level, without a cause |
+| texts of errors, `otel.status_description` | its own, beside type and cause | the peer's sentences are its own |
+| exceptions of callbacks | `CallbackError`, once, with `__cause__` | the peer wraps anew at each level, no cause |
 | a callback that raises CancelledError itself | is cancelled | asyncio's rule; the peer raises RuntimeError |
 | `execute()` | a coroutine, which runs when it is awaited | Python's rule; the peer begins at once, in a Future |
 | streams | read as the consumer reads | the peer reads ahead, and marks chunks that nobody took |
-| an iterator that is none, from a provider or intercept | fails `stream_execute` | the peer fails at the first chunk |
+| a provider or intercept whose stream is none | fails `stream_execute` | the peer fails at the first chunk |
 | values that a call passes on | as they are, where no middleware is | the peer copies them through JSON |
-| injectors of one priority on several levels | by level, then name, as all families | the peer orders this family by name |
+| injectors of one priority, several levels | by level, then name, as all families | the peer: this family by name |
 | headers `x-dynamo-*` | not added | they name the agent's scopes to one vendor's scheduler |
 | credential headers that a sanitizer puts back | taken out again | they must not enter shared memory |
 | a pending mark with a severity and metadata that is no dict | emitted, without it | the peer loses the mark |
@@ -27,9 +27,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import programs
+import pytest
 
 HERE = Path(__file__).parent
 CI_PROGRAMS = 100
