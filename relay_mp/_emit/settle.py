@@ -71,8 +71,7 @@ async def settle(result: Any, mode: int) -> Any:
         return await result
     if mode == BLOCK:
         return _run_apart(result)
-    if hasattr(result, "close"):
-        result.close()  # never started: no warning that it was never awaited
+    _close(result)
     raise MiddlewareError("an asynchronous callback needs an asynchronous caller: call this in a running event loop")
 
 
@@ -86,10 +85,20 @@ def run_now(chain: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("a chain that was to run at once has waited")
 
 
+def _close(awaitable: Any) -> None:
+    # Never started: no warning that it was never awaited.
+    if hasattr(awaitable, "close"):
+        awaitable.close()
+
+
 def _run_apart(awaitable: Any) -> Any:
     import asyncio
 
-    seconds = timeout_seconds()
+    try:
+        seconds = timeout_seconds()
+    except MiddlewareError:
+        _close(awaitable)
+        raise
     outcome: list[tuple[Any, BaseException | None]] = []
     context = copy_context()
 
