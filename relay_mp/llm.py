@@ -142,7 +142,6 @@ def call_end(
         return
     if data is not None:
         freeze(data, "data")
-    freeze(response, "response")
     annotated = None if annotated_response is None else annotation_of(annotated_response, "annotated_response")
     if response is None:
         response = data

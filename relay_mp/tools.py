@@ -37,7 +37,6 @@ from relay_mp._emit.managed import (
     failure,
     managed_metadata,
     manual_metadata,
-    middleware_is_visible,
     no_payload,
     parent_of,
     reject_mark,
@@ -45,7 +44,7 @@ from relay_mp._emit.managed import (
     sanitize,
     through_intercepts,
 )
-from relay_mp._emit.middleware import FAMILIES, Registration, visible
+from relay_mp._emit.middleware import FAMILIES, Registration, registry, visible
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now, settle
 from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._native.core import active
@@ -103,7 +102,7 @@ def call(
     parent = parent_of(handle)
     bits, profile = _bits(attributes), _profile(tool_call_id)
     shown: Any = args
-    if middleware_is_visible() and active():
+    if active() and registry.tools:
         shown = run_now(_sanitized(_REQUEST_SANITIZERS, name, args, BLOCK))
     return begin_call(ToolHandle, _TOOL, name, parent, bits, data, metadata, profile, shown, timestamp)
 
@@ -138,7 +137,7 @@ def call_end(
     if data is not None:
         freeze(data, "data")
     shown = result.result
-    if middleware_is_visible():
+    if registry.tools:
         shown = run_now(_sanitized(_RESPONSE_SANITIZERS, handle._name, shown, BLOCK))
     profile = _end_profile(handle, result)
     end_call(handle, _TOOL, shown, manual_metadata(handle, metadata), profile, timestamp, data)
@@ -184,7 +183,8 @@ async def execute(
         name = check_name(name)
     parent = parent_of(handle)
     bits, profile = _bits(attributes), _profile(tool_call_id)
-    if middleware_is_visible():
+    active()  # takes over what the session has installed for its processes
+    if registry.tools:
         return await _execute_guarded(name, args, func, parent, bits, data, metadata, profile)
     call = begin_call(ToolHandle, _TOOL, name, parent, bits, data, metadata, profile, args, None)
     try:

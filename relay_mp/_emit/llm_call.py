@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
-from relay_mp._emit.arguments import freeze, merge_metadata, thaw
+from relay_mp._emit.arguments import merge_metadata, thaw
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, PendingMarkSpec
 from relay_mp._emit.llm_codec import (
     LlmSanitizeRequestContext,
@@ -285,9 +285,7 @@ async def finish(spec: Spec, handle: LLMHandle, response: Any) -> None:
     """
     if not active():
         return
-    if response is not None:
-        freeze(response, "response")
-    elif handle._data is not None:
+    if response is None:
         response = thaw(handle._data)
     shown, annotation = await show_response(response, spec.response_codec, None, AWAIT)
     metadata: Any = STATUS_OK if handle._metadata is None else managed_metadata(handle, STATUS_OK)

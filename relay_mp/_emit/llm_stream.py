@@ -31,7 +31,7 @@ from relay_mp._emit.managed import (
     managed_metadata,
     no_payload,
 )
-from relay_mp._emit.settle import AWAIT, BLOCK, run_now
+from relay_mp._emit.settle import AWAIT, BLOCK, is_awaitable, run_now
 from relay_mp._emit.verbs import ScopeHandle, _current, current_scope
 from relay_mp._native.core import active
 from relay_mp.errors import PayloadError
@@ -58,10 +58,13 @@ _ANTHROPIC = frozenset(
 
 
 async def close_source(source: Any) -> None:
-    """Closes an asynchronous iterator that can be closed."""
-    close = getattr(source, "aclose", None)
-    if close is not None:
-        await close()
+    """Closes an asynchronous iterator that can be closed: by `aclose`, or, as clients of providers have it, `close`."""
+    close = getattr(source, "aclose", None) or getattr(source, "close", None)
+    if close is None:
+        return
+    closing = close()
+    if is_awaitable(closing):
+        await closing
 
 
 def describe_chunk(index: int, chunk: Any) -> dict[str, Any]:

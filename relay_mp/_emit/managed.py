@@ -23,7 +23,7 @@ from typing import Any, NoReturn, TypeVar
 from relay_mp._emit.arguments import freeze, merge_metadata, thaw, to_microseconds
 from relay_mp._emit.calls import PendingMarkSpec, _CallHandle
 from relay_mp._emit.event_middleware import report
-from relay_mp._emit.middleware import Family, Registration, registry, visible
+from relay_mp._emit.middleware import Family, Registration, visible
 from relay_mp._emit.settle import settle
 from relay_mp._emit.verbs import ScopeHandle, _current, check_handle, current_scope, stack_uuids
 from relay_mp._native.core import active, emit, scope_local_active, uuid7
@@ -87,10 +87,15 @@ def parent_of(handle: ScopeHandle | None) -> ScopeHandle:
 # ------------------------------------------------------------------------------------------- failures
 
 
+def plain_text(text: str) -> str:
+    """A text as an event can have it: lone surrogates are escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def describe(error: BaseException) -> str:
-    """An exception's type and text, as far as it can be had, without lone surrogates."""
+    """An exception's type and text, as far as it can be had."""
     try:
-        text = str(error).encode("utf-8", "backslashreplace").decode("utf-8")
+        text = plain_text(str(error))
     except Exception:
         text = "<its text could not be had>"
     return f"{type(error).__name__}: {text}"
@@ -342,6 +347,7 @@ async def _ask(
     if reason is None:
         _end_guardrail(call, metadata, {"allowed": True, "rejected": False})
         return
+    reason = plain_text(reason)
     _end_guardrail(call, metadata, {"allowed": False, "rejected": True, "rejection_reason": reason})
     raise RejectedError(registration.name, reason)
 
@@ -481,9 +487,3 @@ async def through_intercepts(
         raise failure(error) from error
     finally:
         next_call.is_active = False
-
-
-def middleware_is_visible() -> bool:
-    """Whether any middleware is registered in this process, the session's included."""
-    active()  # takes over what the session has installed for its processes
-    return registry.any

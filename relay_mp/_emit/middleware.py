@@ -9,9 +9,10 @@ Runs in every emitting process. There is one mechanism for all families; a famil
 Order: ascending priority; within one priority first the global ones, then those of the scopes on the
 emitting stack, outer before inner; within a level by name. A name is unique per family and level.
 
-While nothing is registered, `registry.any` is False, the one attribute that the managed path looks at,
-and the core has no event hook. Nothing here is in shared memory: registrations are this process's, and a
-forked child has its parent's. `on_change` lets others publish what is named, and `exchange` install it.
+While nothing for tools is registered, `registry.tools` is False, the one attribute that their managed path
+looks at; while nothing for events is, the core has no event hook. Nothing here is in shared memory:
+registrations are this process's, and a forked child has its parent's. `on_change` lets others publish what
+is named, and `exchange` install it.
 """
 
 import logging
@@ -36,6 +37,7 @@ __all__ = [
     "EVENT_FAMILIES",
     "FAMILIES",
     "GLOBAL_API",
+    "TOOL_FAMILIES",
     "Family",
     "Gate",
     "Registration",
@@ -99,6 +101,9 @@ END_SANITIZERS = FAMILIES[RuntimeRegistrationKind.SCOPE_SANITIZE_END_GUARDRAIL]
 
 EVENT_FAMILIES = (EVENT_INJECTORS, MARK_SANITIZERS, START_SANITIZERS, END_SANITIZERS)
 """Those that see every event, and so run in the core's event hook."""
+
+TOOL_FAMILIES = tuple(family for kind, family in FAMILIES.items() if kind.value.startswith("tool_"))
+"""Those that a tool call looks at."""
 
 GLOBAL_API = RuntimeRegistrationOwner(RuntimeRegistrationOwnerKind.GLOBAL_API, None, None)
 """Who owns what the public register functions register."""
@@ -202,8 +207,8 @@ OnChange = Callable[[Sequence[Registration], Sequence[Registration]], None]
 class Registry:
     """This process's registrations. Changed under a lock; read without one, whole.
 
-    `any` says whether there is any registration, of any family: while it is False, nothing else is
-    looked at.
+    `any` says whether there is any registration, of any family; `tools`, whether there is one of a family
+    of TOOL_FAMILIES: while it is False, a managed tool call looks at nothing else.
     """
 
     def __init__(self) -> None:
@@ -212,6 +217,7 @@ class Registry:
         self._event_hook: Callable[..., Any] | None = None
         self.snapshot = _Snapshot()
         self.any = False
+        self.tools = False
 
     def on_change(self, listener: OnChange) -> None:
         """`listener(removed, added)` is called once for each change, under the registry's lock.
@@ -315,12 +321,13 @@ class Registry:
 
     def _install(self, snapshot: _Snapshot) -> None:
         levels = (snapshot.everywhere, *snapshot.scopes.values())
-        hooked = any(family in level for level in levels for family in EVENT_FAMILIES)
+        families = {family for level in levels for family in level}
         # The snapshot first: the hook and the managed path look into it as soon as they are told to.
         self.snapshot = snapshot
-        self.any = bool(snapshot.everywhere or snapshot.scopes)
+        self.any = bool(families)
+        self.tools = not families.isdisjoint(TOOL_FAMILIES)
         core.set_stacks_wanted(bool(snapshot.scopes))
-        core.set_event_hook(self._event_hook if hooked else None)
+        core.set_event_hook(self._event_hook if not families.isdisjoint(EVENT_FAMILIES) else None)
 
 
 def _taken(registration: Registration) -> MiddlewareError:
