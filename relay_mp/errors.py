@@ -10,25 +10,31 @@ Arguments of the wrong type stay plain `TypeError`s, and a timestamp without a t
     RelayError
     ├── PayloadError        (ValueError)    a payload that is no JSON, with the path to the culprit
     ├── RecordError         (ValueError)    bytes from shared memory that are no event record
+    ├── PluginConfigError   (ValueError)    a plugin configuration that has not the shape of one
     ├── PropagationError    (ValueError)    a parent that came over a wire and is malformed
     ├── ScopeError          (RuntimeError)  a scope popped twice, out of order, or not one's own
     ├── SubscriberError     (RuntimeError)  a name taken, a callable that the dispatcher cannot reach
     ├── MiddlewareError     (RuntimeError)  a name taken, a named callable that cannot be had
     ├── RejectedError       (RuntimeError)  a managed call that a guardrail has rejected
     ├── CallbackError       (RuntimeError)  a callback of a managed call that raised or returned rubbish
+    ├── PluginError         (RuntimeError)  plugins that cannot be registered, or activated
     ├── FlushError          (RuntimeError)  a flush that would wait for itself
     ├── FlushTimeoutError   (TimeoutError)  a flush whose deadline passed
     └── SessionError        (RuntimeError)  a session that cannot start, attach or go on
         ├── SegmentError                    its shared memory is missing, foreign, damaged or too small
+        ├── ConfigurationError              middleware that cannot be shared with workers, or is damaged
         └── RegistryFullError               no slot is left for another producer thread
 """
 
 __all__ = [
     "CallbackError",
+    "ConfigurationError",
     "FlushError",
     "FlushTimeoutError",
     "MiddlewareError",
     "PayloadError",
+    "PluginConfigError",
+    "PluginError",
     "PropagationError",
     "RecordError",
     "RegistryFullError",
@@ -67,6 +73,14 @@ class ScopeError(RelayError, RuntimeError):
     """A scope operation that the state of the scopes does not allow."""
 
 
+class PluginConfigError(RelayError, ValueError):
+    """A plugin configuration that has not the shape of one. The message starts with the path to the culprit."""
+
+
+class PluginError(RelayError, RuntimeError):
+    """A plugin, or a plugin configuration, that cannot be registered, found or activated. All is as before."""
+
+
 class SubscriberError(RelayError, RuntimeError):
     """A subscriber that cannot be registered."""
 
@@ -77,6 +91,10 @@ class SessionError(RelayError, RuntimeError):
 
 class SegmentError(SessionError):
     """A shared memory segment that is missing, foreign, truncated, too small or of another version."""
+
+
+class ConfigurationError(SessionError):
+    """The middleware and plugins that a session's workers share do not fit in their place, or are damaged there."""
 
 
 class RegistryFullError(SessionError):

@@ -34,6 +34,36 @@ cdef inline rmp_segment* _attached() except? NULL:
     return _attach_late()
 
 
+cdef uint32_t NEVER_SEEN = 0xFFFFFFFF
+cdef uint32_t _configuration_seen = NEVER_SEEN  # what this process has of the session's middleware
+cdef object _reconfigure = None
+
+
+def set_configuration_hook(reconfigure) -> None:
+    """Sets what runs, where an event is about to be emitted, when the session's configuration has changed."""
+    global _reconfigure
+    _reconfigure = reconfigure
+
+
+def set_configuration_seen(version: int) -> None:
+    """Says which version of the session's configuration this process has."""
+    global _configuration_seen
+    _configuration_seen = version
+
+
+cdef inline rmp_segment* _heeded(rmp_segment* segment) except? NULL:
+    """The attachment again, once this process has the middleware that the owner shares.
+
+    Relaxed: who was given work has been given what was published before it by the same hand; the table itself is
+    read behind an acquire. What runs on a change may end the session.
+    """
+    if segment != NULL and load_u32_relaxed(&segment.ring.header.configuration_version) != _configuration_seen:
+        if _reconfigure is not None and load_u32(&segment.ring.header.session_state) == RMP_OPEN:
+            _reconfigure()
+            return rmp_attachment()
+    return segment
+
+
 cdef inline bint _listening(rmp_segment* segment) noexcept:
     # Odd: open, or broken; then what is emitted is counted as lost.
     return (segment != NULL and load_u32(&segment.ring.header.session_state) & 1
@@ -41,8 +71,11 @@ cdef inline bint _listening(rmp_segment* segment) noexcept:
 
 
 def active() -> bool:
-    """Whether an event emitted now would reach a subscriber, or be missed by one: in a broken session it counts as lost."""
-    return _listening(_attached())
+    """Whether an event emitted now would reach a subscriber, or be missed by one: in a broken session it counts as lost.
+
+    Before it answers, this process's middleware is up to date.
+    """
+    return is_listening()
 
 
 cdef bint _stacks_wanted = False

@@ -12,7 +12,7 @@ would wait for itself). What is given up is counted in the thread's registry slo
 import errno as _errno
 import os as _os
 
-from relay_mp.errors import RegistryFullError, SegmentError, SessionError
+from relay_mp.errors import ConfigurationError, RegistryFullError, SegmentError, SessionError
 
 include "encode.pxi"
 include "declarations.pxi"

@@ -80,6 +80,7 @@ cdef extern from "layout.h" nogil:
         uint32_t session_state
         uint32_t subscribers
         uint32_t scope_locals
+        uint32_t configuration_version
         rmp_pair lease
         uint64_t stalled_owner
         uint64_t delivering_slot
@@ -88,6 +89,10 @@ cdef extern from "layout.h" nogil:
         uint64_t subscriber_errors
         uint64_t lost_unregistered
         rmp_mark mark
+        uint64_t configuration[2]
+        uint64_t configuration_bytes
+        uint64_t configuration_told
+        uint64_t middleware_failures
     ctypedef struct rmp_slot:
         uint64_t state
         uint64_t emitted
@@ -188,6 +193,7 @@ cdef extern from "segment.h" nogil:
         const char* session_id
         uint64_t capacity_units
         uint64_t subscriptions_bytes
+        uint64_t configuration_bytes
         uint64_t block_timeout_ns
         uint64_t stall_timeout_ns
         uint32_t slot_count
@@ -206,6 +212,7 @@ cdef extern from "segment.h" nogil:
     int rmp_segment_attach(rmp_segment* segment, const char* path)
     void rmp_segment_close(rmp_segment* segment, bint in_use)
     uint8_t* rmp_segment_subscriptions(const rmp_segment* segment, unsigned copy)
+    uint8_t* rmp_segment_configuration(const rmp_segment* segment, unsigned copy)
 
 
 cdef extern from "producer.h" nogil:
@@ -227,6 +234,7 @@ cdef extern from "producer.h" nogil:
 
 cdef extern from "atomics.h" nogil:
     uint32_t load_u32 "rmp_load_acquire"(uint32_t*)
+    uint32_t load_u32_relaxed "rmp_load_relaxed"(uint32_t*)
     uint64_t load_u64 "rmp_load_acquire"(uint64_t*)
     void store_u32 "rmp_store_release"(uint32_t*, uint32_t)
     void store_u64 "rmp_store_release"(uint64_t*, uint64_t)

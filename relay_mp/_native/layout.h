@@ -3,6 +3,7 @@
  *     0                    header: identity, then the contended words, a cache line pair each
  *     RMP_HEADER_BYTES     registry: slot_count slots of RMP_SLOT_BYTES; slot 0 is never taken
  *     subscriptions_offset two copies of the dispatcher's subscriber table (process dispatcher)
+ *     configuration_offset two copies of the middleware that the owner shares with its workers
  *     ring_offset          ring: capacity_units units of RMP_UNIT_BYTES
  *
  * A unit's first word (u64, little endian fields from bit 0):
@@ -94,6 +95,8 @@ typedef struct rmp_header {
     uint64_t capacity_units;
     uint64_t subscriptions_offset;
     uint64_t subscriptions_bytes; /* of one of the two copies */
+    uint64_t configuration_offset;
+    uint64_t configuration_bytes; /* of one of the two copies */
     uint64_t ring_offset;
     uint64_t owner_start_time; /* clock ticks since boot, /proc/PID/stat field 22 */
     uint64_t owner_pid_namespace;
@@ -121,6 +124,7 @@ typedef struct rmp_header {
     uint32_t subscribers;  /* registrations alive: 0 makes emitting a no-op */
     uint32_t scope_locals; /* of them, scope-local: > 0 makes records carry the stack */
     uint32_t slot_cursor;  /* where the search for a slot starts: the longest retired is reused first */
+    uint32_t configuration_version; /* counts the changes to the configuration; 0: there never was one */
     /* the dispatcher's own words */
     __attribute__((aligned(RMP_LINE))) rmp_pair lease; /* who dispatches: {epoch << 32 | pid, start time}; both or neither */
     uint64_t delivering_slot; /* whose record's callbacks run just now, 0: nobody's */
@@ -130,6 +134,10 @@ typedef struct rmp_header {
     uint64_t lost_unregistered; /* added to by producers that found no free slot */
     uint64_t begun; /* the newest record begun: owner_seq:40 | slot:16 | how often:8 */
     rmp_mark mark;
+    /* the owner's word to its workers; the version above tells them to look */
+    __attribute__((aligned(RMP_LINE))) uint64_t configuration[2]; /* as `subscriptions` */
+    uint64_t configuration_told; /* the newest registration whose being out of workers' reach has been told */
+    uint64_t middleware_failures; /* of middleware that a worker could not get hold of */
 } rmp_header;
 static_assert(sizeof(rmp_header) <= RMP_HEADER_BYTES, "header page");
 static_assert(offsetof(rmp_header, tail) % 16 == 0, "cmpxchg16b alignment");

@@ -14,13 +14,16 @@
 
 static uint64_t round_up(uint64_t bytes) { return (bytes + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES; }
 
-/* The one place that says where things are, from the three sizes that decide it. */
-static void place(rmp_header *header, uint64_t capacity_units, uint32_t slot_count, uint64_t subscriptions_bytes) {
+/* The one place that says where things are, from the four sizes that decide it. */
+static void place(rmp_header *header, uint64_t capacity_units, uint32_t slot_count, uint64_t subscriptions_bytes,
+                  uint64_t configuration_bytes) {
     header->capacity_units = capacity_units;
     header->slot_count = slot_count;
     header->subscriptions_bytes = subscriptions_bytes;
     header->subscriptions_offset = round_up(RMP_HEADER_BYTES + (uint64_t)slot_count * RMP_SLOT_BYTES);
-    header->ring_offset = round_up(header->subscriptions_offset + 2 * subscriptions_bytes);
+    header->configuration_bytes = configuration_bytes;
+    header->configuration_offset = round_up(header->subscriptions_offset + 2 * subscriptions_bytes);
+    header->ring_offset = round_up(header->configuration_offset + 2 * configuration_bytes);
     header->segment_bytes = header->ring_offset + capacity_units * RMP_UNIT_BYTES;
 }
 
@@ -87,10 +90,11 @@ static void name_namespaces(const rmp_ring *ring) {
 
 int rmp_segment_create(rmp_segment *segment, const char *path, const rmp_segment_options *options) {
     if (!are_sizes_sane(options->capacity_units, options->slot_count, options->max_payload_bytes) ||
-        options->subscriptions_bytes > UINT32_MAX)
+        options->subscriptions_bytes > UINT32_MAX || options->configuration_bytes > UINT32_MAX)
         return RMP_SEGMENT_SIZES;
     rmp_header sizes = {.max_payload_bytes = options->max_payload_bytes};
-    place(&sizes, options->capacity_units, options->slot_count, options->subscriptions_bytes);
+    place(&sizes, options->capacity_units, options->slot_count, options->subscriptions_bytes,
+          options->configuration_bytes);
     int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (file < 0) return -errno;
     int result = allocate(file, sizes.segment_bytes);
@@ -102,7 +106,8 @@ int rmp_segment_create(rmp_segment *segment, const char *path, const rmp_segment
     }
     view(segment, &sizes);
     rmp_header *header = segment->ring.header;
-    place(header, options->capacity_units, options->slot_count, options->subscriptions_bytes);
+    place(header, options->capacity_units, options->slot_count, options->subscriptions_bytes,
+          options->configuration_bytes);
     identify(header, options);
     name_namespaces(&segment->ring);
     rmp_ring_format(&segment->ring);
@@ -125,12 +130,13 @@ static int check(const rmp_header *header, uint64_t bytes, rmp_header *sizes) {
     /* Each read once: another process may write them between a check and a use. */
     uint64_t said_bytes = rmp_load_relaxed(&header->segment_bytes), units = rmp_load_relaxed(&header->capacity_units);
     uint64_t subscriptions_bytes = rmp_load_relaxed(&header->subscriptions_bytes);
+    uint64_t configuration_bytes = rmp_load_relaxed(&header->configuration_bytes);
     uint32_t slot_count = rmp_load_relaxed(&header->slot_count);
     sizes->max_payload_bytes = rmp_load_relaxed(&header->max_payload_bytes);
     if (said_bytes != bytes) return said_bytes > bytes ? RMP_SEGMENT_TRUNCATED : RMP_SEGMENT_SIZES;
     if (!are_sizes_sane(units, slot_count, sizes->max_payload_bytes)) return RMP_SEGMENT_SIZES;
-    if (units > bytes / RMP_UNIT_BYTES || subscriptions_bytes > bytes) return RMP_SEGMENT_SIZES;
-    place(sizes, units, slot_count, subscriptions_bytes);
+    if (units > bytes / RMP_UNIT_BYTES || subscriptions_bytes > bytes || configuration_bytes > bytes) return RMP_SEGMENT_SIZES;
+    place(sizes, units, slot_count, subscriptions_bytes, configuration_bytes);
     return sizes->segment_bytes == bytes ? RMP_SEGMENT_OK : RMP_SEGMENT_SIZES;
 }
 
@@ -160,11 +166,21 @@ void rmp_segment_close(rmp_segment *segment, bool in_use) {
     segment->base = NULL;
 }
 
-uint8_t *rmp_segment_subscriptions(const rmp_segment *segment, unsigned copy) {
-    const rmp_header *header = segment->ring.header;
+/* Where a copy of a table is, if what the header says lies within the mapping; else NULL. */
+static uint8_t *table(const rmp_segment *segment, const uint64_t *offset_word, const uint64_t *bytes_word, unsigned copy) {
     uint64_t end = (uint64_t)(segment->ring.units - segment->base);
     /* Each read once, as in `check`. */
-    uint64_t bytes = rmp_load_relaxed(&header->subscriptions_bytes);
-    uint64_t offset = rmp_load_relaxed(&header->subscriptions_offset) + copy * bytes;
+    uint64_t bytes = rmp_load_relaxed(bytes_word);
+    uint64_t offset = rmp_load_relaxed(offset_word) + copy * bytes;
     return offset < RMP_HEADER_BYTES || offset > end || bytes > end - offset ? NULL : segment->base + offset;
+}
+
+uint8_t *rmp_segment_subscriptions(const rmp_segment *segment, unsigned copy) {
+    const rmp_header *header = segment->ring.header;
+    return table(segment, &header->subscriptions_offset, &header->subscriptions_bytes, copy);
+}
+
+uint8_t *rmp_segment_configuration(const rmp_segment *segment, unsigned copy) {
+    const rmp_header *header = segment->ring.header;
+    return table(segment, &header->configuration_offset, &header->configuration_bytes, copy);
 }

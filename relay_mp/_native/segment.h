@@ -21,6 +21,7 @@ typedef struct rmp_segment_options {
     const char *session_id; /* at most 35 characters */
     uint64_t capacity_units; /* a power of two, at least RMP_MIN_CAPACITY_UNITS */
     uint64_t subscriptions_bytes;
+    uint64_t configuration_bytes;
     uint64_t block_timeout_ns;
     uint64_t stall_timeout_ns;
     uint32_t slot_count;
@@ -49,5 +50,6 @@ int rmp_segment_attach(rmp_segment *segment, const char *path);
 void rmp_segment_close(rmp_segment *segment, bool in_use);
 
 uint8_t *rmp_segment_subscriptions(const rmp_segment *segment, unsigned copy);
+uint8_t *rmp_segment_configuration(const rmp_segment *segment, unsigned copy);
 
 #endif

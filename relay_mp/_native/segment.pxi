@@ -26,6 +26,9 @@ cdef int _check_segment(int code, str path, str doing) except -1:
 
 cdef bytes _REPLY_CUT = " [cut; all of it is in the dispatcher's log]".encode()
 
+# Where a copy of one of the segment's tables is.
+ctypedef uint8_t* (*rmp_table_at)(const rmp_segment* segment, unsigned copy) noexcept nogil
+
 
 cdef class Segment:
     """A mapped session file. Created by the owner, attached by everybody else.
@@ -39,8 +42,8 @@ cdef class Segment:
 
     @staticmethod
     def create(str path not None, *, str session_id not None, ring_bytes: int, max_producers: int, max_event_bytes: int,
-               subscriptions_bytes: int, block_timeout_ns: int, stall_timeout_ns: int, drop_when_full: bool,
-               dispatcher_is_process: bool, max_deliveries: int = 3) -> Segment:
+               subscriptions_bytes: int, configuration_bytes: int, block_timeout_ns: int, stall_timeout_ns: int,
+               drop_when_full: bool, dispatcher_is_process: bool, max_deliveries: int = 3) -> Segment:
         cdef Segment self = Segment.__new__(Segment)
         cdef rmp_segment_options options
         cdef bytes native_path = _os.fsencode(path)
@@ -48,6 +51,7 @@ cdef class Segment:
         options.session_id = native_id
         options.capacity_units = ring_bytes // RMP_UNIT_BYTES
         options.subscriptions_bytes = subscriptions_bytes
+        options.configuration_bytes = configuration_bytes
         options.block_timeout_ns = block_timeout_ns
         options.stall_timeout_ns = stall_timeout_ns
         options.slot_count = max_producers + 1
@@ -76,7 +80,9 @@ cdef class Segment:
 
     def make_current(self) -> None:
         """Emits of this process go here from now on."""
+        global _configuration_seen
         self._header()
+        _configuration_seen = NEVER_SEEN
         rmp_attachment_set(&self._segment)
         self._current = True
 
@@ -353,45 +359,102 @@ cdef class Segment:
         text = (<bytes>counters.reply_text[:RMP_REPLY_TEXT_BYTES]).split(b"\0", 1)[0]
         return owner_seq, counters.reply_code, text.decode("utf-8", "replace")
 
-    # -- the dispatcher's subscriber table --
+    # -- tables of two copies: the dispatcher's subscribers, the owner's configuration --
 
     def store_subscriptions(self, bytes table not None) -> None:
-        """Writes the older of the two copies, then makes it the newer: a crash leaves one intact."""
+        """Keeps the dispatcher's named subscribers for the next one, if this one dies."""
         cdef rmp_header* header = self._header()
-        cdef unsigned copy = 0 if (header.subscriptions[0] & 0xFFFFFFFF) <= (header.subscriptions[1] & 0xFFFFFFFF) else 1
-        cdef uint64_t generation = max(header.subscriptions[0] & 0xFFFFFFFF, header.subscriptions[1] & 0xFFFFFFFF) + 1
-        cdef uint8_t* at = rmp_segment_subscriptions(&self._segment, copy)
-        cdef uint32_t crc = rmp_crc32c(0, PyBytes_AS_STRING(table), len(table))
-        cdef uint64_t room = self._table_room(at)
-        if at == NULL or <uint64_t>len(table) + 4 > room:
+        cdef uint64_t room = self._store_table(table, header.subscriptions, rmp_segment_subscriptions,
+                                               load_u64(&header.subscriptions_bytes))
+        if room:
             raise SessionError(f"the table of named subscribers needs {len(table)} bytes and has "
                                f"{max(room, 4) - 4}; register fewer, or with shorter arguments")
-        store_u64(&header.subscriptions[copy], 0)
-        memcpy(at, &crc, 4)
-        memcpy(at + 4, PyBytes_AS_STRING(table), len(table))
-        store_u64(&header.subscriptions[copy], (<uint64_t>len(table) << 32) | generation)
-
-    cdef uint64_t _table_room(self, const uint8_t* at) noexcept:
-        """What the header says, which may change at any time, but never beyond what this process has mapped."""
-        cdef uint64_t said = load_u64(&self._segment.ring.header.subscriptions_bytes)
-        cdef uint64_t there = <uint64_t>(self._segment.base + self._segment.bytes - at) if at != NULL else 0
-        return min(said, there)
 
     def load_subscriptions(self) -> bytes | None:
         """The newest intact copy."""
         cdef rmp_header* header = self._header()
+        return self._load_table(header.subscriptions, rmp_segment_subscriptions, load_u64(&header.subscriptions_bytes))
+
+    def store_configuration(self, bytes table not None) -> int:
+        """Shares the owner's configuration with all processes, which look at it at their next event.
+
+        Only the owner stores, one thread at a time.
+
+        Returns:
+            Its version, which this process has then seen.
+        """
+        cdef rmp_header* header = self._header()
+        cdef uint64_t room = self._store_table(table, header.configuration, rmp_segment_configuration,
+                                               load_u64(&header.configuration_bytes))
+        cdef uint32_t version = load_u32(&header.configuration_version) + 1
+        if room:
+            raise ConfigurationError(
+                f"the middleware and plugins that workers are to have need {len(table)} bytes and have "
+                f"{max(room, 4) - 4}; register fewer, with shorter arguments, or raise configuration_bytes "
+                "(RELAY_MP_CONFIGURATION_BYTES)")
+        store_u32(&header.configuration_version, version if version else 1)  # released: behind the table
+        return version if version else 1
+
+    def load_configuration(self) -> tuple:
+        """(version, the newest intact copy or None): at least as new as the version."""
+        cdef rmp_header* header = self._header()
+        cdef uint32_t version = load_u32(&header.configuration_version)
+        return version, self._load_table(header.configuration, rmp_segment_configuration,
+                                         load_u64(&header.configuration_bytes))
+
+    @property
+    def configuration_told(self) -> int:
+        """The newest registration of which somebody has said that workers cannot have it."""
+        return load_u64(&self._header().configuration_told)
+
+    def set_configuration_told(self, uint64_t number) -> None:
+        store_u64(&self._header().configuration_told, number)
+
+    @property
+    def middleware_failures(self) -> int:
+        return load_u64(&self._header().middleware_failures)
+
+    def count_middleware_failure(self) -> None:
+        add_u64_ordered(&self._header().middleware_failures, 1)
+
+    cdef uint64_t _store_table(self, bytes table, uint64_t* words, rmp_table_at at_copy, uint64_t said) noexcept:
+        """Writes the older of the two copies, then makes it the newer: a crash leaves one intact.
+
+        Returns:
+            0, or the room that there is, if it is too little.
+        """
+        cdef unsigned copy = 0 if (words[0] & 0xFFFFFFFF) <= (words[1] & 0xFFFFFFFF) else 1
+        cdef uint64_t generation = max(words[0] & 0xFFFFFFFF, words[1] & 0xFFFFFFFF) + 1
+        cdef uint8_t* at = at_copy(&self._segment, copy)
+        cdef uint64_t length = PyBytes_GET_SIZE(table)
+        cdef uint32_t crc = rmp_crc32c(0, PyBytes_AS_STRING(table), length)
+        cdef uint64_t room = self._table_room(at, said)
+        if at == NULL or length + 4 > room:
+            return max(room, 1)
+        store_u64(&words[copy], 0)
+        memcpy(at, &crc, 4)
+        memcpy(at + 4, PyBytes_AS_STRING(table), length)
+        store_u64(&words[copy], (length << 32) | generation)
+        return 0
+
+    cdef bytes _load_table(self, uint64_t* words, rmp_table_at at_copy, uint64_t said):
         cdef uint64_t word
         cdef uint32_t crc
         cdef uint8_t* at
-        words = sorted(((load_u64(&header.subscriptions[i]) & 0xFFFFFFFF, i) for i in range(2)), reverse=True)
-        for generation, copy in words:
-            word = load_u64(&header.subscriptions[<int>copy])
+        found = sorted(((load_u64(&words[i]) & 0xFFFFFFFF, i) for i in range(2)), reverse=True)
+        for generation, copy in found:
+            word = load_u64(&words[<int>copy])
             length = word >> 32
-            at = rmp_segment_subscriptions(&self._segment, copy)
-            if generation == 0 or at == NULL or length + 4 > self._table_room(at):
+            at = at_copy(&self._segment, copy)
+            if generation == 0 or at == NULL or length + 4 > self._table_room(at, said):
                 continue
             memcpy(&crc, at, 4)
             table = PyBytes_FromStringAndSize(<const char*>at + 4, length)
             if crc == rmp_crc32c(0, PyBytes_AS_STRING(table), length):
                 return table
         return None
+
+    cdef uint64_t _table_room(self, const uint8_t* at, uint64_t said) noexcept:
+        """What the header says, which may change at any time, but never beyond what this process has mapped."""
+        cdef uint64_t there = <uint64_t>(self._segment.base + self._segment.bytes - at) if at != NULL else 0
+        return min(said, there)

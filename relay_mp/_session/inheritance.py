@@ -9,6 +9,7 @@ Forked children need neither: they have the mapping and the context. Nothing is 
 
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 SESSION_VARIABLE = "RELAY_MP_SESSION"
@@ -22,12 +23,39 @@ def _process_config() -> dict[str, Any] | None:
     return config if isinstance(config, dict) else None
 
 
+def _nobody() -> None:
+    return None
+
+
+_handing_down: Callable[[], None] = _nobody
+
+
+def set_handing_down_hook(hook: Callable[[], None]) -> None:
+    """Sets who is told that a session's name is about to be handed to a child that is no fork."""
+    global _handing_down
+    _handing_down = hook
+
+
+class _Word(str):
+    """A session's name in multiprocessing's configuration.
+
+    A process object is pickled exactly where one is started that is not forked, by whichever pool, with
+    this in it: so that this is where the parent can tell what such a child will lack. The child gets a str.
+    """
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        _handing_down()
+        return str, (str(self),)
+
+
 def publish(path: str) -> None:
     """Leaves word of a session for children."""
     os.environ[SESSION_VARIABLE] = path
     config = _process_config()
     if config is not None:
-        config[SESSION_VARIABLE] = path
+        config[SESSION_VARIABLE] = _Word(path)
 
 
 def withdraw(path: str) -> None:

@@ -17,7 +17,7 @@ from relay_mp._emit import carry, context, verbs
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
 from relay_mp._native.core import Segment
-from relay_mp._session import hosts, inheritance, naming, recovery
+from relay_mp._session import configuration, hosts, inheritance, naming, recovery
 from relay_mp._session import settings as settings_module
 from relay_mp._session.session import Session, SessionHandle, ending
 from relay_mp._session.settings import Settings
@@ -107,6 +107,7 @@ class _State:
         return self._inherited
 
     def _enter(self, segment: Segment) -> Session:
+        configuration.enter(segment)
         segment.make_current()
         session = Session(segment, None, None)
         self.set(session)
@@ -191,6 +192,7 @@ def _start(settings: Settings, session_id: str) -> Session:
         max_producers=settings.max_producers,
         max_event_bytes=settings.max_event_bytes,
         subscriptions_bytes=settings_module.SUBSCRIPTIONS_BYTES,
+        configuration_bytes=settings.configuration_bytes,
         block_timeout_ns=int(settings.block_timeout_seconds * 1e9),
         stall_timeout_ns=int(settings.stall_timeout_seconds * 1e9),
         drop_when_full=settings.on_full == "drop",
@@ -200,6 +202,7 @@ def _start(settings: Settings, session_id: str) -> Session:
     host = None
     try:
         segment.make_current()
+        configuration.own(segment)
         host = hosts.start(segment)
         session = Session(segment, settings, host)
         _state.own(session)
@@ -207,6 +210,7 @@ def _start(settings: Settings, session_id: str) -> Session:
         if host is not None:
             segment.seal()
             host.stop(0.0)
+        configuration.leave(segment)
         inheritance.withdraw(segment.path)
         segment.close()
         segment.unlink()
@@ -262,6 +266,7 @@ def session(
     ring_bytes: int | None = None,
     max_event_bytes: int | None = None,
     max_producers: int | None = None,
+    configuration_bytes: int | None = None,
     directory: str | None = None,
     recovery_directory: str | None = None,
 ) -> Session:
@@ -305,6 +310,7 @@ def attach(handle: SessionHandle | str) -> Session:
 
 def adopt(segment: Segment, registry: Registry) -> None:
     """Makes a dispatcher process a part of the session it dispatches: its callbacks may emit and register."""
+    configuration.enter(segment)
     segment.make_current()
     session = Session(segment, None, None)
     session._registry = registry

@@ -21,7 +21,7 @@ from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import flush as flushing
-from relay_mp._session import hosts, inheritance
+from relay_mp._session import configuration, hosts, inheritance
 from relay_mp._session import settings as settings_module
 from relay_mp._session.flush import FlushResult
 from relay_mp._session.settings import Settings
@@ -218,6 +218,7 @@ class Session:
                     if self.is_owner:
                         self._end(deadline)
                 finally:
+                    configuration.leave(self._segment)
                     self._segment.close()
                     core.stay_detached()
 

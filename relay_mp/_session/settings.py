@@ -45,6 +45,7 @@ class Settings:
         ring_bytes: size of the ring; rounded up to a power of two.
         max_event_bytes: larger events lose their payloads, not their identity. 0: an eighth of the ring.
         max_producers: how many threads, of all processes, may emit at the same time.
+        configuration_bytes: room for the middleware and plugins that workers share with the owner.
         directory: where the segment is made; a memory file system.
         recovery_directory: where events that dead sessions left behind are written.
     """
@@ -58,6 +59,7 @@ class Settings:
     ring_bytes: int = DEFAULT_RING_BYTES
     max_event_bytes: int = 0
     max_producers: int = 1024
+    configuration_bytes: int = 64 * 1024
     directory: str = ""
     recovery_directory: str = ""
 
@@ -69,6 +71,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "max_deliveries": (1, MAX_DELIVERIES),
     "ring_bytes": (MIN_RING_BYTES, MAX_RING_BYTES),
     "max_producers": (1, core.MAX_PRODUCERS),
+    "configuration_bytes": (1024, 16 * 1024 * 1024),
 }
 _CHOICES = {"dispatcher": ("thread", "process"), "on_full": ("block", "drop")}
 

@@ -46,6 +46,8 @@ class Stats:
     causes: dict[str, int]
     processes: list[ProcessStats]
     subscriber_errors: int
+    middleware_failures: int
+    """How often a worker could not get hold of middleware that the owner shares; each tells it once."""
     ring_bytes: int
     ring_used_bytes: int
     stalled_pid: int | None
@@ -139,6 +141,7 @@ def collect(segment: Segment, *, has_ended: bool = False) -> Stats:
         causes=causes,
         processes=processes,
         subscriber_errors=segment.subscriber_errors,
+        middleware_failures=segment.middleware_failures,
         ring_bytes=segment.ring_bytes,
         ring_used_bytes=(segment.tail - segment.free_pos) * core.UNIT_BYTES,
         stalled_pid=segment.slot_process(stalled)[0] if stalled else None,

@@ -93,6 +93,9 @@ static void attach(const uint8_t *image) {
         const uint8_t *table = rmp_segment_subscriptions(&segment, copy);
         uint64_t length = segment.ring.header->subscriptions_bytes;
         for (uint64_t i = 0; table && i < length; i++) sink = table[i];
+        const uint8_t *configuration = rmp_segment_configuration(&segment, copy);
+        uint64_t configuration_length = segment.ring.header->configuration_bytes;
+        for (uint64_t i = 0; configuration && i < configuration_length; i++) sink = configuration[i];
     }
     rmp_segment_close(&segment, false);
 }

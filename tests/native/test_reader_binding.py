@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_mp._native import core
-from relay_mp.errors import PayloadError, RegistryFullError, SegmentError, SessionError
+from relay_mp._session import configuration
+from relay_mp.errors import ConfigurationError, PayloadError, RegistryFullError, SegmentError, SessionError
 
 UUID = bytes(range(16))
 PARENT = bytes(range(16, 32))
@@ -37,6 +38,7 @@ def create(path, **options):
         "max_producers": 16,
         "max_event_bytes": 1 << 13,
         "subscriptions_bytes": 4096,
+        "configuration_bytes": 4096,
         "block_timeout_ns": 30_000_000_000,
         "stall_timeout_ns": 0,
         "drop_when_full": False,
@@ -940,6 +942,53 @@ def test_a_torn_table_leaves_the_one_before(segment):
     assert segment.load_subscriptions() == b"new"
 
 
+def test_the_configuration_is_replaced_whole_and_has_a_version(segment):
+    assert segment.load_configuration() == (0, None)
+    for n in range(1, 20):
+        table = bytes([n]) * (n * 100)
+        assert segment.store_configuration(table) == n
+        assert segment.load_configuration() == (n, table)
+    other = core.Segment.attach(segment.path)
+    assert other.load_configuration() == (19, table)
+    other.close()
+    assert segment.load_subscriptions() is None
+    with pytest.raises(ConfigurationError, match="need 4093 bytes and have 4092.*configuration_bytes"):
+        segment.store_configuration(bytes(4093))
+    assert segment.load_configuration() == (19, table)
+    assert segment.store_configuration(bytes(4092)) == 20
+
+
+def test_a_torn_configuration_leaves_the_one_before(segment):
+    segment.store_configuration(b"older" * 100)
+    segment.store_configuration(b"newer" * 100)
+    with open(segment.path, "r+b") as file:
+        file.seek(file.read().index(b"newer") + 7)
+        file.write(b"?")
+    assert segment.load_configuration() == (2, b"older" * 100)
+
+
+def test_a_changed_configuration_is_heeded_before_the_next_event(segment):
+    calls = []
+
+    def heed():
+        calls.append(segment.load_configuration())
+        core.set_configuration_seen(calls[-1][0])
+
+    core.set_configuration_hook(heed)
+    try:
+        core.active()
+        assert calls == [(0, None)]  # a segment that is new to this process may have one
+        segment.store_configuration(b"one")
+        for ask in (core.active, core.scope_local_active, lambda: emit("m")):
+            calls.clear()
+            ask()
+            ask()
+            assert calls == [(segment.load_configuration()[0], b"one")]
+            segment.store_configuration(b"one")
+    finally:
+        core.set_configuration_hook(configuration.heed)
+
+
 # ------------------------------------------------------------------------------------------ counters, closing
 
 
@@ -1005,6 +1054,10 @@ SEGMENT_CALLS = {
     "read_reply": (1,),
     "store_subscriptions": (b"",),
     "load_subscriptions": (),
+    "store_configuration": (b"",),
+    "load_configuration": (),
+    "set_configuration_told": (1,),
+    "count_middleware_failure": (),
 }
 SAFE_AFTER_CLOSE = {"close", "unlink", "is_open", "path", "create", "attach", "blocked_slot", "blocked_seconds"}
 

@@ -21,7 +21,7 @@ static void clean_up(void) {
 }
 
 static const rmp_segment_options sizes = {.session_id = "0123456789abcdef0123456789abcdef", .capacity_units = 256,
-                                          .subscriptions_bytes = 5000, .block_timeout_ns = 7, .stall_timeout_ns = 8,
+                                          .subscriptions_bytes = 5000, .configuration_bytes = 6000, .block_timeout_ns = 7, .stall_timeout_ns = 8,
                                           .slot_count = 11, .max_payload_bytes = 1000, .drop_when_full = 1,
                                           .dispatcher_is_process = 1};
 
@@ -68,7 +68,9 @@ TEST(what_is_created_can_be_attached) {
     CHECK_EQUAL(header->owner_pid, getpid());
     CHECK_EQUAL(header->session_state, RMP_OPEN);
     CHECK(rmp_segment_subscriptions(&other, 0) && rmp_segment_subscriptions(&other, 1));
-    CHECK(rmp_segment_subscriptions(&other, 1) + 5000 <= other.ring.units);
+    CHECK(rmp_segment_subscriptions(&other, 1) + 5000 <= rmp_segment_configuration(&other, 0));
+    CHECK(rmp_segment_configuration(&other, 0) && rmp_segment_configuration(&other, 1));
+    CHECK(rmp_segment_configuration(&other, 1) + 6000 <= other.ring.units);
     rmp_reader reader;
     rmp_read read;
     rmp_reader_open(&reader, &segment.ring);
@@ -164,11 +166,15 @@ TEST(a_header_that_lies_is_refused) {
     REFUSED_WITH(slot_count, UINT32_MAX, RMP_SEGMENT_SIZES);
     REFUSED_WITH(subscriptions_bytes, 50000, RMP_SEGMENT_SIZES);
     REFUSED_WITH(subscriptions_bytes, 1ull << 63, RMP_SEGMENT_SIZES);
+    REFUSED_WITH(configuration_bytes, 50000, RMP_SEGMENT_SIZES);
+    REFUSED_WITH(configuration_bytes, 1ull << 63, RMP_SEGMENT_SIZES);
     REFUSED_WITH(max_payload_bytes, 128 * 64, RMP_SEGMENT_SIZES);
     REFUSED_WITH(max_payload_bytes, UINT32_MAX, RMP_SEGMENT_SIZES);
     expect_attach(RMP_SEGMENT_OK);
-    header->subscriptions_offset = ~0ull - 100; /* the one offset that is read again */
+    header->subscriptions_offset = ~0ull - 100; /* the offsets that are read again */
     CHECK(!rmp_segment_subscriptions(&segment, 0));
+    header->configuration_offset = ~0ull - 100;
+    CHECK(!rmp_segment_configuration(&segment, 0));
     clean_up();
     rmp_segment_close(&segment, false);
 }
