@@ -82,13 +82,14 @@ def flush(timeout: float | None = None) -> FlushResult:
             the dispatcher has died.
         FlushTimeoutError: not delivered within `timeout`; nothing is lost by that.
     """
-    if _in_event_loop():
+    if in_event_loop():
         raise FlushError("flush() would block the running event loop: use 'await flush_async()'")
     session = current()
     return session.flush(timeout) if session is not None else FlushResult()
 
 
-def _in_event_loop() -> bool:
+def in_event_loop() -> bool:
+    """Whether the calling thread runs an event loop, which nothing may block."""
     # Who runs a loop has imported asyncio; this package does not, for its import time.
     events = sys.modules.get("asyncio.events")
     return events is not None and events._get_running_loop() is not None

@@ -28,6 +28,7 @@ class Recorder:
             max_producers=16,
             max_event_bytes=1 << 17,
             subscriptions_bytes=4096,
+            configuration_bytes=4096,
             block_timeout_ns=1_000_000_000,
             stall_timeout_ns=0,
             drop_when_full=False,

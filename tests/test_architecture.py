@@ -40,6 +40,7 @@ LAYERS = [
     [
         "relay_mp.scope", "relay_mp.subscribers", "relay_mp.scope_local", "relay_mp.tools", "relay_mp.llm",
         "relay_mp.guardrails", "relay_mp.intercepts", "relay_mp.event_metadata", "relay_mp.runtime_registrations",
+        "relay_mp._plugins", "relay_mp.plugin",
     ],
     ["relay_mp.observability", "relay_mp.pools", "relay_mp.testing"],
     ["relay_mp"],
@@ -54,6 +55,7 @@ LAZY = {
     ("relay_mp._deliver.liveness", "psutil"),
     ("relay_mp._emit.llm_stream", "asyncio"),
     ("relay_mp._emit.settle", "asyncio"),
+    ("relay_mp._plugins.files", "tomllib"),
     ("relay_mp._session.flush", "asyncio"),
     ("relay_mp._session.stats", "numpy"),
     ("relay_mp.pools", "asyncio"),

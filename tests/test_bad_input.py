@@ -300,6 +300,7 @@ def make_segment(path):
         max_producers=4,
         max_event_bytes=8192,
         subscriptions_bytes=4096,
+        configuration_bytes=4096,
         block_timeout_ns=0,
         stall_timeout_ns=0,
         drop_when_full=True,

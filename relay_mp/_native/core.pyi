@@ -78,7 +78,7 @@ class Segment:
         max_producers: int,
         max_event_bytes: int,
         subscriptions_bytes: int,
-        configuration_bytes: int = 0,
+        configuration_bytes: int,
         block_timeout_ns: int,
         stall_timeout_ns: int,
         drop_when_full: bool,

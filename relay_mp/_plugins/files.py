@@ -123,7 +123,7 @@ def layered(
     for path in _found(explicit):
         document = read(path)
         findings.append(
-            diagnostic("warning", "plugin.configuration_inherited", f"the plugin configuration {path} was found and used")
+            diagnostic("warning", "plugin.configuration_inherited", f"the configuration in {path} was found and used")
         )
         components = document.get("components", [])
         said.update({each["kind"]: (each["enabled"], path) for each in components if "enabled" in each})

@@ -16,6 +16,7 @@ If the table is damaged, a process keeps what it has, and withholds every payloa
 until it reads a good one: what it does not know might have been a sanitizer.
 """
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -31,7 +32,21 @@ from relay_mp._session import inheritance
 from relay_mp.errors import ConfigurationError, MiddlewareError, PluginError, SubscriberError
 from relay_mp.types import RuntimeRegistrationKind, RuntimeRegistrationOwner, RuntimeRegistrationOwnerKind
 
-__all__ = ["Component", "Unreachable", "enter", "failures", "heed", "leave", "own", "tell", "unreachable"]
+__all__ = [
+    "Callbacks",
+    "Component",
+    "Unreachable",
+    "enter",
+    "failures",
+    "failures_of_all",
+    "heed",
+    "leave",
+    "own",
+    "set_component_loader",
+    "share",
+    "tell",
+    "unreachable",
+]
 
 logger = logging.getLogger("relay_mp")
 
@@ -170,10 +185,8 @@ def _row(number: int, registration: Registration) -> _Row:
     target, component = registration.target, _state.components.get(registration.owner)
     arguments = None if registration.arguments is None else thaw(freeze(registration.arguments, "arguments"))
     if target is None and component is None:
-        try:
+        with contextlib.suppress(SubscriberError):
             target = named.name_of(registration.callback)
-        except SubscriberError:
-            pass
     return _Row(
         number,
         registration.family.kind.value,
@@ -296,7 +309,8 @@ def _refusing(family: Family, error: Exception) -> Registration:
     def refuse(*_arguments: Any) -> Any:
         raise MiddlewareError(str(error))
 
-    return Registration(family=family, name="relay_mp.configuration", priority=-(1 << 31), callback=refuse, arrived=True)
+    name = "relay_mp.configuration"
+    return Registration(family=family, name=name, priority=-(1 << 31), callback=refuse, arrived=True)
 
 
 class _Arrived:
@@ -448,6 +462,12 @@ def tell() -> None:
 def failures() -> list[str]:
     """What has arrived in this process and could not be used, each once."""
     return list(_state.failed)
+
+
+def failures_of_all() -> int:
+    """How often that was so in all processes of the session."""
+    segment = _state.segment
+    return segment.middleware_failures if segment is not None and segment.is_open else 0
 
 
 registry.on_change(_changed)

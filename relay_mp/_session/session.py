@@ -20,8 +20,8 @@ from relay_mp._deliver.registry import Callback, Registry, Subscription
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
 from relay_mp._native.core import Segment
-from relay_mp._session import flush as flushing
 from relay_mp._session import configuration, hosts, inheritance
+from relay_mp._session import flush as flushing
 from relay_mp._session import settings as settings_module
 from relay_mp._session.flush import FlushResult
 from relay_mp._session.settings import Settings
