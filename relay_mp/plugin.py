@@ -29,6 +29,7 @@ from relay_mp._plugins.document import (
     Document,
     PluginConfig,
     UnsupportedBehavior,
+    copied,
     examine,
     parse,
     plain,
@@ -183,7 +184,7 @@ class _Active:
 def _run(plugin: Any, kind: str, ordinal: int, config: dict[str, Any]) -> PluginContext:
     context = PluginContext(kind, ordinal)
     try:
-        result = plugin.register(plain(config), context)
+        result = plugin.register(copied(config), context)
         if hasattr(result, "__await__"):
             close = getattr(result, "close", None)
             if close is not None:

@@ -22,6 +22,7 @@ __all__ = [
     "Document",
     "PluginConfig",
     "UnsupportedBehavior",
+    "copied",
     "diagnostic",
     "examine",
     "parse",
@@ -134,6 +135,11 @@ def _as_mapping(value: Any) -> Any:
     return to_dict() if callable(to_dict) else value
 
 
+def copied(config: dict[str, Any]) -> Any:
+    """A component's config, for a plugin to keep."""
+    return thaw(freeze(config, "config"))
+
+
 def plain(config: object) -> dict[str, Any]:
     """A configuration, in whatever form, as a JSON object; nulls count as left out, but not inside `config`.
 
@@ -198,6 +204,8 @@ def parse(document: dict[str, Any], where: str = "config") -> Document:
         PluginConfigError: a part has not its type; the message names it, and what was expected.
     """
     version = _expect(document.get("version", VERSION), int, f"{where}.version")
+    if version < 0:
+        raise PluginConfigError(f"{where}.version is {version}; expected {VERSION}")
     found = _expect(document.get("components", []), list, f"{where}.components")
     components = tuple(_parse_component(each, f"{where}.components[{index}]") for index, each in enumerate(found))
     policy = document.get("policy", {})
@@ -263,7 +271,7 @@ def _examine_component(document: Document, component: Component, find: Callable[
     if validate is None:
         return []
     try:
-        return _checked(validate(thaw(freeze(component.config, "config"))))
+        return _checked(validate(copied(component.config)))
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         # What a plugin raises, whatever it is, is a finding about its component; nothing has been touched.
         message = f"validate of plugin {kind!r} failed with {type(error).__name__}: {error}"
