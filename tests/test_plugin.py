@@ -3,18 +3,15 @@
 The differences that are meant, each a row of DIFFERENCES with its reason, are asserted for both libraries.
 """
 
-import asyncio
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import plugin_programs
 import pytest
 
-import relay_mp
-from relay_mp import PayloadError, PluginConfigError, PluginError, plugin, scope, subscribers
+from relay_mp import plugin
 from relay_mp._emit.middleware import registry
 from relay_mp._plugins import files
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
 
-from relay_mp._emit.context import freeze, thaw
+from relay_mp._emit.arguments import freeze, thaw
 from relay_mp.errors import PluginConfigError, PluginError
 from relay_mp.types import JsonObject
 

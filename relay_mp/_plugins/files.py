@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from relay_mp._emit.context import freeze, thaw
+from relay_mp._emit.arguments import freeze, thaw
 from relay_mp._plugins.document import DEFAULT_POLICY, VERSION, ConfigDiagnostic, diagnostic, parse
 from relay_mp.errors import PluginConfigError, PluginError, RelayError
 

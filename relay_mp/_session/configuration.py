@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._deliver import named
-from relay_mp._emit.context import freeze, thaw
+from relay_mp._emit.arguments import freeze, thaw
 from relay_mp._emit.middleware import FAMILIES, Family, Registration, registry
 from relay_mp._native import core
 from relay_mp._native.core import Segment

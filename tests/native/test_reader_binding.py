@@ -979,7 +979,7 @@ def test_a_changed_configuration_is_heeded_before_the_next_event(segment):
         core.active()
         assert calls == [(0, None)]  # a segment that is new to this process may have one
         segment.store_configuration(b"one")
-        for ask in (core.active, core.scope_local_active, lambda: emit("m")):
+        for ask in (core.active, lambda: emit("m")):
             calls.clear()
             ask()
             ask()
