@@ -3,12 +3,14 @@
 Nothing here registers anything: a worker that has it got it from the session's owner.
 """
 
+import asyncio
 import json
 import os
 import sys
 from typing import Any
 
-from relay_mp import ScopeType, llm, scope, tools  # noqa: F401
+import relay_mp
+from relay_mp import ScopeType, llm, scope, tools
 
 SECRET = "sk-" + "0123456789abcdef"  # in two parts: no process's memory has it but by emitting it
 MARKER = "sk-"
@@ -69,10 +71,32 @@ def owners_only(*_: Any) -> Any:
     return redact
 
 
-def instead_of_the_call(name: str, request: Any, annotated: Any = None) -> Any:
+def instead_of_the_call(_name: str, request: Any, annotated: Any) -> Any:
     """An LLM request intercept."""
-    content = {**request.content, "model": "intercepted"}
-    return type(request)(request.headers, content) if annotated is None else (request, annotated)
+    return relay_mp.LLMRequestInterceptOutcome(
+        relay_mp.LLMRequest(request.headers, {**request.content, "model": "intercepted"}), annotated
+    )
+
+
+def no_deleting(name: str, _args: Any) -> str | None:
+    """A tool guardrail."""
+    return "no deleting here" if name == "delete" else None
+
+
+def call_model_and_tool() -> tuple[str, str]:
+    """The model that a managed call reaches, and what is said of a tool call that is not let through."""
+
+    async def run() -> tuple[str, str]:
+        reached: list[str] = []
+        request = relay_mp.LLMRequest({}, {"model": "asked for"})
+        await llm.execute("llm", request, lambda request: reached.append(request.content["model"]) or {"ok": True})
+        try:
+            await tools.execute("delete", {}, lambda args: {"deleted": True})
+        except RuntimeError as error:
+            return reached[0], str(error)
+        return reached[0], "it was let through"
+
+    return asyncio.run(run())
 
 
 class Forgetful:

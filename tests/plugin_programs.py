@@ -126,27 +126,23 @@ class Runner:
 
     def step(self, verb: str, given: Json) -> Json:
         plugin = self.lib.plugin
-        if verb == "file":
-            self.file.write_text(file_of(given))
-        elif verb == "no_file":
-            self.file.unlink(missing_ok=True)
-        elif verb == "initialize":
-            return asyncio.run(plugin.initialize(given))
-        elif verb == "deregister":
-            return plugin.deregister(given)
-        elif verb == "register":
-            return plugin.register(given, Recorder(given, {"raises": None, "diagnostics": None}, []))
-        elif verb == "list_kinds":
-            return sorted(set(plugin.list_kinds()) - BUILTIN_KINDS)
-        elif verb == "clear_in_loop":
 
-            async def clear() -> None:
-                plugin.clear()
+        async def clear() -> None:
+            plugin.clear()
 
-            return asyncio.run(clear())
-        else:
-            return getattr(plugin, verb)(*([] if given is None else [given]))
-        return None
+        steps = {
+            "file": lambda: self.file.write_text(file_of(given)) and None,
+            "no_file": lambda: self.file.unlink(missing_ok=True),
+            "initialize": lambda: asyncio.run(plugin.initialize(given)),
+            "validate": lambda: plugin.validate(given),
+            "register": lambda: plugin.register(given, Recorder(given, {"raises": None, "diagnostics": None}, [])),
+            "deregister": lambda: plugin.deregister(given),
+            "list_kinds": lambda: sorted(set(plugin.list_kinds()) - BUILTIN_KINDS),
+            "report": plugin.report,
+            "clear": plugin.clear,
+            "clear_in_loop": lambda: asyncio.run(clear()),
+        }
+        return steps[verb]()
 
     def attempt(self, verb: str, given: Json) -> Json:
         try:
