@@ -25,7 +25,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._deliver import named
 from relay_mp._emit.arguments import freeze, thaw
-from relay_mp._emit.middleware import FAMILIES, Family, Registration, registry
+from relay_mp._emit.middleware import FAMILIES, GLOBAL_API, Family, Registration, registry
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import inheritance
@@ -285,7 +285,6 @@ def _exchange(gone: Sequence[int], come: dict[int, Registration]) -> None:
 
 
 def _arrived(row: _Row) -> Registration:
-    owner = {} if row.component is None else {"owner": row.component.owner}
     return Registration(
         family=row.family,
         name=row.name,
@@ -296,8 +295,8 @@ def _arrived(row: _Row) -> Registration:
         target=row.target,
         arguments=row.arguments,
         local_name=row.local_name,
+        owner=GLOBAL_API if row.component is None else row.component.owner,
         arrived=True,
-        **owner,
     )
 
 
