@@ -13,6 +13,7 @@ Arguments of the wrong type stay plain `TypeError`s, and a timestamp without a t
     ├── PluginConfigError   (ValueError)    a plugin configuration that has not the shape of one
     ├── PropagationError    (ValueError)    a parent that came over a wire and is malformed
     ├── ScopeError          (RuntimeError)  a scope popped twice, out of order, or not one's own
+    ├── CodecError          (RuntimeError)  a provider's request or response that a codec cannot translate
     ├── SubscriberError     (RuntimeError)  a name taken, a callable that the dispatcher cannot reach
     ├── MiddlewareError     (RuntimeError)  a name taken, a named callable that cannot be had
     ├── RejectedError       (RuntimeError)  a managed call that a guardrail has rejected
@@ -28,6 +29,7 @@ Arguments of the wrong type stay plain `TypeError`s, and a timestamp without a t
 
 __all__ = [
     "CallbackError",
+    "CodecError",
     "ConfigurationError",
     "FlushError",
     "FlushTimeoutError",
@@ -66,6 +68,13 @@ class PropagationError(RelayError, ValueError):
     """A propagation context or `traceparent` that is malformed, unusable or of an unknown version.
 
     Nothing of it was applied.
+    """
+
+
+class CodecError(RelayError, RuntimeError):
+    """A request or response that is none of the codec's API, or a change that the API cannot express.
+
+    The payload is as it was.
     """
 
 

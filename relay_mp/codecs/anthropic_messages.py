@@ -1,0 +1,233 @@
+"""Anthropic's Messages, request and response.
+
+Source: Anthropic's API reference, "Create a Message".
+"""
+
+from typing import Any, ClassVar
+
+from relay_mp.annotated import (
+    REQUEST_APIS,
+    AnnotatedLLMRequest,
+    AnnotatedLLMResponse,
+    array,
+    count,
+    flag,
+    mapping,
+    number,
+    text,
+)
+from relay_mp.codecs.merge import merge, same
+from relay_mp.codecs.parts import PartName
+from relay_mp.codecs.request import NOT_GIVEN, RequestCodec, put
+from relay_mp.codecs.response import ResponseReader, arguments_of, read_response
+from relay_mp.types import Json, JsonObject
+
+__all__ = ["AnthropicMessagesCodec"]
+
+_ROLES = {"user", "assistant", "system"}
+_CHOICES = {"auto": "auto", "any": "required", "none": "none"}
+_CHOICES_BACK = {word: name for name, word in _CHOICES.items()}
+_NO_PARALLEL = "disable_parallel_tool_use"
+
+_FINISH = {"end_turn": "complete", "max_tokens": "length", "tool_use": "tool_use"}
+
+
+class AnthropicMessagesCodec(RequestCodec):
+    """Messages. Stateless, any thread and process."""
+
+    TITLE = "Anthropic Messages"
+    API = "anthropic_messages"
+    PARTS: ClassVar = {
+        "text": PartName("text", "text", "text"),
+        "image": PartName("image", "image", None),
+        "document": PartName("file", "file", None),
+        "tool_use": PartName("tool_use", "input", "input", ("id", "name")),
+        "tool_result": PartName("tool_result", "content", "content", ("tool_use_id",)),
+    }
+    FIELDS: ClassVar = {
+        ("model",): (("model",), text),
+        ("params", "max_tokens"): (("max_tokens",), count),
+        ("params", "temperature"): (("temperature",), number),
+        ("params", "top_p"): (("top_p",), number),
+        ("params", "stop"): (("stop_sequences",), array(text)),
+        ("stream",): (("stream",), flag),
+        ("metadata",): (("metadata",), mapping),
+        ("service_tier",): (("service_tier",), text),
+        **{
+            ("api_specific", key): ((key,), shape)
+            for key, shape in REQUEST_APIS["anthropic_messages"].optional.items()
+        },
+    }
+
+    def _known(self, content: JsonObject) -> set[str]:
+        return super()._known(content) | {"system"}
+
+    # ------------------------------------------------------------------------------------------- messages
+
+    def read_messages(self, content: JsonObject) -> list[JsonObject]:
+        """The messages; tool calls and results are parts of them here."""
+        return [self._read_message(message) for message in self.items(content, self.MESSAGES)]
+
+    def _read_message(self, message: JsonObject) -> JsonObject:
+        role = message.get("role")
+        if not isinstance(role, str):
+            raise self.error(f"a message has the role {role!r:.80}; expected a str")
+        if role not in _ROLES or message.keys() - {"role", "content"}:
+            return {"role": "provider_native", **self.native(role, message)}
+        return {"role": role, "content": self._read_content(message.get("content"))}
+
+    def _read_content(self, content: Any) -> Any:
+        if not isinstance(content, (str, list)):
+            raise self.error(f"content is {content!r:.80}; expected a str or a list")
+        return content if isinstance(content, str) else self.read_parts(content)
+
+    def render_message(self, message: JsonObject) -> list[Any]:
+        """A view's message as Messages has it; an assistant's tool calls become blocks."""
+        role = message["role"]
+        if role == "provider_native":
+            return [self.native_value(message)]
+        if role not in _ROLES:
+            raise self.no_place(f"a message of role {role!r}", message)
+        content: Any = message.get("content")
+        calls: Any = message.get("tool_calls") or []
+        if not calls and isinstance(content, str):
+            return [{"role": role, "content": content}]
+        blocks = [{"type": "text", "text": content}] if isinstance(content, str) else self.render_parts(content or [])
+        return [{"role": role, "content": blocks + [self._render_call(call) for call in calls]}]
+
+    def _render_call(self, call: Any) -> JsonObject:
+        arguments = arguments_of(call["function"]["arguments"])
+        return {"type": "tool_use", "id": call["id"], "name": call["function"]["name"], "input": arguments}
+
+    def read_more(self, content: JsonObject) -> dict[str, Any]:
+        """The system prompt, and whether one turn may call several tools."""
+        found: dict[str, Any] = {}
+        if "system" in content:
+            found["instructions"] = self._read_content(content["system"])
+        choice = content.get("tool_choice")
+        if isinstance(choice, dict) and isinstance(choice.get(_NO_PARALLEL), bool):
+            found["parallel_tool_calls"] = not choice[_NO_PARALLEL]
+        return found
+
+    def _write_field(self, content: JsonObject, path: tuple[str, ...], item: Any) -> JsonObject:
+        if path == ("parallel_tool_calls",):
+            return content  # it is written with the choice
+        if path != ("instructions",):
+            return super()._write_field(content, path, item)
+        if item is NOT_GIVEN:
+            return put(content, ("system",), item)
+        new = item if isinstance(item, str) else self.render_parts(item)
+        old = content.get("system")
+        rendered = self.render_parts(self.read_parts(old)) if isinstance(old, list) else old
+        return put(content, ("system",), merge(old, rendered, new))
+
+    # ------------------------------------------------------------------------------------------- tools
+
+    def read_tool(self, tool: JsonObject) -> JsonObject:
+        """A tool of the caller's, or what else this API has."""
+        if "type" in tool or not isinstance(tool.get("name"), str) or "input_schema" not in tool:
+            return {"type": "provider_native", **self.native(tool.get("type"), tool)}
+        function = {"name": tool["name"], "description": tool.get("description"), "parameters": tool["input_schema"]}
+        rest = {key: item for key, item in tool.items() if key not in ("name", "description", "input_schema")}
+        return {**rest, "type": "function", "function": function}
+
+    def render_tool(self, tool: JsonObject) -> Any:
+        """A function as this API declares it."""
+        if tool["type"] == "provider_native":
+            return self.native_value(tool)
+        function = dict(tool["function"])  # type: ignore[arg-type]
+        if "parameters" in function:
+            function["input_schema"] = function.pop("parameters")
+        return {**{key: item for key, item in tool.items() if key not in ("type", "function")}, **function}
+
+    def read_choice(self, choice: Any) -> Any:
+        """A word, a function, or what else this API has."""
+        kind = choice.get("type") if isinstance(choice, dict) else None
+        if isinstance(kind, str) and kind in _CHOICES:
+            return _CHOICES[kind]
+        if kind == "tool" and isinstance(choice.get("name"), str):
+            return {"type": "function", "function": {"name": choice["name"]}}
+        return self.native(kind, choice)
+
+    def render_choice(self, choice: Any) -> Any:
+        """A view's choice as this API has it."""
+        if isinstance(choice, str):
+            return {"type": _CHOICES_BACK[choice]}
+        named = {"type": "tool", "name": choice["function"]["name"]} if "function" in choice else None
+        return named or self.native_value(choice)
+
+    def write_choice(
+        self, content: JsonObject, before: AnnotatedLLMRequest, after: AnnotatedLLMRequest
+    ) -> JsonObject:
+        """The choice of a tool carries too whether one turn may call several."""
+        old, new = self._choice(before), self._choice(after)
+        if same(old, new):
+            return content
+        return put(content, ("tool_choice",), NOT_GIVEN if new is None else merge(content.get("tool_choice"), old, new))
+
+    def _choice(self, view: AnnotatedLLMRequest) -> Any:
+        choice = view.tool_choice
+        parallel = view.parallel_tool_calls
+        if choice is None and parallel is None:
+            return None
+        rendered = self.render_choice("auto" if choice is None else choice)
+        whole = parallel is None or not isinstance(rendered, dict)
+        return rendered if whole else {**rendered, _NO_PARALLEL: not parallel}
+
+    # ------------------------------------------------------------------------------------------ response
+
+    def decode_response(self, response: Json) -> AnnotatedLLMResponse:
+        """The view of a message; its text blocks are joined with line breaks.
+
+        Args:
+            response: a JSON object of this API.
+
+        Raises:
+            CodecError: it is none; the message says where.
+        """
+        return read_response(self.TITLE, response, _read_message)
+
+
+def _read_message(reader: ResponseReader) -> dict[str, Any]:
+    blocks = reader.get("content", list)
+    objects = [block for block in blocks or [] if isinstance(block, dict)]
+    texts = [block["text"] for block in objects if block.get("type") == "text" and isinstance(block.get("text"), str)]
+    calls = [
+        {"id": block["id"], "name": block["name"], "arguments": block["input"]}
+        for block in objects
+        if block.get("type") == "tool_use" and all(block.get(key) is not None for key in ("id", "name", "input"))
+    ]
+    reason = reader.get("stop_reason", str)
+    return {
+        "id": reader.get("id", str),
+        "model": reader.get("model", str),
+        "message": "\n".join(texts) if texts else None,
+        "tool_calls": calls or None,
+        "finish_reason": None if reason is None else _FINISH.get(reason, reason),
+        "usage": _read_usage(reader),
+        "api_specific": {
+            "api": "anthropic_messages",
+            "container": reader.get("container"),
+            "content_blocks": blocks,
+            "object_type": reader.get("type", str),
+            "role": reader.get("role", str),
+            "service_tier": reader.get("service_tier", str),
+            "stop_reason": reason,
+            "stop_sequence": reader.get("stop_sequence", str),
+        },
+        "extra": reader.rest(),
+    }
+
+
+def _read_usage(reader: ResponseReader) -> dict[str, Any] | None:
+    usage = reader.usage(
+        {
+            "prompt_tokens": "input_tokens",
+            "completion_tokens": "output_tokens",
+            "cache_read_tokens": "cache_read_input_tokens",
+            "cache_write_tokens": "cache_creation_input_tokens",
+        }
+    )
+    if usage is not None and isinstance(usage["prompt_tokens"], int) and isinstance(usage["completion_tokens"], int):
+        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+    return usage
