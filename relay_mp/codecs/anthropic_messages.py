@@ -56,6 +56,7 @@ class AnthropicMessagesCodec(RequestCodec):
         **{
             ("api_specific", key): ((key,), shape)
             for key, shape in REQUEST_APIS["anthropic_messages"].optional.items()
+            if key != "user_profile_id"  # in beta: it stays in `extra`, as with the peer
         },
     }
 

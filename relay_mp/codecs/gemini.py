@@ -69,6 +69,9 @@ class GeminiGenerateContentCodec(RequestCodec):
 
     def read_messages(self, content: JsonObject) -> list[JsonObject]:
         """The system instruction, then the contents."""
+        settings = content.get("generationConfig", {})
+        if not isinstance(settings, dict):
+            raise self.error(f"generationConfig is {settings!r:.80}; expected an object")
         return [message for _, _, message in self._sources(content)]
 
     def _sources(self, content: JsonObject) -> Iterator[_Source]:

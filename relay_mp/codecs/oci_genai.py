@@ -140,7 +140,8 @@ class OCIGenAIChatCodec(RequestCodec):
         parts = _objects(content)
         if not parts:
             return None
-        return _joined_text(parts) or [self._read_oci_part(part) for part in parts]
+        joined = _joined_text(parts)
+        return [self._read_oci_part(part) for part in parts] if joined is None else joined
 
     def _read_oci_part(self, part: JsonObject) -> JsonObject:
         if part.get("type") != "TEXT":
@@ -278,12 +279,12 @@ class OCIGenAIChatCodec(RequestCodec):
             body = reader
         named = _of(str, body.get("apiFormat")) or "GENERIC"
         read = self._read_cohere(body) if named == _COHERE else self._read_choice_of(body, named == _V2)
-        model, version = reader.get("modelId"), reader.get("modelVersion")
+        model, version, usage = reader.get("modelId"), reader.get("modelVersion"), body.get("usage")
         extra = {**reader.rest(), **body.rest(), **read.pop("extra", {})}
         return {
             **read,
             "model": _of(str, model),
-            "usage": _read_usage(body.get("usage")),
+            "usage": _read_usage(usage),
             "api_specific": {"api": self.API, "api_format": named, "model_version": _of(str, version)},
             "extra": extra,
         }
