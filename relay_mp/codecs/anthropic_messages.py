@@ -36,7 +36,8 @@ class AnthropicMessagesCodec(RequestCodec):
     """Messages. Stateless, any thread and process."""
 
     TITLE = "Anthropic Messages"
-    API = "anthropic_messages"
+    codec_id = "anthropic_messages"
+    PROVIDER = codec_id
     PARTS: ClassVar = {
         "text": PartName("text", "text", "text"),
         "image": PartName("image", "image", None),

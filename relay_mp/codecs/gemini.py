@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from relay_mp.annotated import AnnotatedLLMResponse, array, count, number, text
 from relay_mp.codecs.merge import align, merge, same
-from relay_mp.codecs.request import NOT_GIVEN, RequestCodec, put
+from relay_mp.codecs.request import NOT_GIVEN, RequestCodec, kind_of_message, kind_of_tool, put
 from relay_mp.codecs.response import ResponseReader, arguments_of, read_response
 from relay_mp.types import Json, JsonObject
 
@@ -47,7 +47,8 @@ class GeminiGenerateContentCodec(RequestCodec):
     """
 
     TITLE = "Gemini generateContent"
-    API = _PROVIDER
+    codec_id = "gemini_generate_content"
+    PROVIDER = _PROVIDER
     MESSAGES = "contents"
     TOOL_CHOICE = ""
     FIELDS: ClassVar = {
@@ -191,7 +192,7 @@ class GeminiGenerateContentCodec(RequestCodec):
         contents: list[Any] = []
         open_at: int | None = None
         content = self._write_system(content, after)
-        for message, link in zip(after, align(before, after, _role), strict=True):
+        for message, link in zip(after, align(before, after, kind_of_message), strict=True):
             if message["role"] == "system":
                 continue
             at = None if link is None else sources[link][0]
@@ -229,14 +230,13 @@ class GeminiGenerateContentCodec(RequestCodec):
         return {answer.get("id") or answer["name"]: answer["name"] for answer in answers}
 
     def _write_system(self, content: JsonObject, after: list[JsonObject]) -> JsonObject:
-        texts = [message for message in after if message["role"] == "system"]
-        if len(texts) > 1 or (texts and texts[0] is not after[0]):
-            raise self.no_place("a system message that is not the first", texts[-1])
+        """The API has one instruction: several system messages are joined, as its parts are when they are read."""
+        texts = [message["content"] for message in after if message["role"] == "system"]
+        if not all(isinstance(each, str) for each in texts) or any("name" in each for each in after):
+            raise self.no_place("a system message in parts, or a message with a name", after)
         if not texts:
             return put(content, ("systemInstruction",), NOT_GIVEN)
-        said = texts[0]["content"]
-        if not isinstance(said, str) or "name" in texts[0]:
-            raise self.no_place("a system message in parts, or with a name", texts[0])
+        said = "\n".join(str(each) for each in texts)
         old: Any = content.get("systemInstruction")
         parts = [] if old is None else old["parts"]
         before = "\n".join(part["text"] for part in parts)
@@ -253,7 +253,7 @@ class GeminiGenerateContentCodec(RequestCodec):
         """Each declared function, and each other tool, is one of the view's."""
         if "tools" not in content:
             return None
-        return [tool for entry in self.items(content, "tools") for tool in self._read_entry(entry)]
+        return [tool for entry in self.items(content, "tools") for tool in self._read_entry(entry)] or None
 
     def _read_entry(self, entry: JsonObject) -> list[JsonObject]:
         functions = entry.get("functionDeclarations")
@@ -292,7 +292,7 @@ class GeminiGenerateContentCodec(RequestCodec):
         ]
         rebuilt: list[JsonObject] = [{} for _ in entries]
         added: list[tuple[JsonObject, Any]] = []
-        for tool, link in zip(after, align(before, after, lambda each: each["type"]), strict=True):
+        for tool, link in zip(after, align(before, after, kind_of_tool), strict=True):
             rendered = self.render_tool(tool)
             if link is None:
                 added.append((tool, rendered))
@@ -354,10 +354,6 @@ class GeminiGenerateContentCodec(RequestCodec):
             "api_specific": {"api": "gemini_generate_content", **api} if api else None,
             "extra": reader.rest(),
         }
-
-
-def _role(message: JsonObject) -> Any:
-    return message["role"]
 
 
 def _read_parts(parts: list[Any], error: Any) -> Any:

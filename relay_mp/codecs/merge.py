@@ -32,19 +32,27 @@ def same(one: Any, other: Any) -> bool:
 def align(before: Sequence[Any], after: Sequence[Any], kind: Callable[[Any], Any]) -> list[int | None]:
     """For each item of `after`, the item of `before` that it was.
 
-    Unchanged items find each other first. What is left between two of them is paired in order, where
-    `kind` of the two is the same; the rest is new.
+    Items that are unchanged find each other first, in order as far as that goes, then wherever they were
+    moved to. What then stands in one place in both is paired in order, where `kind` of the two is the
+    same. The rest is new.
     """
+    old, new = [_key(item) for item in before], [_key(item) for item in after]
     found: list[int | None] = [None] * len(after)
-    matcher = difflib.SequenceMatcher(None, [_key(item) for item in before], [_key(item) for item in after], False)
-    for operation, low, high, first, last in matcher.get_opcodes():
+    opcodes = difflib.SequenceMatcher(None, old, new, False).get_opcodes()
+    for operation, low, high, first, last in opcodes:
         if operation == "equal":
             found[first:last] = range(low, high)
-        elif operation == "replace":
-            candidates = list(range(low, high))
-            for index in range(first, last):
-                if candidates and kind(before[candidates[0]]) == kind(after[index]):
-                    found[index] = candidates.pop(0)
+    free = dict.fromkeys(index for index in range(len(before)) if index not in found)
+    for index, link in enumerate(found):
+        moved = next((at for at in free if old[at] == new[index]), None) if link is None else None
+        if moved is not None:
+            found[index] = moved
+            del free[moved]
+    for operation, low, high, first, last in opcodes:
+        candidates = [at for at in range(low, high) if operation == "replace" and at in free]
+        for index in range(first, last):
+            if candidates and found[index] is None and kind(before[candidates[0]]) == kind(after[index]):
+                found[index] = candidates.pop(0)
     return found
 
 

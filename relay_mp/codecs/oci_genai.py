@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 from relay_mp.annotated import AnnotatedLLMResponse, array, count, number, text
 from relay_mp.codecs.merge import merge_items
-from relay_mp.codecs.request import NOT_GIVEN, Path, RequestCodec, Table, put
+from relay_mp.codecs.request import NOT_GIVEN, Path, RequestCodec, Table, kind_of_message, put
 from relay_mp.codecs.response import ResponseReader, arguments_of, read_response
 from relay_mp.types import Json, JsonObject
 
@@ -31,6 +31,7 @@ _TURNS = {"SYSTEM": "system", "USER": "user", "CHATBOT": "assistant"}
 _TURNS_BACK = {name: role for role, name in _TURNS.items()}
 _FINISH = {
     **{"stop": "complete", "length": "length", "tool_calls": "tool_use", "content_filter": "content_filter"},
+    "max_tokens": "length",
     **{"COMPLETE": "complete", "MAX_TOKENS": "length", "TOOL_CALL": "tool_use"},
 }
 
@@ -39,7 +40,8 @@ class OCIGenAIChatCodec(RequestCodec):
     """OCI Generative AI chat. Stateless, any thread and process."""
 
     TITLE = "OCI GenAI"
-    API = "oci_genai"
+    codec_id = "oci_genai"
+    PROVIDER = codec_id
     TOOL_CHOICE = "toolChoice"
     FIELDS: ClassVar = {
         ("params", "temperature"): (("temperature",), number),
@@ -69,22 +71,21 @@ class OCIGenAIChatCodec(RequestCodec):
 
     def _known(self, content: JsonObject) -> set[str]:
         own = {"message", "chatHistory", "preambleOverride"} if self._format(content) == _COHERE else {"messages"}
-        known = super()._known(content) | own | {"apiFormat"}
-        return known if self.body_path(content) else known | {"compartmentId", "servingMode"}
+        return super()._known(content) | own | {"apiFormat"}
 
     def read_api(self, content: JsonObject) -> JsonObject | None:
-        """The details around the chat request."""
-        compartment = content.get("compartmentId")
+        """The details around the chat request, where there are such."""
+        details = content if self.body_path(content) else {}
         return {
-            "api": self.API,
+            "api": self.codec_id,
             "api_format": self._format(content),
-            "compartment_id": compartment if isinstance(compartment, str) else None,
-            "serving_mode": content.get("servingMode"),
+            "compartment_id": _of(str, details.get("compartmentId")),
+            "serving_mode": details.get("servingMode"),
         }
 
     def read_more(self, content: JsonObject) -> dict[str, Any]:
         """The model is named by the serving mode: on demand by its id, dedicated by its endpoint."""
-        mode = content.get("servingMode")
+        mode = content.get("servingMode") if self.body_path(content) else None
         names = [mode.get("modelId"), mode.get("endpointId")] if isinstance(mode, dict) else []
         return {"model": next((name for name in names if isinstance(name, str)), None)}
 
@@ -189,7 +190,7 @@ class OCIGenAIChatCodec(RequestCodec):
         if named == _COHERE:
             return self._write_turns(content, before, after)
         original = self.items(content, "messages")
-        merged = merge_items(original, before, after, _role, lambda each: [self._render(each, named == _V2)])
+        merged = merge_items(original, before, after, kind_of_message, lambda each: [self._render(each, named == _V2)])
         return put(content, (*self.body_path(content), "messages"), merged)
 
     def _write_turns(
@@ -206,7 +207,7 @@ class OCIGenAIChatCodec(RequestCodec):
         if preamble is not NOT_GIVEN or isinstance(self.body(content).get("preambleOverride"), str):
             content = put(content, (*path, "preambleOverride"), preamble)
         history = self._history(content, before)
-        turns = merge_items([turn for turn, _ in history], [said for _, said in history], earlier, _role, self._turn)
+        turns = merge_items([turn for turn, _ in history], [said for _, said in history], earlier, kind_of_message, self._turn)
         return put(content, (*path, "chatHistory"), turns) if turns or history else content
 
     def _history(self, content: JsonObject, before: list[JsonObject]) -> list[tuple[Any, JsonObject]]:
@@ -272,20 +273,20 @@ class OCIGenAIChatCodec(RequestCodec):
 
     def _read_result(self, reader: ResponseReader) -> dict[str, Any]:
         inner = reader.rest().get("chatResponse")
-        if isinstance(inner, dict):
+        body = ResponseReader(inner) if isinstance(inner, dict) else reader
+        around = {}
+        if body is not reader:
+            around = {key: _of(str, reader.get(key)) for key in ("modelId", "modelVersion")}
             reader.get("chatResponse")
-            body = ResponseReader(inner)
-        else:
-            body = reader
         named = _of(str, body.get("apiFormat")) or "GENERIC"
         read = self._read_cohere(body) if named == _COHERE else self._read_choice_of(body, named == _V2)
-        model, version, usage = reader.get("modelId"), reader.get("modelVersion"), body.get("usage")
+        usage = body.get("usage")
         extra = {**reader.rest(), **body.rest(), **read.pop("extra", {})}
         return {
             **read,
-            "model": _of(str, model),
+            "model": around.get("modelId"),
             "usage": _read_usage(usage),
-            "api_specific": {"api": self.API, "api_format": named, "model_version": _of(str, version)},
+            "api_specific": {"api": self.codec_id, "api_format": named, "model_version": around.get("modelVersion")},
             "extra": extra,
         }
 
@@ -319,10 +320,6 @@ class OCIGenAIChatCodec(RequestCodec):
                 **({"choice": rest_of_choice} if rest_of_choice else {}),
             },
         }
-
-
-def _role(message: JsonObject) -> Any:
-    return message["role"], message.get("kind")
 
 
 def _of(kind: type, value: Any) -> Any:

@@ -65,7 +65,8 @@ class OpenAIChatCodec(RequestCodec):
     """Chat Completions. Stateless, any thread and process."""
 
     TITLE = "OpenAI Chat"
-    API = "openai_chat"
+    codec_id = "openai_chat"
+    PROVIDER = codec_id
     PARTS: ClassVar = _PARTS
     FIELDS: ClassVar = {
         ("model",): (("model",), text),

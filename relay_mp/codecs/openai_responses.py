@@ -35,7 +35,8 @@ class OpenAIResponsesCodec(RequestCodec):
     """Responses. Stateless, any thread and process."""
 
     TITLE = "OpenAI Responses"
-    API = "openai_responses"
+    codec_id = "openai_responses"
+    PROVIDER = codec_id
     MESSAGES = "input"
     PARTS: ClassVar = {
         "input_text": PartName("text", "text", "text"),

@@ -22,7 +22,7 @@ from relay_mp.codecs.protocols import R
 from relay_mp.errors import CodecError, PayloadError
 from relay_mp.types import JsonObject
 
-__all__ = ["NOT_GIVEN", "Path", "RequestCodec", "Table", "put"]
+__all__ = ["NOT_GIVEN", "Path", "RequestCodec", "Table", "kind_of_message", "kind_of_tool", "put"]
 
 Path: TypeAlias = tuple[str, ...]
 """Keys from the outside in: a place in a view or in a provider's JSON."""
@@ -73,19 +73,24 @@ def _flat(view: AnnotatedLLMRequest) -> dict[Path, Any]:
     return {path: item for path, item in found.items() if item is not None or path[0] == "extra"}
 
 
-def _role(message: JsonObject) -> Any:
-    return message["role"], message.get("kind")
+def kind_of_message(message: JsonObject) -> Any:
+    """What two versions of one message have in common."""
+    return message["role"], message.get("kind"), message.get("tool_call_id"), message.get("call_id")
 
 
-def _type(tool: JsonObject) -> Any:
-    return tool["type"], tool.get("kind")
+def kind_of_tool(tool: Any) -> Any:
+    """What two versions of one tool have in common."""
+    return tool["type"], tool.get("kind"), tool.get("function", {}).get("name")
 
 
 class RequestCodec(ABC):
     """The base of the built-in codecs. It has no state: one may serve any number of threads."""
 
     TITLE: ClassVar[str]
-    API: ClassVar[str]
+    codec_id: ClassVar[str]
+    """What sanitizers are told of the codec, and what `api_specific` is tagged with."""
+    PROVIDER: ClassVar[str]
+    """What marks something as native to this API."""
     FIELDS: ClassVar[Table]
     MESSAGES: ClassVar[str] = "messages"
     TOOL_CHOICE: ClassVar[str] = "tool_choice"
@@ -173,7 +178,7 @@ class RequestCodec(ABC):
 
     def read_api(self, content: JsonObject) -> JsonObject | None:
         """What `api_specific` has besides the table's fields."""
-        return {"api": self.API}
+        return {"api": self.codec_id}
 
     def write_choice(
         self, content: JsonObject, before: AnnotatedLLMRequest, after: AnnotatedLLMRequest
@@ -193,7 +198,7 @@ class RequestCodec(ABC):
     ) -> JsonObject:
         """The request with the messages as they are now."""
         original = self.items(content, self.MESSAGES)
-        merged = merge_items(original, before, after, _role, self.render_message)
+        merged = merge_items(original, before, after, kind_of_message, self.render_message)
         return put(content, (*self.body_path(content), self.MESSAGES), merged)
 
     def write_tools(
@@ -204,7 +209,7 @@ class RequestCodec(ABC):
         if after is None:
             return put(content, path, NOT_GIVEN)
         original: Any = self.body(content).get("tools") or []
-        merged = merge_items(original, before, after, _type, lambda tool: [self.render_tool(tool)])
+        merged = merge_items(original, before, after, kind_of_tool, lambda tool: [self.render_tool(tool)])
         return put(content, path, merged)
 
     # --------------------------------------------------------------------------------------- what is shared
@@ -219,11 +224,11 @@ class RequestCodec(ABC):
 
     def native(self, kind: Any, value: Any) -> JsonObject:
         """Something that the view has no words for, kept whole."""
-        return {"provider": self.API, "kind": kind if isinstance(kind, str) else "unknown", "value": value}
+        return {"provider": self.PROVIDER, "kind": kind if isinstance(kind, str) else "unknown", "value": value}
 
     def native_value(self, item: JsonObject) -> Any:
         """The original of something native, if it is this API's."""
-        if item["provider"] != self.API:
+        if item["provider"] != self.PROVIDER:
             raise self.no_place(f"what is native to {item['provider']!r}", item)
         return item["value"]
 
@@ -289,9 +294,9 @@ class RequestCodec(ABC):
     def _write_fields(
         self, content: JsonObject, before: AnnotatedLLMRequest, after: AnnotatedLLMRequest
     ) -> JsonObject:
-        api = (after.api_specific or {}).get("api", self.API)
-        if api != self.API:
-            raise self.error(f"api_specific is of {api!r}; expected {self.API!r}")
+        api = (after.api_specific or {}).get("api", self.codec_id)
+        if api != self.codec_id:
+            raise self.error(f"api_specific is of {api!r}; expected {self.codec_id!r}")
         old, new = _flat(before), _flat(after)
         for path in {**old, **new}:
             item = new.get(path, NOT_GIVEN)
