@@ -8,6 +8,7 @@ import copy
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 FIELDS = (
@@ -338,7 +339,8 @@ OCI_RESPONSE: dict[str, Any] = {
         "choices": [{"index": 0, "message": {"role": "ASSISTANT", "content": [{"type": "TEXT", "text": "hi"}],
                                              "toolCalls": [{"id": "c", "name": "f", "arguments": '{"q": 1}'}]},
                      "finishReason": "stop", "logprobs": {}}],
-        "usage": {"promptTokens": 5, "completionTokens": 2, "totalTokens": 7, "promptTokensDetails": {"cachedTokens": 1}},
+        "usage": {"promptTokens": 5, "completionTokens": 2, "totalTokens": 7,
+                  "promptTokensDetails": {"cachedTokens": 1}},
     },
 }  # fmt: skip
 REASONS = (
@@ -377,7 +379,8 @@ def _responses() -> Iterator[tuple[str, Any]]:
     for message in (
         None, {"content": ""}, {"content": 1}, {"content": [{"type": "text", "text": "a"}]}, {"tool_calls": [CALL]},
         {"tool_calls": [{}]}, {"tool_calls": [{"function": {"name": "f"}}]}, {"tool_calls": "x"},
-        {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "no JSON"}}]}, {"content": "x", "refusal": "r"},
+        {"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "no JSON"}}]},
+        {"content": "x", "refusal": "r"},
     ):  # fmt: skip
         yield "OpenAIChatCodec", {"choices": [{"message": message}]}
     for usage in ({}, {"prompt_tokens": 1}, {"prompt_tokens": -1}, {"prompt_tokens": "x"}, {"cost": {"total": 1}}):
@@ -452,7 +455,8 @@ CHANGED: dict[str, Any] = {
     },
     "OpenAIResponsesCodec": {
         **{key: RESPONSES_KEYS[key] for key in ("model", "temperature", "max_output_tokens", "unknown")},
-        "tools": [RESPONSES_TOOLS[0], RESPONSES_TOOLS[3]], "tool_choice": {"type": "function", "name": "f", "unknown": 1},
+        "tools": [RESPONSES_TOOLS[0], RESPONSES_TOOLS[3]],
+        "tool_choice": {"type": "function", "name": "f", "unknown": 1},
         "input": [RESPONSES_ITEMS[1], RESPONSES_ITEMS[5], RESPONSES_ITEMS[17], RESPONSES_ITEMS[12], RESPONSES_ITEMS[0]],
     },
     "GeminiGenerateContentCodec": {
@@ -484,7 +488,8 @@ def _changes() -> Iterator[tuple[str, str, Any, str, Any]]:
 # -------------------------------------------------------------------------------------------------- running
 
 
-def _view(view: Any, fields: tuple[str, ...]) -> dict[str, Any]:
+def _view(decode: Callable[[Any], Any], given: Callable[[], Any], fields: tuple[str, ...]) -> dict[str, Any]:
+    view = decode(given())
     return {name: getattr(view, name) for name in fields if getattr(view, name) is not None}
 
 
@@ -517,20 +522,18 @@ def run(codecs: Any, request: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, content in _requests():
         codec = getattr(codecs, name)()
-        decode = lambda codec=codec, content=content: _view(codec.decode(request({}, content)), FIELDS)  # noqa: E731
-        found[f"{name} request {json.dumps(content)}"] = _outcome(decode)
+        found[f"{name} request {json.dumps(content)}"] = _outcome(
+            partial(_view, codec.decode, lambda content=content: request({}, content), FIELDS)
+        )
     for name, response in _responses():
         codec = getattr(codecs, name)()
-        decode = lambda codec=codec, response=response: _view(codec.decode_response(response), RESPONSE_FIELDS)  # noqa: E731
-        found[f"{name} response {json.dumps(response)}"] = _outcome(decode)
-    for label, name, content, field, change in _changes():
-        codec = getattr(codecs, name)()
-        content = copy.deepcopy(content)
-        found[f"change {label}"] = _outcome(
-            lambda codec=codec, content=content, field=field, change=copy.deepcopy(change): _change(
-                request, codec, content, field, change
-            )
+        found[f"{name} response {json.dumps(response)}"] = _outcome(
+            partial(_view, codec.decode_response, lambda response=response: response, RESPONSE_FIELDS)
         )
+    for label, name, content, field, new in _changes():
+        codec = getattr(codecs, name)()
+        change = partial(_change, request, codec, copy.deepcopy(content), field, copy.deepcopy(new))
+        found[f"change {label}"] = _outcome(change)
     return found
 
 
