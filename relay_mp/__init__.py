@@ -9,6 +9,8 @@ Data flows one way:
     _session                  a session's life: create, attach, flush, statistics, recover, close
     observability             exporters
     testing                   for the tests of programs that emit events
+    codecs, annotated         providers' requests and responses, in one view; loaded on first use
+    typed                     managed calls on your own types; loaded on first use
     pools                     multiprocessing and concurrent.futures, with the scope carried along;
                               loaded on first use, for it imports both
 
@@ -82,6 +84,7 @@ from relay_mp._session.settings import Settings
 from relay_mp._session.stats import ProcessStats, Stats
 from relay_mp.errors import (
     CallbackError,
+    CodecError,
     ConfigurationError,
     FlushError,
     FlushTimeoutError,
@@ -116,10 +119,13 @@ from relay_mp.types import (
 )
 
 __all__ = [
+    "AnnotatedLLMRequest",
+    "AnnotatedLLMResponse",
     "AtofExporter",
     "AtofExporterConfig",
     "AtofExporterMode",
     "CallbackError",
+    "CodecError",
     "ConfigurationError",
     "DataSchema",
     "Event",
@@ -187,6 +193,7 @@ __all__ = [
     "capture_propagation_context",
     "capture_propagation_context_with_root",
     "capture_traceparent",
+    "codecs",
     "create_scope_stack",
     "create_scope_stack_from_propagation",
     "event_metadata",
@@ -209,22 +216,33 @@ __all__ = [
     "shutdown",
     "subscribers",
     "tools",
+    "typed",
     "use_scope_stack",
 ]
 
 
 if TYPE_CHECKING:
-    from relay_mp import pools
+    from relay_mp import codecs, pools, typed
+    from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
 
     __version__: str
 else:
+    _LOADED_LATE = {
+        "AnnotatedLLMRequest": "annotated",
+        "AnnotatedLLMResponse": "annotated",
+        "codecs": "codecs",
+        "pools": "pools",
+        "typed": "typed",
+    }
 
     def __getattr__(name):
-        # multiprocessing and the package's metadata each take about as long to load as the rest of the package.
-        if name == "pools":
+        # multiprocessing, for pools, and the package's metadata each take about as long to load as the rest of the
+        # package, codecs a third of it.
+        if name in _LOADED_LATE:
             from importlib import import_module
 
-            return import_module("relay_mp.pools")
+            found = import_module(f"relay_mp.{_LOADED_LATE[name]}")
+            return found if name == _LOADED_LATE[name] else getattr(found, name)
         if name == "__version__":
             from importlib.metadata import version
 

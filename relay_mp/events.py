@@ -24,13 +24,16 @@ import functools
 import json
 import json.encoder
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._records import RecordView, json_line, view
-from relay_mp.errors import RecordError
+from relay_mp.errors import PayloadError, RecordError
 from relay_mp.types import CATEGORIES, DataSchema, Json, JsonObject, LogSeverity, attribute_names
+
+if TYPE_CHECKING:
+    from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
 
 __all__ = [
     "ATOF_VERSION",
@@ -418,6 +421,30 @@ class ScopeEvent(_Event):
     def attributes(self) -> list[str]:
         """The scope's attributes by name: sorted, no duplicates."""
         return attribute_names((self._fields or self._decode())[6])
+
+    @property
+    def annotated_request(self) -> "AnnotatedLLMRequest | None":
+        """The view that a codec gave of an LLM call's request, in the call's start. A copy at each access."""
+        from relay_mp.annotated import AnnotatedLLMRequest
+
+        view: AnnotatedLLMRequest | None = self._annotation("annotated_request", AnnotatedLLMRequest)
+        return view
+
+    @property
+    def annotated_response(self) -> "AnnotatedLLMResponse | None":
+        """The view that a codec gave of an LLM call's response, in the call's end. A copy at each access."""
+        from relay_mp.annotated import AnnotatedLLMResponse
+
+        view: AnnotatedLLMResponse | None = self._annotation("annotated_response", AnnotatedLLMResponse)
+        return view
+
+    def _annotation(self, key: str, view: Any) -> Any:
+        profile = self.category_profile
+        value = profile.get(key) if isinstance(profile, dict) else None
+        try:
+            return None if value is None else view.from_dict(value)
+        except PayloadError as error:
+            raise RecordError(f"category_profile.{key} is malformed: {error}") from error
 
     def to_dict(self) -> JsonObject:
         """The event in canonical ATOF 0.1: every key, keys sorted at every depth. The caller's own copy."""

@@ -33,7 +33,7 @@ MODULES = {
 LAYERS = [
     ["relay_mp.errors", "relay_mp.types", "relay_mp._native.convert"],
     ["relay_mp._native", "relay_mp._records"],
-    ["relay_mp.events"],
+    ["relay_mp.events", "relay_mp.annotated"],
     ["relay_mp._emit"],
     ["relay_mp._deliver"],
     ["relay_mp._session"],
@@ -41,6 +41,7 @@ LAYERS = [
         "relay_mp.scope", "relay_mp.subscribers", "relay_mp.scope_local", "relay_mp.tools", "relay_mp.llm",
         "relay_mp.guardrails", "relay_mp.intercepts", "relay_mp.event_metadata", "relay_mp.runtime_registrations",
         "relay_mp._plugins", "relay_mp.plugin",
+        "relay_mp.codecs", "relay_mp.typed",
     ],
     ["relay_mp.observability", "relay_mp.pools", "relay_mp.testing"],
     ["relay_mp"],
@@ -58,6 +59,7 @@ LAZY = {
     ("relay_mp._plugins.files", "tomllib"),
     ("relay_mp._session.flush", "asyncio"),
     ("relay_mp._session.stats", "numpy"),
+    ("relay_mp.events", "relay_mp.annotated"),
     ("relay_mp.pools", "asyncio"),
 }
 NOT_IMPORTED_BY_THE_PACKAGE = ["numpy", "psutil", "multiprocessing", "concurrent.futures", "asyncio"]

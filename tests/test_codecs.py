@@ -137,7 +137,8 @@ chat_parts = st.one_of(
     tagged("refusal", refusal=words),
     tagged("video", video=words),
 )
-chat_call = objects({"id": names, "type": st.just("function"), "function": objects({"name": names, "arguments": arguments})})
+called = objects({"name": names, "arguments": arguments})
+chat_call = objects({"id": names, "type": st.just("function"), "function": called})
 chat_messages = st.one_of(
     said("system", chat_parts),
     said("user", chat_parts, name=st.none() | names),
@@ -155,7 +156,7 @@ chat = objects(
     stop=words | st.lists(words, max_size=2) | st.none(),
     max_tokens=st.none() | st.integers(1, 99),
     max_completion_tokens=st.integers(1, 99),
-    tools=st.lists(objects({"type": st.just("function"), "function": chat_function}) | tagged("custom", custom=unknown)),
+    tools=st.lists(tagged("function", function=chat_function) | tagged("custom", custom=unknown)),
     tool_choice=st.sampled_from(["auto", "none", "required"]) | tagged("allowed_tools", allowed_tools=unknown),
     stream=st.booleans(),
     stream_options=unknown,
@@ -506,7 +507,10 @@ def test_a_finish_reason_of_the_providers_own_is_serialized_as_unknown():
 def test_texts_are_found():
     view = AnnotatedLLMRequest(
         [
-            {"role": "developer", "content": [{"type": "refusal", "refusal": "r"}, {"type": "text", "text": "be brief"}]},
+            {
+                "role": "developer",
+                "content": [{"type": "refusal", "refusal": "r"}, {"type": "text", "text": "be brief"}],
+            },
             {"role": "user", "content": "first"},
             {"role": "user", "content": [{"type": "image", "image": {}}]},
         ]
@@ -516,7 +520,8 @@ def test_texts_are_found():
     assert view.system_prompt() == "be very brief"
     view.messages = [{"role": "tool_call", "call_id": "c", "name": "f", "arguments": {}}]
     assert view.has_tool_calls()
-    assert AnnotatedLLMResponse(message=[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]).response_text() == "a"
+    answer = AnnotatedLLMResponse(message=[{"type": "text", "text": "a"}, {"type": "text", "text": "b"}])
+    assert answer.response_text() == "a"
 
 
 # ------------------------------------------------------------------------------------------------ detection

@@ -93,9 +93,9 @@ def request_of(event: Event) -> AnnotatedLLMRequest | None:
     Returns:
         The view, or None if there is none or the payload is of no known API. Never raises for a payload.
     """
-    if not _is(event, "start"):
+    if not isinstance(event, ScopeEvent) or event.category != "llm" or event.scope_category != "start":
         return None
-    found = _quietly(lambda: _annotation(event, "annotated_request", AnnotatedLLMRequest))
+    found = _quietly(lambda: event.annotated_request)
     data = event.data
     content = data.get("content") if isinstance(data, dict) else None
     codec = detect_request(content)
@@ -113,23 +113,13 @@ def response_of(event: Event) -> AnnotatedLLMResponse | None:
     Returns:
         The view, or None if there is none or the payload is of no known API. Never raises for a payload.
     """
-    if not _is(event, "end"):
+    if not isinstance(event, ScopeEvent) or event.category != "llm" or event.scope_category != "end":
         return None
-    found = _quietly(lambda: _annotation(event, "annotated_response", AnnotatedLLMResponse))
+    found = _quietly(lambda: event.annotated_response)
     codec = detect_response(event.data)
     if found is not None or codec is None:
         return found
     return _quietly(lambda: codec.decode_response(event.data))
-
-
-def _is(event: Event, phase: str) -> bool:
-    return isinstance(event, ScopeEvent) and event.category == "llm" and event.scope_category == phase
-
-
-def _annotation(event: Event, key: str, view: type[Any]) -> Any:
-    profile = event.category_profile
-    value = profile.get(key) if profile is not None else None
-    return None if value is None else view.from_dict(value)
 
 
 def _quietly(read: Callable[[], _T]) -> _T | None:

@@ -188,14 +188,12 @@ class OCIGenAIChatCodec(RequestCodec):
         """The messages as they are now, whatever the format."""
         named = self._format(content)
         if named == _COHERE:
-            return self._write_turns(content, before, after)
+            return self._write_turns(content, after)
         original = self.items(content, "messages")
         merged = merge_items(original, before, after, kind_of_message, lambda each: [self._render(each, named == _V2)])
         return put(content, (*self.body_path(content), "messages"), merged)
 
-    def _write_turns(
-        self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]
-    ) -> JsonObject:
+    def _write_turns(self, content: JsonObject, after: list[JsonObject]) -> JsonObject:
         path = self.body_path(content)
         *earlier, last = after or [{"role": None}]
         if last["role"] != "user" or not isinstance(last.get("content"), str):
@@ -206,12 +204,13 @@ class OCIGenAIChatCodec(RequestCodec):
             preamble = self._text(earlier.pop(0))
         if preamble is not NOT_GIVEN or isinstance(self.body(content).get("preambleOverride"), str):
             content = put(content, (*path, "preambleOverride"), preamble)
-        history = self._history(content, before)
-        turns = merge_items([turn for turn, _ in history], [said for _, said in history], earlier, kind_of_message, self._turn)
+        history = self._history(content)
+        turns, spoken = [turn for turn, _ in history], [said for _, said in history]
+        turns = merge_items(turns, spoken, earlier, kind_of_message, self._turn)
         return put(content, (*path, "chatHistory"), turns) if turns or history else content
 
-    def _history(self, content: JsonObject, before: list[JsonObject]) -> list[tuple[Any, JsonObject]]:
-        """The turns with what they were read as: `before` has the preamble and the question around them."""
+    def _history(self, content: JsonObject) -> list[tuple[Any, JsonObject]]:
+        """The turns with what they were read as."""
         turns = self.items(content, "chatHistory") if "chatHistory" in self.body(content) else []
         return [(turn, self._read_turn(turn)) for turn in turns]
 
