@@ -219,6 +219,7 @@ class Dispatcher:
         slot = self._reader.blocked_slot
         if not slot:
             self._registry.prune(self._segment.read_pos)
+            self._registry.publish_reports()
         elif self._liveness.slot_is_dead(slot):
             self._liveness.retire(slot)
             self._reader.abort_blocked()
@@ -235,6 +236,7 @@ class Dispatcher:
     def _scan(self) -> None:
         self._next_scan = time.monotonic() + SCAN_SECONDS
         self._registry.prune(self._segment.read_pos)
+        self._registry.publish_reports()
         self.live_producers = self._liveness.scan()
         self._mark_late_losses(has_ended=False)
 
@@ -262,6 +264,8 @@ class Dispatcher:
             self._register(request, scope, position, redelivered)
         elif verb == "close_scope":
             self._registry.close_scope(bytes.fromhex(request["scope"]), lambda: position)
+        elif verb == "poke":
+            self._registry.poke(request["name"], position)
         elif verb != "deregister":
             raise SubscriberError(f"unknown request {verb!r}; the processes use different versions of relay_mp")
         elif self._registry.remove(request["name"], scope, lambda: position):

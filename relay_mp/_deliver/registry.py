@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._emit import middleware
 from relay_mp.errors import SessionError, SubscriberError
 from relay_mp.types import RuntimeRegistrationKind
@@ -20,6 +21,9 @@ logger = logging.getLogger("relay_mp")
 Callback = Callable[[Any], object]
 
 _FOREVER = 1 << 62
+
+MAX_ENDED_REPORTS = 64
+"""Exporters that have ended and whose reports are kept; the oldest go first."""
 
 
 @dataclass(slots=True)
@@ -38,14 +42,42 @@ class Subscription:
     def is_live(self) -> bool:
         return self.until == _FOREVER
 
+    @property
+    def can_finish(self) -> bool:
+        """Whether it ends in two steps, `finish` and `close`, since it has work of its own under way."""
+        return self._is_ours and callable(getattr(self.callback, "finish", None))
+
+    def finish(self, seconds: float | None = None) -> None:
+        """Makes it send what it has left, within `seconds`; returns at once."""
+        self._run(self.callback.finish, seconds)  # type: ignore[attr-defined]
+
     def close(self) -> None:
         """Ends a callback that was made here from a name and has something to close, such as a file."""
         close = getattr(self.callback, "close", None)
-        if self.arguments is not None and self.target and callable(close):
-            try:
-                close()
-            except Exception:
-                logger.exception("closing subscriber %r failed", self.name)
+        if self._is_ours and callable(close):
+            self._run(close)
+
+    @property
+    def _is_ours(self) -> bool:
+        return self.arguments is not None and self.target is not None
+
+    def _run(self, method: Callable[..., object], *arguments: object) -> None:
+        try:
+            method(*arguments)
+        except Exception:
+            logger.exception("closing subscriber %r failed", self.name)
+
+    def report(self) -> ExporterReport | None:
+        """What the callback says of itself, if it is an exporter."""
+        report = getattr(self.callback, "report", None)
+        if not self._is_ours or not callable(report):
+            return None
+        try:
+            found = report()
+        except Exception:
+            logger.exception("the report of subscriber %r failed", self.name)
+            return None
+        return found if isinstance(found, ExporterReport) else None
 
 
 def _is_let_through(name: str) -> bool:
@@ -66,6 +98,9 @@ class Registry:
         self._locals: dict[bytes, tuple[Subscription, ...]] = {}
         self.has_locals = False
         """Whether any scope-local registration may still see an event."""
+        self._finishing: tuple[Subscription, ...] = ()
+        self._earlier: dict[str, ExporterReport] = {}
+        self._published: dict[str, ExporterReport] = {}
         self._publish_counts = publish_counts
         self._save = save
 
@@ -88,8 +123,8 @@ class Registry:
                 self._discard(subscription)
                 raise
 
-    def restore(self, subscriptions: list[Subscription]) -> None:
-        """Takes over what an earlier dispatcher had, with its places in the stream.
+    def restore(self, subscriptions: list[Subscription], reports: dict[str, ExporterReport] | None = None) -> None:
+        """Takes over what an earlier dispatcher had, with its places in the stream, and its exporters' counts.
 
         Published once, at the end: a count that is too low meanwhile would make emitters leave out what
         the missing ones need.
@@ -97,6 +132,7 @@ class Registry:
         with self._lock:
             for subscription in subscriptions:
                 self._set_level(subscription.scope, (*self._level(subscription.scope), subscription))
+            self._earlier = dict(reports or {})
             self._publish()
 
     def require_free(self, name: str, scope: bytes | None) -> None:
@@ -163,19 +199,82 @@ class Registry:
 
     def prune(self, read_position: int) -> None:
         """Forgets registrations that ended before `read_position`."""
-        ended = [s for s in self.all() if s.until <= read_position]
-        if not ended:
-            return
+        for subscription in self._take_ended(read_position):
+            # Without the lock: a callback's own close may register and deregister.
+            if subscription.can_finish:
+                subscription.finish()
+            else:
+                subscription.close()
+        if self._finishing:
+            self._settle_finished()
+
+    def _take_ended(self, read_position: int) -> list[Subscription]:
+        if all(s.until > read_position for s in self.all()):
+            return []
         with self._lock:
+            ended = [s for s in self.all() if s.until <= read_position]
             for scope in {s.scope for s in ended}:
                 self._set_level(scope, tuple(s for s in self._level(scope) if s.until > read_position))
-        for subscription in ended:
+            self._finishing = (*self._finishing, *(s for s in ended if s.can_finish))
+        return ended
+
+    def _settle_finished(self) -> None:
+        with self._lock:
+            for subscription in self._finishing:
+                report = subscription.report()
+                if report is None or report.state == CLOSED:
+                    self._finishing = tuple(s for s in self._finishing if s is not subscription)
+                    self._keep_report(subscription.name, report)
+
+    def _keep_report(self, name: str, report: ExporterReport | None) -> None:
+        if report is None:
+            return
+        earlier = self._earlier.pop(name, None)
+        self._earlier[name] = report.after(earlier) if earlier else report
+        while len(self._earlier) > MAX_ENDED_REPORTS:
+            del self._earlier[next(iter(self._earlier))]
+
+    def close(self, seconds: float | None = None) -> None:
+        """The stream has ended: closes what was made from names. Exporters are given `seconds`, all at once."""
+        ending = [*self.all(), *self._finishing]
+        for subscription in ending:
+            if subscription.can_finish:
+                subscription.finish(seconds)
+        for subscription in ending:
             subscription.close()
 
-    def close(self) -> None:
-        """The stream has ended: closes what was made from names."""
-        for subscription in self.all():
-            subscription.close()
+    # ---- exporters ----
+
+    def poke(self, name: str, read_position: int) -> None:
+        """Makes the exporter of that name send what it has gathered, and publishes how far it is."""
+        self.prune(read_position)
+        for subscription in (*self._globals, *self._finishing):
+            poke = getattr(subscription.callback, "poke", None)
+            if subscription.name == name and subscription.arguments is not None and callable(poke):
+                poke()
+        self.publish_reports()
+
+    def reports(self) -> dict[str, ExporterReport]:
+        """What exporters say of themselves, those that have ended too, by subscriber's name."""
+        found = dict(self._earlier)
+        for subscription in (*self._finishing, *self.all()):
+            report = subscription.report()
+            if report is not None:
+                earlier = found.get(subscription.name)
+                found[subscription.name] = report.after(earlier) if earlier else report
+        return found
+
+    def publish_reports(self) -> None:
+        """Writes the reports to where other processes find them, if they have changed."""
+        with self._lock:
+            reports = self.reports()
+            if reports == self._published:
+                return
+            try:
+                self._note_change()
+                self._published = reports
+            except SessionError as error:
+                logger.debug("the exporters' reports are not published: %s", error)
 
     def all(self) -> list[Subscription]:
         return [*self._globals, *(s for level in self._locals.values() for s in level)]

@@ -8,22 +8,18 @@ latest ORPHAN_GRACE_SECONDS later, and then removes the segment itself.
 import signal
 import sys
 import time
-from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
-
-from relay_mp._deliver import named
+from relay_mp._deliver import table
 from relay_mp._deliver.dispatcher import Dispatcher, logger
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
-from relay_mp._deliver.registry import Registry, Subscription
+from relay_mp._deliver.registry import Registry
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import membership
-from relay_mp.errors import SegmentError, SessionError, SubscriberError
+from relay_mp.errors import SegmentError, SessionError
 
 ORPHAN_GRACE_SECONDS = 10.0
 OWNER_CHECK_SECONDS = 0.2
-_ROW_FIELDS = 6
 
 
 class _Owner:
@@ -61,53 +57,6 @@ class _Owner:
         return seconds >= ORPHAN_GRACE_SECONDS or (seconds >= 1.0 and self._dispatcher.live_producers == 0)
 
 
-def _save(segment: Segment, registry: Registry) -> None:
-    """Leaves the registrations in the segment, for the next dispatcher if this one dies."""
-    table: list[list[Any]] = [
-        [s.name, s.target, s.arguments, s.scope, s.since, s.until] for s in registry.all() if s.target
-    ]
-    segment.store_subscriptions(msgpack.packb(table))
-
-
-def _rows(table: bytes) -> list[Any]:
-    try:
-        rows = msgpack.unpackb(table)
-    except ValueError:
-        return [None]
-    return rows if isinstance(rows, list) else [None]
-
-
-def _is_row(row: Any) -> bool:
-    """Whether it is what `_save` writes: the segment is not trusted, and an error here would end each successor too."""
-    if not isinstance(row, list) or len(row) != _ROW_FIELDS:
-        return False
-    name, target, arguments, scope, since, until = row
-    return (
-        isinstance(name, str)
-        and isinstance(target, str)
-        and (arguments is None or isinstance(arguments, dict))
-        and (scope is None or isinstance(scope, bytes))
-        and type(since) is int
-        and type(until) is int
-    )
-
-
-def _restore(segment: Segment, registry: Registry) -> None:
-    """Takes over the registrations that an earlier dispatcher has left. What cannot be is told in the log."""
-    rows = _rows(segment.load_subscriptions() or b"\x90")
-    found, damaged = [], sum(not _is_row(row) for row in rows)
-    if damaged:
-        logger.error("the table of named subscribers is damaged: %d of its rows are passed over", damaged)
-    for name, target, arguments, scope, since, until in filter(_is_row, rows):
-        try:
-            callback = named.resolve(target, arguments)
-        except SubscriberError:
-            logger.exception("subscriber %r is not there any more after a restart of the dispatcher", name)
-            continue
-        found.append(Subscription(name, callback, scope, since, until, target, arguments))
-    registry.restore(found)
-
-
 def _take_lease(segment: Segment) -> None:
     word = segment.lease()[0]
     if not holder_is_dead(segment) or not segment.take_lease(word):
@@ -118,9 +67,9 @@ def main(path: str) -> int:
     """Dispatches until there is no more to come. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     segment = Segment.attach(path)
-    registry = Registry(segment.set_subscribers, lambda: _save(segment, registry))
+    registry = Registry(segment.set_subscribers, lambda: table.save(segment, registry))
     membership.adopt(segment, registry)
-    _restore(segment, registry)
+    table.restore(segment, registry)
     _take_lease(segment)
     dispatcher = Dispatcher(segment, registry)
     owner, epoch = _Owner(segment, dispatcher), core.fork_epoch()
@@ -128,6 +77,7 @@ def main(path: str) -> int:
     if core.fork_epoch() != epoch:
         return 0  # a child that a callback forked and that came back from it
     registry.close()
+    registry.publish_reports()
     if owner.is_dead:
         segment.set_state(core.STATE_CLOSED)
         segment.unlink()

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 
+from relay_mp._deliver import table
 from relay_mp._deliver.dispatcher import Dispatcher, logger
 from relay_mp._deliver.registry import Registry
 from relay_mp._native import core
@@ -32,7 +33,8 @@ class ThreadHost:
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        self.registry: Registry | None = Registry(segment.set_subscribers)
+        registry = Registry(segment.set_subscribers, lambda: table.save(segment, registry, has_successor=False))
+        self.registry: Registry | None = registry
         segment.take_lease(segment.lease()[0])
         self._dispatcher = Dispatcher(segment, self.registry)
         self._thread = threading.Thread(target=self._run, name="relay_mp-dispatcher", daemon=True)
@@ -52,12 +54,14 @@ class ThreadHost:
     def stop(self, timeout_seconds: float) -> bool:
         """True if everything was delivered by then."""
         self._dispatcher.stop()
+        deadline = time.monotonic() + timeout_seconds
         self._thread.join(max(timeout_seconds, 0.0))
         if _is_drained(self._segment):
             self._thread.join(GRACE_SECONDS)
         if self._thread.is_alive() or self.registry is None:
             return False
-        self.registry.close()
+        self.registry.close(max(deadline - time.monotonic(), 0.0))
+        self.registry.publish_reports()
         return _is_drained(self._segment)
 
 

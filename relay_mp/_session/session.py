@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, Self
 from relay_mp._deliver import named
 from relay_mp._deliver.dispatcher import REPLY_ERROR, REPLY_OK
 from relay_mp._deliver.registry import Callback, Registry, Subscription
+from relay_mp._deliver.reports import ExporterReport
+from relay_mp._deliver.table import load_reports
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
 from relay_mp._native.core import Segment
@@ -89,6 +91,8 @@ class Session:
         if self._final_stats is not None:
             return self._final_stats
         try:
+            if self._registry is not None:
+                self._registry.publish_reports()
             return collect(self._segment)
         except SessionError:
             if self._final_stats is not None:  # another thread has closed it meanwhile
@@ -177,6 +181,14 @@ class Session:
             return []
         return [s.name for s in self._registry.all() if s.scope is None and s.is_live]
 
+    def poke_exporter(self, name: str) -> ExporterReport | None:
+        """Makes the exporter of that name send what it has gathered, and tells how far it is; None: there is none."""
+        if self._registry is None:
+            self._request("poke", name=name, scope=None)
+        else:
+            self._registry.poke(name, self._segment.read_pos)
+        return load_reports(self._segment).get(name)
+
     def close_scope(self, scope: bytes) -> None:
         """A scope of this process has ended: its local subscribers go at this place in the stream."""
         if self._registry is None:
@@ -248,7 +260,7 @@ class Session:
         except (ImportError, OSError) as error:  # as when NumPy is first needed here, and descriptors have run out
             print(f"relay_mp: what became of the events of {self.path} cannot be told: {error}", file=sys.stderr)
             return
-        if stats.lost or stats.subscriber_errors or not complete:
+        if stats.lost or stats.subscriber_errors or not complete or any(e.lost for e in stats.exporters.values()):
             _summarise(stats, None if complete else self.path)
 
     def __enter__(self) -> Self:
@@ -274,6 +286,9 @@ def _summarise(stats: Stats, left_in: str | None) -> None:
         f"relay_mp: {stats.emitted} events emitted, {stats.delivered} delivered, {stats.lost} lost ({causes}), "
         f"{stats.subscriber_errors} failures of subscribers"
     )
+    for name, exporter in stats.exporters.items():
+        if exporter.lost:
+            line += f"; exporter {name!r} lost {exporter.dropped} ({exporter.drops}), {exporter.unconfirmed} unconfirmed"
     if left_in:
         line += f"; {stats.pending} not delivered in time are in {left_in}, see relay_mp.recover"
     print(line, file=sys.stderr)

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from relay_mp._deliver.dispatcher import LOSS_CAUSES
+from relay_mp._deliver.reports import ExporterReport
+from relay_mp._deliver.table import load_reports
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 
@@ -52,6 +54,9 @@ class Stats:
     ring_used_bytes: int
     stalled_pid: int | None
     """The process whose unfinished event delivery waits for at this moment."""
+    exporters: dict[str, ExporterReport] = field(default_factory=dict)
+    """What exporters say of themselves, by the name they are registered under; those that have ended too. In a
+    process where the dispatcher is not, as published: at most a second old, and exact after their `force_flush`."""
 
 
 def _columns(segment: Segment) -> Any:
@@ -145,4 +150,5 @@ def collect(segment: Segment, *, has_ended: bool = False) -> Stats:
         ring_bytes=segment.ring_bytes,
         ring_used_bytes=(segment.tail - segment.free_pos) * core.UNIT_BYTES,
         stalled_pid=segment.slot_process(stalled)[0] if stalled else None,
+        exporters=load_reports(segment),
     )

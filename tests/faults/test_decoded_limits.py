@@ -32,6 +32,7 @@ from relay_mp._deliver import dispatcher as dispatching
 from relay_mp._deliver.registry import Registry
 from relay_mp._emit import carry
 from relay_mp._native import core
+from relay_mp._deliver import table as table_module
 from relay_mp._session import dispatcher_process
 from relay_mp.errors import PropagationError, RecordError
 from relay_mp.events import decode, pack_record
@@ -394,7 +395,7 @@ def test_a_hostile_table_of_subscribers_is_passed_over_and_the_stream_goes_on(fo
     forge.segment.store_subscriptions(table)
     assert forge.segment.load_subscriptions() == table
     registry = Registry(lambda subscribers, scope_locals: None)
-    dispatcher_process._restore(forge.segment, registry)
+    table_module.restore(forge.segment, registry)
     assert registry.all() == []
     assert caplog.records
     list(registry.viewers(1, UUID))
@@ -404,7 +405,7 @@ def test_a_hostile_table_of_subscribers_is_passed_over_and_the_stream_goes_on(fo
 def test_what_is_whole_in_a_table_of_subscribers_is_taken(forge, caplog):
     forge.segment.store_subscriptions(msgpack.packb([5, ROW, [], [ROW[0] + "s", "os:getcwd", *ROW[2:3], 7, 0, 0]]))
     registry = Registry(lambda subscribers, scope_locals: None)
-    dispatcher_process._restore(forge.segment, registry)
+    table_module.restore(forge.segment, registry)
     assert [(found.name, found.since, found.until) for found in registry.all()] == [(ROW[0], 0, 1 << 62)]
     (told,) = caplog.messages
     assert "3 of its rows are passed over" in told

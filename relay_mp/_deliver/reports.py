@@ -1,0 +1,112 @@
+"""What an exporter says of itself: how much it was given, and what became of it.
+
+    sink (a subscriber's callback, where the dispatcher runs) ──▶ report()
+        ──▶ Registry.reports ──▶ the segment, with the table of subscribers ──▶ session.stats().exporters
+
+Any callback may have these methods beside its call; the registry looks for them by name:
+
+    report()          an ExporterReport; any thread
+    poke()            sends now what it has gathered; returns at once
+    finish(seconds)   no more events come; sends what is left within that time; returns at once
+    close()           waits for what `finish` began
+"""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+__all__ = ["CLOSED", "FAILING", "RUNNING", "ExporterReport"]
+
+RUNNING, FAILING, CLOSED = "running", "failing", "closed"
+
+
+@dataclass(slots=True)
+class ExporterReport:
+    """An exporter's counts, since its registration. `taken` = `exported` + lost by `drops` + `unconfirmed` + queued.
+
+    Attributes:
+        state: "running"; "failing" while the newest attempt failed; "closed" after the last event.
+        taken: events that it was given.
+        exported: of them, those that are where they should be.
+        drops: of them, those that were given up, by cause.
+        unconfirmed: of them, those that a dispatcher that was killed had taken and may not have exported: an
+            upper bound.
+        queued: of them, those still on their way.
+        flushed: of them, from the first, those that no longer wait for anything but later events.
+        failures: attempts that failed, those that were repeated with success too.
+        open_scopes: scopes that have begun and not ended, where it keeps them.
+        unfinished: scopes that were exported without their end.
+        orphans: ends of scopes whose start it has not seen.
+        evicted: open scopes given up because there were too many.
+        last_error: the newest failure, in words.
+        buffers: whether what it has taken may be in memory only.
+    """
+
+    state: str = RUNNING
+    taken: int = 0
+    exported: int = 0
+    drops: dict[str, int] = field(default_factory=dict)
+    unconfirmed: int = 0
+    queued: int = 0
+    flushed: int = 0
+    failures: int = 0
+    open_scopes: int = 0
+    unfinished: int = 0
+    orphans: int = 0
+    evicted: int = 0
+    last_error: str | None = None
+    buffers: bool = True
+
+    @property
+    def dropped(self) -> int:
+        """Events that were given up, of all causes."""
+        return sum(self.drops.values())
+
+    @property
+    def lost(self) -> int:
+        """Events that are not, or perhaps not, where they should be."""
+        return self.dropped + self.unconfirmed
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON types only."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, found: dict[str, Any]) -> "ExporterReport":
+        """From what another process wrote; what this version does not know, or is not of its type, is left out."""
+        known = cls()
+        for name in _NAMES:
+            value, default = found.get(name), getattr(known, name)
+            if type(value) is type(default) or (default is None and isinstance(value, str)):
+                setattr(known, name, value)
+        known.drops = {str(cause): count for cause, count in known.drops.items() if type(count) is int}
+        return known
+
+    def after(self, earlier: "ExporterReport") -> "ExporterReport":
+        """The sum with what an earlier run of the same exporter counted."""
+        summed = ExporterReport(**{name: getattr(self, name) for name in _NAMES})
+        for name in _SUMMED:
+            setattr(summed, name, getattr(self, name) + getattr(earlier, name))
+        causes = {**earlier.drops, **self.drops}
+        summed.drops = {cause: earlier.drops.get(cause, 0) + self.drops.get(cause, 0) for cause in causes}
+        summed.last_error = self.last_error or earlier.last_error
+        return summed
+
+    def after_kill(self, delivered_since: int) -> "ExporterReport":
+        """What the run that ended with its dispatcher's death amounts to.
+
+        Args:
+            delivered_since: events that the dispatcher delivered after it had published this report.
+        """
+        ended = ExporterReport.from_dict(self.to_dict())
+        ended.taken += delivered_since
+        if self.buffers:
+            ended.unconfirmed += self.queued + self.open_scopes + delivered_since
+        else:
+            ended.exported += delivered_since
+        ended.queued = ended.open_scopes = 0
+        ended.flushed = ended.taken
+        return ended
+
+
+_NAMES = tuple(f.name for f in fields(ExporterReport))
+_SUMMED = ("taken", "exported", "unconfirmed", "flushed", "failures", "unfinished", "orphans", "evicted")

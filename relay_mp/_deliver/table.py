@@ -1,0 +1,124 @@
+"""The table of subscribers in the segment: what a successor of the dispatcher needs, and what all may read.
+
+Two things in one: the registrations of named subscribers, from which a dispatcher process that is
+started again makes them anew, and the reports of exporters, for `session.stats()` in any process. A list
+of rows: one a registration, and one of three fields, ["reports", events delivered so far, reports by name].
+
+The segment is not trusted: what is no row is passed over, for an error would end each successor too.
+"""
+
+import logging
+import struct
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from relay_mp._deliver import named
+from relay_mp._deliver.registry import Registry, Subscription
+from relay_mp._deliver.reports import ExporterReport
+from relay_mp._native import core
+from relay_mp._native.core import Segment
+from relay_mp.errors import SubscriberError
+
+logger = logging.getLogger("relay_mp")
+
+_U64 = struct.Struct("=Q")
+_READS = 3
+"""A reader that is overtaken by two writes finds neither copy whole; it looks again."""
+
+_ROW_FIELDS = 6
+_REPORTS = "reports"
+
+
+def save(segment: Segment, registry: Registry, *, has_successor: bool = True) -> None:
+    """Writes the table. Registrations are left out if nobody would take them over.
+
+    Raises:
+        SessionError: it does not fit.
+    """
+    rows: list[list[Any]] = [
+        [s.name, s.target, s.arguments, s.scope, s.since, s.until] for s in registry.all() if s.target and has_successor
+    ]
+    reports = {name: report.to_dict() for name, report in registry.reports().items()}
+    if reports:
+        rows.append([_REPORTS, _delivered(segment) if has_successor else 0, reports])
+    segment.store_subscriptions(msgpack.packb(rows))
+
+
+def restore(segment: Segment, registry: Registry) -> None:
+    """Takes over the registrations that an earlier dispatcher has left. What cannot be is told in the log."""
+    rows = _rows(segment)
+    delivered, reports = _reports(rows)
+    rows = [row for row in rows if not _is_reports(row)]
+    found, damaged = [], sum(not _is_row(row) for row in rows)
+    if damaged:
+        logger.error("the table of named subscribers is damaged: %d of its rows are passed over", damaged)
+    for name, target, arguments, scope, since, until in filter(_is_row, rows):
+        try:
+            callback = named.resolve(target, arguments)
+        except SubscriberError:
+            logger.exception("subscriber %r is not there any more after a restart of the dispatcher", name)
+            continue
+        found.append(Subscription(name, callback, scope, since, until, target, arguments))
+    since_then = max(_delivered(segment) - delivered, 0) if reports else 0
+    registry.restore(found, {name: report.after_kill(since_then) for name, report in reports.items()})
+
+
+def load_reports(segment: Segment) -> dict[str, ExporterReport]:
+    """The exporters' reports as last published, by subscriber's name. Any process."""
+    return _reports(_rows(segment))[1]
+
+
+def _rows(segment: Segment) -> list[Any]:
+    for _ in range(_READS):
+        table = segment.load_subscriptions()
+        if table:
+            try:
+                rows = msgpack.unpackb(table)
+            except ValueError:
+                return [None]
+            return rows if isinstance(rows, list) else [None]
+    return []
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, list) or len(row) != _ROW_FIELDS:
+        return False
+    name, target, arguments, scope, since, until = row
+    return (
+        isinstance(name, str)
+        and isinstance(target, str)
+        and (arguments is None or isinstance(arguments, dict))
+        and (scope is None or isinstance(scope, bytes))
+        and type(since) is int
+        and type(until) is int
+    )
+
+
+def _is_reports(row: Any) -> bool:
+    return (
+        isinstance(row, list)
+        and len(row) == 3
+        and row[0] == _REPORTS
+        and type(row[1]) is int
+        and isinstance(row[2], dict)
+        and all(isinstance(name, str) and isinstance(report, dict) for name, report in row[2].items())
+    )
+
+
+def _reports(rows: list[Any]) -> tuple[int, dict[str, ExporterReport]]:
+    for row in rows:
+        if _is_reports(row):
+            return row[1], {name: ExporterReport.from_dict(report) for name, report in row[2].items()}
+    return 0, {}
+
+
+def _delivered(segment: Segment) -> int:
+    """Events that all callbacks have been given, by the dispatcher's own words in the slots."""
+    registry = segment.registry()
+
+    def total(name: str) -> int:
+        places = range(core.SLOT_FIELDS[name], len(registry), core.SLOT_BYTES)
+        return sum(_U64.unpack_from(registry, place)[0] for place in places)
+
+    return max(total("passed") - total("passed_lost") - total("controls"), 0)
