@@ -415,7 +415,11 @@ def test_after_the_dispatcher_was_killed_the_file_goes_on_with_whole_lines(sessi
     ("field", "value", "error", "said"),
     [
         ("mode", "append", TypeError, r"mode is 'append'; expected AtofExporterMode\.Append or \.Overwrite"),
-        ("sink_type", "stream", ValueError, "sink_type is 'stream'; there is only 'file'"),
+        ("sink_type", "socket", ValueError, "sink_type is 'socket'; expected 'file' or 'stream'"),
+        ("sink_type", "stream", ValueError, "url is ''; a stream sink needs one that begins with http"),
+        ("fsync", "sometimes", ValueError, "fsync is 'sometimes'; expected one of 'never', 'flush', 'always'"),
+        ("rotate_bytes", -1, ValueError, "rotate_bytes is -1; expected at least 0"),
+        ("rotate_bytes", "1M", TypeError, "rotate_bytes is a str; expected int"),
         ("output_directory", None, TypeError, "expected str"),
         ("filename", 3, TypeError, "expected str"),
         ("filename", "", ValueError, "filename is ''"),

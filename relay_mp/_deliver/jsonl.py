@@ -55,6 +55,16 @@ class JsonlFile:
         self._end += written
         self.lines += 1
 
+    @property
+    def size_bytes(self) -> int:
+        """How long the file is."""
+        return self._end if self._file >= 0 else 0
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the open file has no name any more: what is written to it is gone when it is closed."""
+        return self._file >= 0 and os.fstat(self._file).st_nlink == 0
+
     def flush(self) -> None:
         """Forces what was written to the disk."""
         if self._file >= 0:

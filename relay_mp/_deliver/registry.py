@@ -26,7 +26,7 @@ MAX_ENDED_REPORTS = 64
 """Exporters that have ended and whose reports are kept; the oldest go first."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Subscription:
     """One registration: of the records at `since` and behind it, but before `until`, in units of the ring."""
 
@@ -219,10 +219,13 @@ class Registry:
         return ended
 
     def _settle_finished(self) -> None:
-        with self._lock:
-            for subscription in self._finishing:
-                report = subscription.report()
-                if report is None or report.state == CLOSED:
+        reports = [(subscription, subscription.report()) for subscription in self._finishing]
+        for subscription, report in reports:
+            if report is not None and report.state != CLOSED:
+                continue
+            subscription.close()
+            with self._lock:
+                if subscription in self._finishing:
                     self._finishing = tuple(s for s in self._finishing if s is not subscription)
                     self._keep_report(subscription.name, report)
 

@@ -281,14 +281,18 @@ def _text(scope: bytes | None) -> str | None:
 
 
 def _summarise(stats: Stats, left_in: str | None) -> None:
-    causes = ", ".join(f"{cause} {count}" for cause, count in stats.causes.items()) or "none"
     line = (
-        f"relay_mp: {stats.emitted} events emitted, {stats.delivered} delivered, {stats.lost} lost ({causes}), "
-        f"{stats.subscriber_errors} failures of subscribers"
+        f"relay_mp: {stats.emitted} events emitted, {stats.delivered} delivered, {stats.lost} lost "
+        f"({_listed(stats.causes)}), {stats.subscriber_errors} failures of subscribers"
     )
     for name, exporter in stats.exporters.items():
         if exporter.lost:
-            line += f"; exporter {name!r} lost {exporter.dropped} ({exporter.drops}), {exporter.unconfirmed} unconfirmed"
+            causes = {**exporter.drops, **({"unconfirmed": exporter.unconfirmed} if exporter.unconfirmed else {})}
+            line += f"; exporter {name!r} lost {exporter.lost} of {exporter.taken} ({_listed(causes)})"
     if left_in:
         line += f"; {stats.pending} not delivered in time are in {left_in}, see relay_mp.recover"
     print(line, file=sys.stderr)
+
+
+def _listed(causes: dict[str, int]) -> str:
+    return ", ".join(f"{cause} {count}" for cause, count in causes.items()) or "none"

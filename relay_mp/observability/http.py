@@ -1,0 +1,132 @@
+"""Sending over HTTP: one receiver, one connection that is kept, statuses sorted into retry and refusal.
+
+Used by the threads of outboxes, never by the dispatcher's. The standard library's client: it needs no
+more than POST, headers and a timeout.
+"""
+
+import contextlib
+import email.utils
+import http.client
+import os
+import ssl
+import time
+from urllib.parse import urlsplit
+
+from relay_mp.observability.outbox import Refused, Retryable
+
+__all__ = ["HttpReceiver", "check_url", "resolve_headers"]
+
+RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
+MAX_RETRY_AFTER_SECONDS = 60.0
+_KEPT_BODY_BYTES = 200
+
+
+def check_url(url: str) -> None:
+    """Refuses what is no http(s) address.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"url is {url!r}; expected http://host... or https://host...")
+
+
+def resolve_headers(headers: dict[str, str], header_env: dict[str, str]) -> dict[str, str]:
+    """Headers with those whose values are secrets, taken from environment variables by name.
+
+    Raises:
+        ValueError: a variable is not set where the dispatcher runs.
+    """
+    found = dict(headers)
+    for header, variable in header_env.items():
+        if variable not in os.environ:
+            raise ValueError(f"the environment variable {variable!r} for the header {header!r} is not set")
+        found[header] = os.environ[variable]
+    return found
+
+
+class HttpReceiver:
+    """Posts to one URL. One thread at a time.
+
+    Args:
+        url: http or https.
+        headers: of every request.
+
+    Raises:
+        ValueError: the URL is none.
+    """
+
+    def __init__(self, url: str, headers: dict[str, str]) -> None:
+        check_url(url)
+        parts = urlsplit(url)
+        self.url = url
+        self._is_secure = parts.scheme == "https"
+        self._host, self._port = str(parts.hostname), parts.port
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._headers = headers
+        self._connection: http.client.HTTPConnection | None = None
+
+    def post(self, body: bytes, content_type: str, timeout_seconds: float, **more_headers: str) -> None:
+        """Sends one request, and again on a new connection if the kept one was closed meanwhile.
+
+        Raises:
+            Retryable: it may work later: no connection, a timeout, a status of that kind.
+            Refused: it will not.
+        """
+        headers = {**self._headers, "Content-Type": content_type, **more_headers}
+        is_new = self._connection is None
+        try:
+            status, reason, after, said = self._request(body, headers, timeout_seconds)
+        except (OSError, http.client.HTTPException) as error:
+            self.close()
+            if is_new or isinstance(error, TimeoutError):
+                raise Retryable(f"{self.url}: {type(error).__name__}: {error}") from error
+            return self.post(body, content_type, timeout_seconds, **more_headers)
+        if 200 <= status < 300:
+            return None
+        message = f"{self.url} answered {status} {reason}: {said}"
+        if status in RETRYABLE_STATUSES:
+            raise Retryable(message, _seconds(after))
+        raise Refused(message)
+
+    def _request(
+        self, body: bytes, headers: dict[str, str], timeout_seconds: float
+    ) -> tuple[int, str, str | None, str]:
+        if self._connection is None:
+            self._connection = self._connect(timeout_seconds)
+        connection = self._connection
+        connection.timeout = timeout_seconds
+        if connection.sock is not None:
+            connection.sock.settimeout(timeout_seconds)
+        connection.request("POST", self._target, body, headers)
+        response = connection.getresponse()
+        said = response.read().decode("utf-8", "replace")[:_KEPT_BODY_BYTES]
+        return response.status, response.reason, response.getheader("Retry-After"), said
+
+    def _connect(self, timeout_seconds: float) -> http.client.HTTPConnection:
+        if self._is_secure:
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_seconds, context=context)
+        return http.client.HTTPConnection(self._host, self._port, timeout=timeout_seconds)
+
+    def close(self) -> None:
+        """Closes the connection."""
+        if self._connection is not None:
+            with contextlib.suppress(OSError):
+                self._connection.close()
+            self._connection = None
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Retry-After: seconds, or a date; RFC 9110, section 10.2.3."""
+    if retry_after is None:
+        return None
+    try:
+        seconds = float(retry_after)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
+        except ValueError:
+            return None
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)

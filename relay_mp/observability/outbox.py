@@ -1,0 +1,262 @@
+"""A bounded queue with a thread of its own: how a sink sends without holding up the dispatcher.
+
+    dispatcher ──put──▶ queue (bounded in items and bytes) ──▶ thread: batch ──▶ send ──▶ receiver
+                                                                  ▲                │
+                                                                  └── backoff ◀────┘ Retryable
+
+A full queue drops what is put, at once, and counts it: the receiver is slower than the stream. An
+attempt that fails for the moment is repeated after pauses that double, with jitter, until the batch's
+deadline; one that is refused for good is not. Exponential backoff with full jitter: M. Brooker,
+"Exponential Backoff And Jitter", AWS Architecture Blog, 2015; which statuses are for the moment (429,
+502, 503, 504), and the use of Retry-After: OTLP 1.x, "Failures", and RFC 9110, section 10.2.3.
+"""
+
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from relay_mp.observability.sink import Sink, brief
+
+__all__ = ["Item", "Limits", "Outbox", "Refused", "Retryable"]
+
+logger = logging.getLogger("relay_mp")
+
+MAX_LIMIT = 1 << 40
+
+DROP_FULL, DROP_REFUSED, DROP_DEADLINE, DROP_SHUTDOWN = "full", "refused", "deadline", "shutdown"
+
+
+class Retryable(Exception):
+    """An attempt that failed for the moment. `after_seconds`: how long the receiver asked to be left alone."""
+
+    def __init__(self, message: str, after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.after_seconds = after_seconds
+
+
+class Refused(Exception):
+    """An attempt that will fail as often as it is made."""
+
+
+class Item(NamedTuple):
+    """One thing to send."""
+
+    payload: Any
+    events: int
+    """How many events it stands for, in the counts."""
+    size_bytes: int
+    taken: int
+    """How many events the sink had taken when it was put."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The bounds of an outbox.
+
+    Args:
+        max_queue_items: what may wait; beyond it, what is put is dropped ("full").
+        max_queue_bytes: the same in bytes.
+        max_batch_items: how much goes out in one attempt, at most.
+        max_batch_bytes: the same in bytes; an item that is larger goes alone.
+        schedule_delay_seconds: how long a batch gathers before it is sent, unless it is full.
+        timeout_seconds: of one attempt.
+        retry_initial_seconds: the longest first pause.
+        retry_max_seconds: the longest later pause.
+        retry_deadline_seconds: of one batch, all attempts and pauses; then it is dropped ("deadline").
+        shutdown_timeout_seconds: for all that is left at the end; then it is dropped ("shutdown").
+    """
+
+    max_queue_items: int = 8192
+    max_queue_bytes: int = 64 * 1024 * 1024
+    max_batch_items: int = 512
+    max_batch_bytes: int = 4 * 1024 * 1024
+    schedule_delay_seconds: float = 0.2
+    timeout_seconds: float = 3.0
+    retry_initial_seconds: float = 0.1
+    retry_max_seconds: float = 5.0
+    retry_deadline_seconds: float = 60.0
+    shutdown_timeout_seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, whole = getattr(self, field.name), isinstance(field.default, int)
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                raise TypeError(f"{field.name} is {value!r}; expected {'an int' if whole else 'a number of seconds'}")
+            if not 0 <= value <= MAX_LIMIT or (whole and not value):
+                raise ValueError(f"{field.name} is {value}; expected {int(whole)} to {MAX_LIMIT}")
+
+
+class Outbox:
+    """See the module. Made where the dispatcher runs; `put`, `poke`, `finish` and `close` from there.
+
+    Args:
+        sink: whose counts it keeps.
+        send: sends a batch of payloads within the given seconds; called by the thread, one at a time.
+            Raises Retryable (as any OSError is taken to be), or anything else for a refusal.
+        limits: the bounds.
+        given_up: called by the thread with a payload that is dropped after it was queued.
+        ended: called by the thread after the last attempt.
+        name: of the thread.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        send: Callable[[Sequence[Any], float], object],
+        limits: Limits,
+        *,
+        given_up: Callable[[Any], object] | None = None,
+        ended: Callable[[], object] = lambda: None,
+        name: str = "relay_mp-exporter",
+    ) -> None:
+        self._sink = sink
+        self._send = send
+        self._limits = limits
+        self._given_up = given_up
+        self._ended = ended
+        self._queue: deque[Item] = deque()
+        self._queued_bytes = 0
+        self._changed = threading.Condition()
+        self._is_poked = self._is_finished = False
+        self._deadline: float | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    # ---- the dispatcher's side ----
+
+    def put(self, payload: Any, size_bytes: int, *, events: int = 1) -> bool:
+        """Queues something to send. False, and counted, if there is no room."""
+        limits = self._limits
+        with self._changed:
+            fits = len(self._queue) < limits.max_queue_items
+            if fits and self._queued_bytes + size_bytes <= limits.max_queue_bytes and not self._is_finished:
+                self._queue.append(Item(payload, events, size_bytes, self._sink.taken))
+                self._queued_bytes += size_bytes
+                if len(self._queue) == 1 or len(self._queue) >= limits.max_batch_items:
+                    self._changed.notify()
+                return True
+        self._sink.count_dropped(DROP_FULL, events)
+        return False
+
+    def poke(self) -> None:
+        """Sends what is there without waiting for more."""
+        with self._changed:
+            self._is_poked = bool(self._queue)
+            self._changed.notify()
+
+    def finish(self, seconds: float | None = None) -> None:
+        """No more is put; what is left has `seconds`, by default the limits', to be sent."""
+        own = self._limits.shutdown_timeout_seconds
+        with self._changed:
+            self._is_finished = True
+            deadline = time.monotonic() + (own if seconds is None else min(seconds, own))
+            self._deadline = deadline if self._deadline is None else min(deadline, self._deadline)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Waits for the thread's end."""
+        self.finish()
+        # An attempt that is under way ends by its own timeout.
+        self._thread.join(self._limits.shutdown_timeout_seconds + self._limits.timeout_seconds + 1.0)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is left to do."""
+        return not self._thread.is_alive()
+
+    def flushed(self, taken: int) -> int:
+        """How many of the events that the sink has taken are past this queue, from the first."""
+        with self._changed:
+            return self._queue[0].taken - self._queue[0].events if self._queue else taken
+
+    # ---- the thread's side ----
+
+    def _run(self) -> None:
+        while batch := self._next_batch():
+            try:
+                self._deliver(batch)
+            except Exception as error:  # the thread must live as long as the sink
+                logger.exception("an exporter failed")
+                self._give_up(batch, type(error).__name__)
+            with self._changed:
+                for item in batch:
+                    self._queue.popleft()
+                    self._queued_bytes -= item.size_bytes
+        self._ended()
+
+    def _next_batch(self) -> list[Item]:
+        """What goes out next; it stays in the queue until its fate is known. Empty at the end."""
+        with self._changed:
+            while not self._queue and not self._is_finished:
+                self._changed.wait()
+            gathers_until = time.monotonic() + self._limits.schedule_delay_seconds
+            while self._queue and len(self._queue) < self._limits.max_batch_items and not self._is_hurried:
+                left = gathers_until - time.monotonic()
+                if left <= 0:
+                    break
+                self._changed.wait(left)
+            self._is_poked = False
+            return self._first_items()
+
+    @property
+    def _is_hurried(self) -> bool:
+        return self._is_poked or self._is_finished or self._queued_bytes >= self._limits.max_batch_bytes
+
+    def _first_items(self) -> list[Item]:
+        batch: list[Item] = []
+        size_bytes = 0
+        for item in self._queue:
+            size_bytes += item.size_bytes
+            if batch and (len(batch) >= self._limits.max_batch_items or size_bytes > self._limits.max_batch_bytes):
+                break
+            batch.append(item)
+        return batch
+
+    def _deliver(self, batch: list[Item]) -> None:
+        deadline = time.monotonic() + self._limits.retry_deadline_seconds
+        pause = self._limits.retry_initial_seconds
+        while True:
+            seconds = self._time_left(deadline)
+            if seconds <= 0:
+                self._give_up(batch, DROP_SHUTDOWN if self._is_finished else DROP_DEADLINE)
+                return
+            try:
+                self._send([item.payload for item in batch], min(self._limits.timeout_seconds, seconds))
+            except (Retryable, OSError) as error:
+                self._sink.count_failure(error)
+                asked = error.after_seconds if isinstance(error, Retryable) else None
+                self._pause(deadline, random.uniform(0, pause) if asked is None else asked)
+                pause = min(pause * 2, self._limits.retry_max_seconds)
+            except Exception as error:
+                self._sink.count_failure(error)
+                logger.warning("an exporter gives up %d events: %s", sum(item.events for item in batch), brief(error))
+                self._give_up(batch, DROP_REFUSED)
+                return
+            else:
+                self._sink.count_exported(sum(item.events for item in batch))
+                return
+
+    def _time_left(self, deadline: float) -> float:
+        if self._deadline is not None:
+            deadline = min(deadline, self._deadline)
+        return deadline - time.monotonic()
+
+    def _pause(self, deadline: float, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        with self._changed:
+            while (left := min(ends - time.monotonic(), self._time_left(deadline))) > 0:
+                self._changed.wait(left)  # woken by `finish`, which may bring the deadline nearer
+
+    def _give_up(self, batch: list[Item], cause: str) -> None:
+        for item in batch:
+            self._sink.count_dropped(cause, item.events)
+            if self._given_up is not None:
+                try:
+                    self._given_up(item.payload)
+                except Exception as error:
+                    self._sink.count_failure(error)

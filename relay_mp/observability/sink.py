@@ -1,0 +1,171 @@
+"""What every exporter is to the stream: a callback that takes events where the dispatcher runs.
+
+    dispatcher ──▶ Sink.__call__ ──▶ _export (a format's own) ──▶ a file, at once
+                                          └──▶ Outbox (outbox.py) ──▶ its thread ──▶ a receiver
+
+The dispatcher's thread does no network I/O: whatever may wait goes through an `Outbox`. What a sink was
+given and what became of it is in its report, and so in `session.stats().exporters`. If it raises, that
+is counted as a drop here and as a subscriber's failure by the dispatcher, and the stream goes on.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
+from relay_mp.events import Event
+
+__all__ = ["MAX_OPEN_SCOPES", "OpenScopes", "Sink", "brief"]
+
+MAX_OPEN_SCOPES = 1_000_000
+"""Scopes that a sink keeps until they end; the oldest are given up beyond that."""
+
+MAX_ERROR_CHARACTERS = 200
+
+T = TypeVar("T")
+
+
+def brief(error: BaseException | str) -> str:
+    """An error in one line that fits into a report."""
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    return text.encode("utf-8", "replace").decode()[:MAX_ERROR_CHARACTERS]
+
+
+class OpenScopes(Generic[T]):
+    """What a sink keeps of scopes that have begun and not ended, by uuid, up to a bound.
+
+    Args:
+        limit: how many; the oldest is given up beyond that.
+        give_up: called with what was kept of it.
+    """
+
+    def __init__(self, limit: int, give_up: Callable[[T], object]) -> None:
+        if limit < 1:
+            raise ValueError(f"max_open_scopes is {limit}; expected at least 1")
+        self._open: dict[str, T] = {}
+        self._limit = limit
+        self._give_up = give_up
+        self.evicted = self.unfinished = self.orphans = 0
+
+    def begin(self, uuid: str, kept: T) -> None:
+        """A scope's start."""
+        self._open[uuid] = kept
+        if len(self._open) > self._limit:
+            self.evicted += 1
+            self._give_up(self._open.pop(next(iter(self._open))))
+
+    def end(self, uuid: str) -> T | None:
+        """A scope's end: what was kept of its start; None, and counted, if that was not seen."""
+        kept = self._open.pop(uuid, None)
+        if kept is None:
+            self.orphans += 1
+        return kept
+
+    def get(self, uuid: str | None) -> T | None:
+        """What is kept of an open scope."""
+        return None if uuid is None else self._open.get(uuid)
+
+    def drain(self) -> Iterator[T]:
+        """Those that never ended, the oldest first; they are counted as unfinished."""
+        while self._open:
+            self.unfinished += 1
+            yield self._open.pop(next(iter(self._open)))
+
+    def complete(self, report: ExporterReport) -> None:
+        """Adds its counts to a report."""
+        report.open_scopes = len(self._open)
+        report.unfinished, report.orphans, report.evicted = self.unfinished, self.orphans, self.evicted
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+
+class Sink:
+    """The base of what takes events. A subclass has `_export`, and `_finish` and `_close` where there is need.
+
+    Made, called, finished and closed where the dispatcher runs; `report` and `poke` from any thread there.
+    """
+
+    buffers = True
+    """Whether what was taken may be in memory only, and so be lost if the dispatcher is killed."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts = ExporterReport(buffers=self.buffers)
+        self._finished = False
+
+    def __call__(self, event: Event) -> None:
+        """One event, in the order of the stream. What is raised goes to the dispatcher, which goes on."""
+        self._counts.taken += 1
+        try:
+            self._export(event)
+        except Exception as error:
+            self.count_failure(error)
+            self.count_dropped(type(error).__name__)
+            raise
+
+    def _export(self, event: Event) -> None:
+        raise NotImplementedError
+
+    @property
+    def taken(self) -> int:
+        """Events that it was given so far."""
+        return self._counts.taken
+
+    def count_exported(self, events: int = 1) -> None:
+        """Events are where they should be."""
+        with self._lock:
+            self._counts.exported += events
+            self._counts.state = RUNNING
+
+    def count_dropped(self, cause: str, events: int = 1) -> None:
+        """Events were given up."""
+        with self._lock:
+            self._counts.drops[cause] = self._counts.drops.get(cause, 0) + events
+
+    def count_failure(self, error: BaseException | str) -> None:
+        """An attempt failed."""
+        with self._lock:
+            self._counts.failures += 1
+            self._counts.last_error = brief(error)
+            self._counts.state = FAILING
+
+    def report(self) -> ExporterReport:
+        """See ExporterReport. Any thread."""
+        with self._lock:
+            counts = ExporterReport.from_dict(self._counts.to_dict())
+        if self._finished and self._is_closed():
+            counts.state = CLOSED
+        counts.queued = max(counts.taken - counts.exported - counts.dropped, 0)
+        counts.flushed = counts.taken
+        self._complete(counts)
+        return counts
+
+    def _complete(self, report: ExporterReport) -> None:
+        """Adds to a report what only the subclass knows."""
+
+    def _is_closed(self) -> bool:
+        """Whether all that `finish` began is done."""
+        return True
+
+    def poke(self) -> None:
+        """Sends now what has gathered; returns at once."""
+
+    def finish(self, seconds: float | None = None) -> None:
+        """No more events come. Returns at once, idempotent; `close` waits.
+
+        Args:
+            seconds: for what is on its way; default: the sink's own.
+        """
+        if not self._finished:
+            try:
+                self._finish(seconds)
+            finally:
+                self._finished = True
+
+    def _finish(self, seconds: float | None) -> None:
+        """The subclass's part of `finish`."""
+
+    def close(self) -> None:
+        """Waits for what `finish` began; frees what is held. Idempotent."""
+        self.finish()

@@ -1,0 +1,109 @@
+"""A real HTTP receiver in a thread, that can misbehave: what exporters post to in the tests."""
+
+import contextlib
+import http.server
+import json
+import socket
+import threading
+from collections import deque
+
+WAIT_SECONDS = 30
+
+
+class Receiver:
+    """Keeps the bodies it has acknowledged. `plan` says what to do with the next requests, in order:
+
+    a status        answers it
+    (status, {})    the same, with headers
+    "cut"           reads half of the body, closes the connection
+    "stall"         reads the body, then answers nothing until `release` is set
+    Afterwards, 200.
+    """
+
+    def __init__(self, plan=()):
+        self.plan = deque(plan)
+        self.bodies = []
+        self.headers = []
+        self.requests = 0
+        self.release = threading.Event()
+        self.arrived = threading.Semaphore(0)
+        self._connections = []
+        receiver = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                super().setup()
+                receiver._connections.append(self.connection)
+
+            def do_POST(self):
+                receiver.handle(self)
+
+            def log_message(self, *_arguments):
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = False  # so that closing it waits for them
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/events?q=1"
+
+    def handle(self, handler):
+        step = self.plan.popleft() if self.plan else 200
+        size = int(handler.headers["Content-Length"])
+        self.requests += 1
+        self.arrived.release()
+        if step == "cut":
+            handler.rfile.read(size // 2)
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+            return
+        body = handler.rfile.read(size)
+        if step == "stall":
+            self.release.wait(WAIT_SECONDS)
+            handler.close_connection = True
+            return
+        status, headers = step if isinstance(step, tuple) else (step, {})
+        if 200 <= status < 300:
+            self.bodies.append(body)
+            self.headers.append(dict(handler.headers))
+        answer = b"" if status == 200 else f"because of {status}".encode()
+        handler.send_response(status)
+        for name, value in {**headers, "Content-Length": str(len(answer))}.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(answer)
+
+    def await_request(self):
+        assert self.arrived.acquire(timeout=WAIT_SECONDS)
+
+    @property
+    def events(self):
+        return [json.loads(line) for body in self.bodies for line in body.decode().splitlines()]
+
+    @property
+    def names(self):
+        return [event["name"] for event in self.events]
+
+    def close(self):
+        self.release.set()
+        self._server.shutdown()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        self._server.server_close()
+        self._thread.join()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+
+def closed_port():
+    """A port on which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
