@@ -103,6 +103,7 @@ from relay_mp.errors import (
     SubscriberError,
 )
 from relay_mp.events import Event, MarkEvent, ScopeEvent
+from relay_mp.observability.atif import AtifExporter, AtifFileExporter
 from relay_mp.observability.atof import AtofExporter, AtofExporterConfig, AtofExporterMode
 from relay_mp.types import (
     DataSchema,
@@ -121,6 +122,8 @@ from relay_mp.types import (
 __all__ = [
     "AnnotatedLLMRequest",
     "AnnotatedLLMResponse",
+    "AtifExporter",
+    "AtifFileExporter",
     "AtofExporter",
     "AtofExporterConfig",
     "AtofExporterMode",

@@ -21,12 +21,14 @@ RUNNING, FAILING, CLOSED = "running", "failing", "closed"
 
 @dataclass(slots=True)
 class ExporterReport:
-    """An exporter's counts, since its registration. `taken` = `exported` + lost by `drops` + `unconfirmed` + queued.
+    """An exporter's counts, since its registration. `taken` is the sum of `exported`, `ignored`,
+    `dropped`, `unconfirmed` and `queued`.
 
     Attributes:
         state: "running"; "failing" while the newest attempt failed; "closed" after the last event.
         taken: events that it was given.
         exported: of them, those that are where they should be.
+        ignored: of them, those that its format has no place for.
         drops: of them, those that were given up, by cause.
         unconfirmed: of them, those that a dispatcher that was killed had taken and may not have exported: an
             upper bound.
@@ -44,6 +46,7 @@ class ExporterReport:
     state: str = RUNNING
     taken: int = 0
     exported: int = 0
+    ignored: int = 0
     drops: dict[str, int] = field(default_factory=dict)
     unconfirmed: int = 0
     queued: int = 0
@@ -109,4 +112,4 @@ class ExporterReport:
 
 
 _NAMES = tuple(f.name for f in fields(ExporterReport))
-_SUMMED = ("taken", "exported", "unconfirmed", "flushed", "failures", "unfinished", "orphans", "evicted")
+_SUMMED = ("taken", "exported", "ignored", "unconfirmed", "flushed", "failures", "unfinished", "orphans", "evicted")

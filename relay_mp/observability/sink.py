@@ -118,6 +118,11 @@ class Sink:
             self._counts.exported += events
             self._counts.state = RUNNING
 
+    def count_ignored(self, events: int = 1) -> None:
+        """Events for which the format has no place."""
+        with self._lock:
+            self._counts.ignored += events
+
     def count_dropped(self, cause: str, events: int = 1) -> None:
         """Events were given up."""
         with self._lock:
@@ -136,7 +141,7 @@ class Sink:
             counts = ExporterReport.from_dict(self._counts.to_dict())
         if self._finished and self._is_closed():
             counts.state = CLOSED
-        counts.queued = max(counts.taken - counts.exported - counts.dropped, 0)
+        counts.queued = max(counts.taken - counts.exported - counts.ignored - counts.dropped, 0)
         counts.flushed = counts.taken
         self._complete(counts)
         return counts

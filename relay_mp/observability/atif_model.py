@@ -1,0 +1,470 @@
+"""From events to ATIF v1.7 trajectories. Pure: a list of events in, JSON objects out.
+
+    LLM start                a step of the user, if the request ends with what a user said
+    LLM end                  a step of the agent: message, tool calls, metrics
+    tool start, end          a tool call and its result, in the step of the LLM call that asked for it, found
+                             by the call's id; else in a step of its own, with llm_call_count 0
+    agent inside an agent    a subagent trajectory, and a step that refers to it
+    marks, other scopes      extra.observed_events of their trajectory, as ATOF has them
+
+Everything is placed by uuid and by the tool calls' own ids, never by what came last: agents of many
+processes interleave in one stream. Steps are in the order of the stream. What ended never, or whose start
+was not seen, is there with what is known of it. Lineage: `extra.ancestry` of trajectories, steps and tool
+calls, `extra.invocation` beside it, both as the models of `nvidia-nat-atif` have them.
+
+Source of the format: ATIF, "Agent Trajectory Interchange Format", RFC of the Harbor project, v1.7.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from relay_mp.events import Event, ScopeEvent
+
+__all__ = ["ATIF_VERSION", "AgentInfo", "trajectory_of"]
+
+ATIF_VERSION = "ATIF-v1.7"
+FRAMEWORK = "relay_mp"
+
+_TOTALS = {
+    "prompt_tokens": "total_prompt_tokens",
+    "completion_tokens": "total_completion_tokens",
+    "cached_tokens": "total_cached_tokens",
+    "cost_usd": "total_cost_usd",
+}
+_PROMPT_NAMES = ("prompt_tokens", "input_tokens", "promptTokenCount")
+_COMPLETION_NAMES = ("completion_tokens", "output_tokens", "candidatesTokenCount")
+
+
+@dataclass(frozen=True)
+class AgentInfo:
+    """What a trajectory says of the agent system."""
+
+    name: str = "relay_mp"
+    version: str = "unknown"
+    model_name: str | None = None
+    tool_definitions: list[dict[str, Any]] | None = None
+    extra: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ATIF's `agent`."""
+        return _present(
+            {
+                "name": self.name,
+                "version": self.version,
+                "model_name": self.model_name,
+                "tool_definitions": self.tool_definitions,
+                "extra": self.extra,
+            }
+        )
+
+
+@dataclass
+class _Scope:
+    """A scope, a tool call or an LLM call: its events, and which trajectory it is in."""
+
+    uuid: str
+    name: str
+    parent_uuid: str | None
+    category: str
+    agent: "_Agent"
+    start: ScopeEvent | None = None
+    end: ScopeEvent | None = None
+
+    def ancestry(self, parents: "dict[str, _Scope]") -> dict[str, Any]:
+        parent = parents.get(self.parent_uuid or "")
+        return _present(
+            {
+                "function_id": self.uuid,
+                "function_name": self.name,
+                "parent_id": self.parent_uuid,
+                "parent_name": parent.name if parent else None,
+            }
+        )
+
+    def invocation(self, invocation_id: str | None = None) -> dict[str, Any]:
+        both = self.start is not None and self.end is not None
+        return _present(
+            {
+                "start_timestamp": self.start.timestamp_us / 1e6 if both and self.start else None,
+                "end_timestamp": self.end.timestamp_us / 1e6 if both and self.end else None,
+                "invocation_id": invocation_id or self.uuid,
+                "status": self.status,
+                "framework": FRAMEWORK,
+            }
+        )
+
+    @property
+    def status(self) -> str:
+        if self.end is None:
+            return "unfinished"
+        metadata = self.end.metadata
+        failed = isinstance(metadata, dict) and metadata.get("otel.status_code") == "ERROR"
+        return "error" if failed else "completed"
+
+
+@dataclass
+class _Agent:
+    """A trajectory in the making."""
+
+    scope: _Scope | None = None
+    steps: list[dict[str, Any]] = field(default_factory=list)
+    observed: list[dict[str, Any]] = field(default_factory=list)
+    children: "list[_Agent]" = field(default_factory=list)
+    calls: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The step in which each tool call was asked for, by the call's id."""
+
+
+class _Builder:
+    def __init__(self, root_uuid: str | None) -> None:
+        self._root_uuid = root_uuid
+        self._scopes: dict[str, _Scope] = {}
+        self._tool_places: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
+        self.root = _Agent()
+
+    def add(self, event: Event) -> None:
+        if not isinstance(event, ScopeEvent):
+            self._agent_of(event.parent_uuid).observed.append(event.to_dict())
+        elif event.scope_category == "start":
+            self._start(event)
+        else:
+            self._end(event)
+
+    def _agent_of(self, uuid: str | None) -> _Agent:
+        scope = self._scopes.get(uuid or "")
+        return scope.agent if scope else self.root
+
+    def _start(self, event: ScopeEvent) -> None:
+        scope = self._scope_of(event)
+        scope.start = event
+        handler = {"agent": self._agent_start, "llm": self._llm_start, "tool": self._tool_start}.get(scope.category)
+        if handler is None:
+            scope.agent.observed.append(event.to_dict())
+        else:
+            handler(scope, event)
+
+    def _end(self, event: ScopeEvent) -> None:
+        scope = self._scopes.get(event.uuid) or self._scope_of(event)
+        scope.end = event
+        if scope.category == "llm":
+            self._llm_end(scope, event)
+        elif scope.category == "tool":
+            self._tool_end(scope, event)
+        elif scope.category != "agent":
+            scope.agent.observed.append(event.to_dict())
+
+    def _scope_of(self, event: ScopeEvent) -> _Scope:
+        scope = _Scope(event.uuid, event.name, event.parent_uuid, event.category, self._agent_of(event.parent_uuid))
+        self._scopes[event.uuid] = scope
+        return scope
+
+    # ---- agents ----
+
+    def _agent_start(self, scope: _Scope, event: ScopeEvent) -> None:
+        outer = scope.agent
+        if scope.uuid == self._root_uuid:
+            outer.scope = scope
+        elif self._root_uuid is not None or outer.scope is not None:
+            scope.agent = _Agent(scope)
+            outer.children.append(scope.agent)
+            outer.steps.append(_subagent_step(scope, event))
+        else:
+            # A trajectory of all that was collected: its top-level agents are its own steps, those in them are not.
+            scope.agent = _Agent(scope, self.root.steps, self.root.observed, self.root.children)
+
+    # ---- LLM calls ----
+
+    def _llm_start(self, scope: _Scope, event: ScopeEvent) -> None:
+        request = _content(event.data)
+        said = _user_message(request)
+        if said is not None:
+            extra = {"ancestry": scope.ancestry(self._scopes), "llm_request": request}
+            scope.agent.steps.append({"source": "user", "timestamp": event.timestamp, "message": said, "extra": extra})
+
+    def _llm_end(self, scope: _Scope, event: ScopeEvent) -> None:
+        scope.agent.steps.append(self._llm_step(scope, event.timestamp, event.data))
+
+    def _llm_step(self, scope: _Scope, timestamp: str, response: Any) -> dict[str, Any]:
+        request = _content(scope.start.data) if scope.start else None
+        message = _message(response)
+        calls = [_tool_call(call) for call in _dicts(message.get("tool_calls"))]
+        step = _present(
+            {
+                "source": "agent",
+                "timestamp": timestamp,
+                "message": _text(message.get("content")),
+                "model_name": self._model(scope, response),
+                "reasoning_content": _text(message.get("reasoning_content")) or None,
+                "tool_calls": calls or None,
+                "metrics": _metrics(response),
+                "llm_call_count": 1,
+            }
+        )
+        step["extra"] = {"ancestry": scope.ancestry(self._scopes), "invocation": scope.invocation()}
+        if request is not None and _user_message(request) is None:
+            step["extra"]["llm_request"] = request
+        if response is not None:
+            step["extra"]["llm_response"] = response
+        for call in calls:
+            scope.agent.calls[call["tool_call_id"]] = step
+        return step
+
+    @staticmethod
+    def _model(scope: _Scope, response: Any) -> str | None:
+        for event in (scope.end, scope.start):
+            profile = event.category_profile if event else None
+            if isinstance(profile, dict) and isinstance(profile.get("model_name"), str):
+                return str(profile["model_name"])
+        named = response.get("model") if isinstance(response, dict) else None
+        return named if isinstance(named, str) else None
+
+    # ---- tools ----
+
+    def _tool_start(self, scope: _Scope, event: ScopeEvent) -> None:
+        call_id = _call_id(event) or scope.uuid
+        step = scope.agent.calls.get(call_id)
+        call = _call_in(step, call_id) if step is not None else None
+        if step is None or call is None or "extra" in call:  # asked for by nobody known, or run already
+            call = {"tool_call_id": call_id, "function_name": scope.name, "arguments": _arguments(event.data)}
+            step = {"source": "agent", "timestamp": event.timestamp, "message": "", "llm_call_count": 0}
+            step["tool_calls"] = [call]
+            scope.agent.steps.append(step)
+        call["extra"] = {"ancestry": scope.ancestry(self._scopes), "invocation": scope.invocation(call_id)}
+        if _arguments(event.data) != call["arguments"]:
+            call["extra"]["executed_arguments"] = event.data
+        self._tool_places[scope.uuid] = (step, call)
+
+    def _tool_end(self, scope: _Scope, event: ScopeEvent) -> None:
+        if scope.uuid not in self._tool_places:
+            self._tool_start(scope, event)
+            self._tool_places[scope.uuid][1]["arguments"] = {}
+        step, call = self._tool_places[scope.uuid]
+        call["extra"]["invocation"] = scope.invocation(call["tool_call_id"])
+        result = {"source_call_id": call["tool_call_id"], **_result(event)}
+        step.setdefault("observation", {"results": []})["results"].append(result)
+
+    # ---- end ----
+
+    def finish(self) -> None:
+        """LLM calls that have not ended are steps too."""
+        for scope in self._scopes.values():
+            if scope.category == "llm" and scope.end is None and scope.start is not None:
+                scope.agent.steps.append(self._llm_step(scope, scope.start.timestamp, None))
+
+    def to_dict(self, agent: _Agent, info: dict[str, Any], session_id: str, trajectory_id: str) -> dict[str, Any]:
+        steps = [{"step_id": number, **step} for number, step in enumerate(agent.steps, 1)]
+        subagents = [self.to_dict(child, info, session_id, child.scope.uuid) for child in agent.children if child.scope]
+        return _present(
+            {
+                "schema_version": ATIF_VERSION,
+                "session_id": session_id,
+                "trajectory_id": trajectory_id,
+                "agent": info,
+                "steps": steps,
+                "final_metrics": _final_metrics(steps, subagents),
+                "extra": self._extra(agent) or None,
+                "subagent_trajectories": subagents or None,
+            }
+        )
+
+    def _extra(self, agent: _Agent) -> dict[str, Any]:
+        extra: dict[str, Any] = {}
+        if agent.scope is not None:
+            scope = agent.scope
+            extra["ancestry"] = scope.ancestry(self._scopes)
+            extra["invocation"] = scope.invocation()
+            found = {
+                "input": scope.start.data if scope.start else None,
+                "output": scope.end.data if scope.end else None,
+                "metadata": (scope.end or scope.start).metadata if scope.end or scope.start else None,  # type: ignore[union-attr]
+            }
+            extra.update(_present(found))
+        if agent.observed:
+            extra["observed_events"] = agent.observed
+        return extra
+
+
+def trajectory_of(
+    events: Iterable[Event], info: AgentInfo, session_id: str, root_uuid: str | None = None
+) -> dict[str, Any]:
+    """One trajectory, with its subagents in it.
+
+    Args:
+        events: in the order of the stream.
+        info: what is said of the agent system.
+        session_id: of the run; also the trajectory's id.
+        root_uuid: the agent scope that the trajectory is; None: a trajectory of all the events, in which
+            agents without an agent around them have their steps in it.
+
+    Returns:
+        A JSON object of ATIF v1.7.
+    """
+    builder = _Builder(root_uuid)
+    for event in events:
+        builder.add(event)
+    builder.finish()
+    return builder.to_dict(builder.root, info.to_dict(), session_id, session_id)
+
+
+# ------------------------------------------------------------------------------------------- payloads
+
+
+def _present(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _dicts(value: Any) -> list[dict[str, Any]]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _text(value: Any) -> Any:
+    """A message's content: text, or parts of text, or anything else as JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    parts = _dicts(value)
+    if parts and len(parts) == len(value) and all(_is_text(part) for part in parts):
+        return [{"type": "text", "text": part["text"]} for part in parts]
+    return _json(value)
+
+
+def _is_text(part: dict[str, Any]) -> bool:
+    return part.get("type") == "text" and isinstance(part.get("text"), str)
+
+
+def _content(data: Any) -> Any:
+    """An LLM call's request, without its headers."""
+    return data["content"] if isinstance(data, dict) and set(data) == {"content", "headers"} else data
+
+
+def _user_message(request: Any) -> Any:
+    """What a user said last, if the request ends with it; a request that is no list of messages says itself."""
+    messages = request.get("messages", request.get("input")) if isinstance(request, dict) else request
+    if isinstance(messages, list) and _dicts(messages):
+        last = messages[-1]
+        return _text(last.get("content")) if isinstance(last, dict) and last.get("role") == "user" else None
+    return None if request is None else _text(request)
+
+
+def _message(response: Any) -> dict[str, Any]:
+    """The assistant's message of a response, in the shapes of OpenAI's and Anthropic's APIs; else its text."""
+    if not isinstance(response, dict):
+        return {"content": response}
+    choices = _dicts(response.get("choices"))
+    if choices and isinstance(choices[0].get("message"), dict):
+        message: dict[str, Any] = choices[0]["message"]
+        return message
+    blocks = _dicts(response.get("content"))
+    if not blocks:
+        return response if "content" in response else {"content": response}
+    uses = [block for block in blocks if block.get("type") == "tool_use"]
+    return {
+        "content": "".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text"),
+        "reasoning_content": "".join(str(b.get("thinking", "")) for b in blocks if b.get("type") == "thinking") or None,
+        "tool_calls": [{"id": use.get("id"), "name": use.get("name"), "arguments": use.get("input")} for use in uses],
+    }
+
+
+def _tool_call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    named: dict[str, Any] = function if isinstance(function, dict) else call
+    return {
+        "tool_call_id": str(call.get("id") or ""),
+        "function_name": str(named.get("name") or ""),
+        "arguments": _arguments(named.get("arguments")),
+    }
+
+
+def _arguments(value: Any) -> dict[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {"raw": value}
+    return value if isinstance(value, dict) else {} if value is None else {"raw": value}
+
+
+def _call_id(event: ScopeEvent) -> str | None:
+    profile = event.category_profile
+    found = profile.get("tool_call_id") if isinstance(profile, dict) else None
+    return found if isinstance(found, str) and found else None
+
+
+def _call_in(step: dict[str, Any], call_id: str) -> dict[str, Any] | None:
+    return next((call for call in step["tool_calls"] if call["tool_call_id"] == call_id), None)
+
+
+def _result(event: ScopeEvent) -> dict[str, Any]:
+    extra: dict[str, Any] = {"event_name": event.name, "event_uuid": event.uuid, "parent_event_uuid": event.parent_uuid}
+    if event.metadata is not None:
+        extra["metadata"] = event.metadata
+    parts = _text(event.data)
+    if isinstance(event.data, str) or isinstance(parts, list):
+        return {"content": parts, "extra": extra}
+    return {"extra": {**extra, "tool_result": event.data}}
+
+
+def _subagent_step(scope: _Scope, event: ScopeEvent) -> dict[str, Any]:
+    call_id = f"subagent:{scope.uuid}"
+    extra = {"event_name": scope.name, "event_uuid": scope.uuid, "parent_event_uuid": scope.parent_uuid}
+    reference = {"trajectory_id": scope.uuid, "extra": {"name": scope.name, "scope_uuid": scope.uuid}}
+    arguments = _present({"name": scope.name, "payload": event.data})
+    call = {"tool_call_id": call_id, "function_name": scope.name, "arguments": arguments, "extra": extra}
+    result = {"source_call_id": call_id, "subagent_trajectory_ref": [reference], "extra": extra}
+    return {
+        "source": "agent",
+        "timestamp": event.timestamp,
+        "message": "",
+        "llm_call_count": 0,
+        "tool_calls": [call],
+        "observation": {"results": [result]},
+    }
+
+
+def _number(found: dict[str, Any], names: Iterable[str]) -> int | None:
+    for name in names:
+        if isinstance(found.get(name), int) and not isinstance(found[name], bool):
+            return int(found[name])
+    return None
+
+
+def _metrics(response: Any) -> dict[str, Any] | None:
+    usage = response.get("usage", response.get("usageMetadata")) if isinstance(response, dict) else None
+    if not isinstance(usage, dict):
+        return None
+    details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
+    cached = details if isinstance(details, dict) else {}
+    cost = usage.get("cost_usd", usage.get("cost"))
+    known = _present(
+        {
+            "prompt_tokens": _number(usage, _PROMPT_NAMES),
+            "completion_tokens": _number(usage, _COMPLETION_NAMES),
+            "cached_tokens": _number({**usage, **cached}, ("cached_tokens", "cache_read_input_tokens")),
+            "cost_usd": float(cost) if isinstance(cost, (int, float)) and not isinstance(cost, bool) else None,
+        }
+    )
+    used = {*_PROMPT_NAMES, *_COMPLETION_NAMES, "cost_usd", "cost", "cache_read_input_tokens"}
+    rest = {name: value for name, value in usage.items() if name not in used and isinstance(value, (int, float))}
+    if rest:
+        known["extra"] = rest
+    return known or None
+
+
+def _final_metrics(steps: list[dict[str, Any]], subagents: list[dict[str, Any]]) -> dict[str, Any]:
+    """Sums over the trajectory's own steps; the cost, as the format has it, with that of its subagents."""
+    totals: dict[str, Any] = {"total_steps": len(steps)}
+    for step in steps:
+        for name, total in _TOTALS.items():
+            value = step.get("metrics", {}).get(name)
+            if value is not None:
+                totals[total] = totals.get(total, 0) + value
+    costs = [agent["final_metrics"].get("total_cost_usd") for agent in subagents]
+    if any(cost is not None for cost in costs):
+        totals["total_cost_usd"] = totals.get("total_cost_usd", 0.0) + sum(cost or 0.0 for cost in costs)
+    return totals
