@@ -105,6 +105,8 @@ from relay_mp.errors import (
 from relay_mp.events import Event, MarkEvent, ScopeEvent
 from relay_mp.observability.atif import AtifExporter, AtifFileExporter
 from relay_mp.observability.atof import AtofExporter, AtofExporterConfig, AtofExporterMode
+from relay_mp.observability.perfetto import PerfettoExporter
+from relay_mp.observability.prometheus import PrometheusExporter
 from relay_mp.types import (
     DataSchema,
     Json,
@@ -164,7 +166,9 @@ __all__ = [
     "PendingMarkSpec",
     "PluginConfigError",
     "PluginError",
+    "PerfettoExporter",
     "ProcessStats",
+    "PrometheusExporter",
     "PropagationContext",
     "PropagationError",
     "RecordError",

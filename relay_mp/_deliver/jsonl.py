@@ -130,7 +130,7 @@ def _end_at_whole_line(file: int, path: str) -> int:
     lacks only its line break gets it. Anything else is not ours to touch.
     """
     end = os.fstat(file).st_size
-    whole = _last_line_break(file, end)
+    whole = last_line_break(file, end)
     rest = os.pread(file, end - whole, whole)
     if not rest:
         return end
@@ -151,7 +151,7 @@ def _is_json(line: bytes) -> bool:
         return False
 
 
-def _last_line_break(file: int, end: int) -> int:
+def last_line_break(file: int, end: int) -> int:
     """Where the last whole line of the first `end` bytes ends."""
     while end:
         start = max(end - 65536, 0)

@@ -40,6 +40,7 @@ class ExporterReport:
         orphans: ends of scopes whose start it has not seen.
         evicted: open scopes given up because there were too many.
         last_error: the newest failure, in words.
+        place: where it is reached, for those that are asked rather than send.
         buffers: whether what it has taken may be in memory only.
     """
 
@@ -57,6 +58,7 @@ class ExporterReport:
     orphans: int = 0
     evicted: int = 0
     last_error: str | None = None
+    place: str | None = None
     buffers: bool = True
 
     @property
