@@ -39,6 +39,8 @@ MAX_TRAJECTORY_EVENTS = 100_000
 CONTENT_TYPE = "application/json"
 FILENAME_HEADER, SESSION_HEADER = "X-Relay-Mp-Atif-Filename", "X-Relay-Mp-Atif-Session-Id"
 
+_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+
 
 class _Gathered:
     """The events of one top-level agent."""
@@ -229,8 +231,7 @@ class AtifSink(Sink):
 
     def _render(self, gathered: _Gathered) -> bytes:
         trajectory = trajectory_of(gathered.events, self._info, gathered.uuid, gathered.uuid)
-        text = json.dumps(trajectory, ensure_ascii=False, indent=1, sort_keys=True)
-        return text.encode("utf-8", "surrogatepass")
+        return _json(trajectory).encode("utf-8", "surrogatepass")
 
     def _store(self, gathered: _Gathered, body: bytes) -> str:
         """Whole or not at all: a reader never sees half a file."""

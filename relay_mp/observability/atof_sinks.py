@@ -202,7 +202,7 @@ class StreamSink(Sink):
         self._outbox = Outbox(self, self._send, Limits(**bounds), ended=self._receiver.close)
 
     def _export(self, event: Event) -> None:
-        text = json.dumps(without_dots(event.to_dict()), **_COMPACT) if self._replaces_dots else event.to_json()
+        text = _json(without_dots(event.to_dict())) if self._replaces_dots else event.to_json()
         line = (text + "\n").encode("utf-8", "surrogatepass")
         self._outbox.put(line, len(line))
 
@@ -228,7 +228,7 @@ class StreamSink(Sink):
         self._outbox.close()
 
 
-_COMPACT: dict[str, Any] = {"ensure_ascii": False, "separators": (",", ":")}
+_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
 
 def without_dots(value: Any) -> Any:

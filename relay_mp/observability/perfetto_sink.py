@@ -289,7 +289,7 @@ class PerfettoSink(Sink):
         from_ns = max(parent.begins_ns, piece.begins_ns - piece.depth + parent.depth)
         tail = self._event("s", "child", parent.start.pid, self._track(parent.thread, parent.lane), from_ns) | shared
         head = self._event("f", "child", piece.start.pid, number, max(piece.begins_ns, from_ns)) | shared
-        return _line(tail) + _line(head | {"bp": "e"})
+        return self._names(parent.thread, parent.lane) + _line(tail) + _line(head | {"bp": "e"})
 
     @staticmethod
     def _event(phase: str, name: str, pid: int, thread: int, at_ns: int) -> dict[str, Any]:
@@ -334,8 +334,7 @@ class PerfettoSink(Sink):
 _END = {"ph": "M", "name": "relay_mp_end", "pid": 0, "tid": 0, "args": {}}
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
 
 def _line(event: dict[str, Any]) -> str:

@@ -66,10 +66,10 @@ class OpenScopes(Generic[T]):
         return None if uuid is None else self._open.get(uuid)
 
     def drain(self) -> Iterator[T]:
-        """Those that never ended, the oldest first; they are counted as unfinished."""
+        """Those that never ended, the newest first, so inner before outer; they are counted as unfinished."""
         while self._open:
             self.unfinished += 1
-            yield self._open.pop(next(iter(self._open)))
+            yield self._open.popitem()[1]
 
     def complete(self, report: ExporterReport) -> None:
         """Adds its counts to a report."""
