@@ -1,0 +1,148 @@
+"""ATOF files beyond the plain one: rotation, fsync, several at once, a directory that is removed."""
+
+import json
+import os
+import shutil
+import signal
+
+import pytest
+
+from relay_mp import AtofExporter, AtofExporterConfig, scope
+
+BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
+
+
+def config_for(directory, **settings):
+    config = AtofExporterConfig()
+    config.output_directory, config.filename = str(directory), "events.jsonl"
+    for name, value in settings.items():
+        setattr(config, name, value)
+    return config
+
+
+def names(path):
+    text = path.read_text()
+    assert text == "" or text.endswith("\n")
+    return [json.loads(line)["name"] for line in text.splitlines()]
+
+
+def emit(count, prefix=""):
+    for i in range(count):
+        scope.event(f"{prefix}{i}")
+
+
+def all_names(directory):
+    """Of the files put aside, in order, then of the current one."""
+    return [name for path in sorted(directory.glob("events-*.jsonl")) for name in names(path)] + names(
+        directory / "events.jsonl"
+    )
+
+
+@BOTH
+def test_files_are_rotated_by_size_with_the_sessions_id_in_the_name(session, tmp_path):
+    exporter = AtofExporter(config_for(tmp_path, rotate_bytes=2000))
+    exporter.register("file")
+    emit(100)
+    exporter.shutdown()
+    aside = sorted(path.name for path in tmp_path.glob("events-*.jsonl"))
+    assert aside == [f"events-{session.id}.{n:04d}.jsonl" for n in range(1, len(aside) + 1)]
+    assert len(aside) > 5
+    assert all_names(tmp_path) == [str(i) for i in range(100)]
+    sizes = [path.stat().st_size for path in tmp_path.glob("events-*.jsonl")]
+    assert min(sizes) >= 2000
+    assert max(sizes) < 2000 + 300  # one line more
+    assert session.stats().exporters["file"].exported == 100
+
+
+def test_the_oldest_files_go_when_so_many_are_kept(session, tmp_path):
+    exporter = AtofExporter(config_for(tmp_path, rotate_bytes=1000, rotated_files=2))
+    exporter.register("file")
+    emit(50)
+    exporter.shutdown()
+    assert len(list(tmp_path.glob("events-*.jsonl"))) == 2
+    kept = all_names(tmp_path)
+    assert kept == [str(i) for i in range(50)][-len(kept) :]
+
+
+@pytest.mark.parametrize("session", ["process"], indirect=True)
+def test_rotation_goes_on_after_the_dispatcher_was_killed(session, tmp_path):
+    exporter = AtofExporter(config_for(tmp_path, rotate_bytes=1500))
+    exporter.register("file")
+    for n in range(3):
+        emit(60, f"{n} ")
+        os.kill(session._segment.lease()[1], signal.SIGKILL)
+        emit(60, f"{n} and ")
+        exporter.force_flush()
+    exporter.shutdown()
+    assert all_names(tmp_path) == [f"{n} {part}{i}" for n in range(3) for part in ("", "and ") for i in range(60)]
+    report = session.stats().exporters["file"]
+    assert (report.exported, report.lost) == (360, 0)
+
+
+@pytest.mark.parametrize(("policy", "least"), [("never", 0), ("flush", 1), ("always", 20)])
+def test_fsync_is_as_often_as_was_said(session, tmp_path, monkeypatch, policy, least):
+    calls = []
+    monkeypatch.setattr(os, "fsync", calls.append)
+    exporter = AtofExporter(config_for(tmp_path, fsync=policy))
+    exporter.register("file")
+    emit(20)
+    exporter.force_flush()
+    assert (len(calls) >= least) if least else calls == []
+    assert len(calls) < 20 or policy == "always"
+    exporter.shutdown()
+
+
+@BOTH
+def test_of_several_sinks_each_has_every_line(session, tmp_path):
+    exporter = AtofExporter([config_for(tmp_path / str(n)) for n in range(3)])
+    exporter.register("file")
+    emit(30)
+    assert set(exporter.report()) == {"file", "file.2", "file.3"}
+    exporter.shutdown()
+    for n in range(3):
+        assert names(tmp_path / str(n) / "events.jsonl") == [str(i) for i in range(30)]
+
+
+@BOTH
+def test_one_sink_that_fails_stops_no_other(session, tmp_path, capfd):
+    """Rotation of the second cannot rename: its directory is gone."""
+    first, second = tmp_path / "1", tmp_path / "2"
+    exporter = AtofExporter([config_for(first), config_for(second, rotate_bytes=200)])
+    exporter.register("file")
+    emit(1)
+    exporter.force_flush()
+    shutil.rmtree(second)
+    second.write_text("in the way")
+    emit(20, "more ")
+    exporter.force_flush()
+    assert len(names(first / "events.jsonl")) == 21
+    reports = session.stats().exporters
+    assert (reports["file"].exported, reports["file"].dropped) == (21, 0)
+    assert reports["file.2"].state == "failing"
+    assert reports["file.2"].dropped + reports["file.2"].exported == 21
+    assert reports["file.2"].drops["unwritten"] == session.stats().subscriber_errors == 20
+    exporter.shutdown()
+    session.close()
+    capfd.readouterr()
+
+
+@BOTH
+def test_a_directory_that_is_removed_is_made_anew_and_what_went_with_it_is_counted(session, tmp_path, capfd):
+    directory = tmp_path / "out"
+    exporter = AtofExporter(config_for(directory))
+    exporter.register("file")
+    emit(5)
+    exporter.force_flush()
+    shutil.rmtree(directory)
+    emit(1000, "later ")
+    exporter.force_flush()
+    written = names(directory / "events.jsonl")
+    report = session.stats().exporters["file"]
+    assert written == [f"later {i}" for i in range(1000 - len(written), 1000)]
+    assert len(written) >= 1000 - 256
+    assert report.taken == report.exported + report.dropped == 1005
+    assert report.drops["removed"] >= 1000 - len(written)
+    assert session.stats().lost == session.stats().subscriber_errors == 0
+    exporter.shutdown()
+    session.close()
+    capfd.readouterr()
