@@ -132,6 +132,8 @@ class AtifSink(Sink):
     # ---- which trajectory ----
 
     def _export(self, event: Event) -> None:
+        # Decoded, and kept, here: a payload that is damaged costs this event, not the trajectory.
+        _ = event.data, event.metadata, event.category_profile, event.data_schema
         with self._gathering:
             self._gather(event)
 
@@ -154,6 +156,8 @@ class AtifSink(Sink):
         uuid = event.uuid
         if event.scope_category == "end":
             return self._place_end(event, uuid)
+        if len(self._places) >= self._max_open_scopes:
+            self._make_room()
         gathered = self._places.get(event.parent_uuid or "")
         if gathered is None and event.category == "agent":
             gathered = self._open[uuid] = _Gathered(uuid)
@@ -161,8 +165,6 @@ class AtifSink(Sink):
         if gathered is not None:
             gathered.uuids.append(uuid)
             gathered.open_scopes.add(uuid)
-        if len(self._places) > self._max_open_scopes:
-            self._make_room()
         return gathered
 
     def _place_end(self, event: ScopeEvent, uuid: str) -> _Gathered | None:

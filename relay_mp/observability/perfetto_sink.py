@@ -243,7 +243,7 @@ class PerfettoSink(Sink):
             self._write_slice(piece, event.timestamp_us, event)
 
     def _write_unfinished(self, piece: _Slice) -> None:
-        self._write_slice(piece, max(self._newest_us, piece.start.timestamp_us + 1), None)
+        self._write_slice(piece, self._newest_us + 1, None)
 
     def _write_slice(self, piece: _Slice, end_us: int, end: ScopeEvent | None) -> None:
         start = piece.start

@@ -1,0 +1,169 @@
+"""Payloads that formats choke on: what becomes of them in each export, and that the rest is not disturbed.
+
+In an emitting call NaN and infinities become null, lone surrogates and nesting beyond 128 are refused
+(PayloadError), more than `max_event_bytes` is cut. So exporters see control characters, large and deep
+payloads, and, in records of other writers, anything that msgpack can say.
+"""
+
+import json
+import urllib.request
+
+import pytest
+from nat.atif import Trajectory
+from prometheus_client.parser import text_string_to_metric_families
+from receiver import Receiver
+
+import relay_mp
+from relay_mp import (
+    AtifFileExporter,
+    AtofExporter,
+    AtofExporterConfig,
+    PerfettoExporter,
+    PrometheusExporter,
+    ScopeType,
+    scope,
+)
+from relay_mp._native import core
+from relay_mp.events import decode, pack_record
+from relay_mp.observability.atif_sink import AtifSink
+from relay_mp.observability.atof_sinks import FileSink
+from relay_mp.observability.perfetto_sink import PerfettoSink
+from relay_mp.observability.prometheus_sink import PrometheusSink
+
+BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
+
+CONTROLS = "".join(map(chr, range(32))) + "\x7f\x80\u2028\u2029\ufeff\uffff\U0001f600"
+
+
+def deep(levels):
+    value = 1
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@BOTH
+def test_odd_payloads_arrive_in_every_export(session, tmp_path):
+    odd = {
+        "controls": CONTROLS,
+        CONTROLS: "as a key",
+        "large": "x" * (1 << 20),
+        "deep": deep(120),
+        "nan": float("nan"),
+        "infinity": [float("inf"), -float("inf")],
+        "huge": 2**64 - 1,
+        "dots.in.key": {"": None},
+    }
+    file, stream = AtofExporterConfig(), AtofExporterConfig()
+    file.output_directory, file.filename = str(tmp_path), "events.jsonl"
+    with Receiver() as receiver:
+        stream.sink_type, stream.url, stream.transport = "stream", receiver.url, "ndjson"
+        prometheus = PrometheusExporter()
+        exporters = {
+            "atof": AtofExporter([file, stream]),
+            "atif": AtifFileExporter(tmp_path / "atif"),
+            "trace": PerfettoExporter(tmp_path / "trace.json"),
+            "prometheus": prometheus,
+        }
+        for name, exporter in exporters.items():
+            exporter.register(name)
+        with pytest.raises(relay_mp.PayloadError):
+            scope.event("refused", data="\ud800")
+        with pytest.raises(relay_mp.PayloadError):
+            scope.event("refused", data=deep(200))
+        with scope.scope(CONTROLS, ScopeType.Agent, input=odd, metadata={CONTROLS: CONTROLS}):
+            scope.event(CONTROLS, data=odd)
+            scope.event("after")
+        relay_mp.subscribers.flush()
+        with urllib.request.urlopen(prometheus.url, timeout=30) as answer:
+            metrics = list(text_string_to_metric_families(answer.read().decode()))
+        for exporter in exporters.values():
+            exporter.shutdown()
+        streamed = b"".join(receiver.bodies)
+    written = (tmp_path / "events.jsonl").read_bytes()
+    assert streamed == written
+    start, mark, after, end = (json.loads(line) for line in written.decode().split("\n")[:-1])
+    expected = {**odd, "nan": None, "infinity": [None, None]}
+    assert mark["data"] == start["data"] == expected
+    assert end["name"] == mark["name"] == CONTROLS
+    assert after["name"] == "after"
+    (path,) = (tmp_path / "atif").iterdir()
+    trajectory = json.loads(path.read_text())
+    Trajectory.model_validate(trajectory)
+    assert trajectory["extra"]["input"] == expected
+    trace = json.loads((tmp_path / "trace.json").read_text())
+    assert [event["name"] for event in trace if event["ph"] in "Xi"] == [CONTROLS, "after", CONTROLS]
+    names = {sample.labels.get("name") for family in metrics for sample in family.samples}
+    assert CONTROLS in names
+    reports = session.stats().exporters.values()
+    assert [(r.taken, r.exported, r.dropped) for r in reports] == [(4, 4, 0)] * len(exporters) + [(4, 4, 0)]
+    assert session.stats().lost == session.stats().subscriber_errors == session.stats().cut == 0
+
+
+SINKS = {
+    "atof": lambda directory: FileSink(str(directory / "e.jsonl")),
+    "atif": lambda directory: AtifSink(output_directory=str(directory / "atif")),
+    "perfetto": lambda directory: PerfettoSink(str(directory / "t.json")),
+    "prometheus": lambda directory: PrometheusSink(),
+}
+
+AGENT = bytes(15) + b"\1"
+
+
+def event_of(kind, uuid, name="n", **payloads):
+    parent = None if uuid == AGENT else AGENT
+    return decode(pack_record(kind, uuid, parent, core.now_us(), name, 0 if kind < 2 else None, **payloads), 1, 1)
+
+
+@pytest.mark.parametrize("kind", SINKS)
+@pytest.mark.parametrize(
+    "payload",
+    ["\ud800 lone", {"\udfff": 1}, {1: "no string"}, b"bytes", deep(600), {"a": float("nan")}, 2**64 - 1, {"": {}}],
+    ids=["surrogate", "surrogate key", "int key", "bytes", "deep", "nan", "u64", "empty"],
+)
+def test_a_record_of_another_writer_harms_no_other_event(kind, payload, tmp_path):
+    """Such a payload cannot be emitted; if it stands in a record all the same, that event may be dropped, no other."""
+    sink = SINKS[kind](tmp_path)
+    try:
+        record = event_of(2, bytes(15) + b"\2", data=payload, metadata={"k": payload})
+    except (UnicodeEncodeError, ValueError):
+        record = surrogate_record(payload)
+    events = [event_of(0, AGENT), event_of(2, bytes(15) + b"\3", "before"), record]
+    events += [event_of(2, bytes(15) + b"\4", "after"), event_of(1, AGENT)]
+    raised = 0
+    for event in events:
+        try:
+            sink(event)
+        except Exception:
+            raised += 1
+    sink.finish()
+    sink.close()
+    report = sink.report()
+    assert raised <= 1
+    assert (report.taken, report.queued, report.state) == (5, 0, "closed")
+    assert report.exported + report.dropped == 5
+    check_output(kind, tmp_path, kept=report.exported)
+
+
+def surrogate_record(payload):
+    """A record with a lone surrogate in it, as msgpack writes it when told to."""
+    import msgpack
+
+    packed = msgpack.packb(payload, unicode_errors="surrogatepass")
+    fields = [2, bytes(15) + b"\2", AGENT, core.now_us(), "n", None, 0, 0, None, packed, None, None, None]
+    return decode(msgpack.packb(fields), 1, 1)
+
+
+def check_output(kind, directory, kept):
+    if kind == "atof":
+        lines = (directory / "e.jsonl").read_bytes().decode("utf-8", "surrogatepass").split("\n")[:-1]
+        assert len([json.loads(line) for line in lines]) == kept
+    if kind == "atif":
+        (path,) = (directory / "atif").iterdir()
+        observed = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))["extra"]["observed_events"]
+        assert {"before", "after"} <= {event["name"] for event in observed}
+        assert kept >= 4
+    if kind == "perfetto":
+        text = (directory / "t.json").read_bytes().decode()
+        shown = {event["name"] for event in json.loads(text) if event["ph"] in "Xi"}
+        assert {"before", "after"} <= shown
