@@ -29,11 +29,10 @@ from test_hostile import Rig
 import relay_mp
 from relay_mp import ScopeType, scope, subscribers
 from relay_mp._deliver import dispatcher as dispatching
+from relay_mp._deliver import table as table_module
 from relay_mp._deliver.registry import Registry
 from relay_mp._emit import carry
 from relay_mp._native import core
-from relay_mp._deliver import table as table_module
-from relay_mp._session import dispatcher_process
 from relay_mp.errors import PropagationError, RecordError
 from relay_mp.events import decode, pack_record
 
