@@ -8,10 +8,10 @@ delivers at most one record again, flagged. The same holds for the marks of loss
 each is written down in the header before it is delivered, and what has none yet is known from the slots.
 A record whose callbacks end the process again and again is given up after `max_deliveries` of its deaths,
 counted as `poison`. If the ring's tail is destroyed, what still proves itself is delivered, and the
-session is broken for good: its emits return, and are counted as lost. A callback that raises is logged and counted, and harms
-neither the dispatcher nor the other callbacks. A callback may emit (the events queue behind, and are
-dropped and counted if the ring is full, since waiting would be for itself), register, deregister and
-fork; it may not flush.
+session is broken for good: its emits return, and are counted as lost. A callback that raises is logged
+and counted, and harms neither the dispatcher nor the other callbacks. A callback may emit (the events
+queue behind, and are dropped and counted if the ring is full, since waiting would be for itself),
+register, deregister and fork; it may not flush.
 """
 
 import logging
@@ -251,7 +251,8 @@ class Dispatcher:
         except Exception as error:
             code, text = REPLY_ERROR, f"malformed request: {error!r}"
         if not self._segment.reply(slot, owner_seq, code, text):
-            logger.error("to process %d, which could be told only its beginning: %s", self._segment.slot_process(slot)[0], text)
+            asker = self._segment.slot_process(slot)[0]
+            logger.error("to process %d, which could be told only the beginning of this: %s", asker, text)
 
     def _answer(self, verb: str, request: dict[str, Any], position: int, redelivered: bool) -> int:
         if CUT_KEY in request:
