@@ -31,7 +31,8 @@ SMOKE_BELOW = 0.1
 
 # Not fork: this process has NumPy's threads. Not spawn: an interpreter a side would take longer than its rounds.
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["benchmarks.peers", "benchmarks.fleet"])
+_PRELOADED = ["emit", "load", "delivered", "exporters", "growth", "managed", "recovery", "program"]
+processes.set_forkserver_preload([f"benchmarks.{name}" for name in _PRELOADED])
 
 # A side's own children, see `child`: it has one thread when it forks them, or its only other one is the dispatcher.
 children = multiprocessing.get_context("fork")
