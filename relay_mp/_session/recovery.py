@@ -164,5 +164,7 @@ def _drain(segment: Segment, output: str) -> str | None:
     segment.set_state(core.STATE_CLOSED)
     segment.unlink()
     if dispatcher.is_unreadable:
-        raise SegmentError(f"the ring of {segment.path} is damaged beyond reading: nothing of it is left, and it is removed")
+        raise SegmentError(
+            f"the ring of {segment.path} is damaged beyond reading: nothing of it is left, and it is removed"
+        )
     return output if file.lines else None
