@@ -286,6 +286,13 @@ def _number(value: object) -> float:
     return float(value)
 
 
+def _boundary(value: object) -> float:
+    number = _number(value)
+    if not isinstance(number, (int, float)):
+        raise TypeError(f"boundaries has a {type(value).__name__}; expected numbers")
+    return float(number)
+
+
 class MetricMeasurement:
     """One recording of one instrument, to be emitted by `scope.metric`. It does not change.
 
@@ -301,7 +308,7 @@ class MetricMeasurement:
         unit: up to 63 ASCII characters, as UCUM writes them.
         description: any text.
         attributes: keys to strings, numbers, bools, or lists of one of these.
-        boundaries: a histogram's bucket boundaries, strictly increasing.
+        boundaries: a histogram's bucket boundaries, strictly increasing, at most 64.
 
     Raises:
         TypeError: `name`, `kind`, `value_type`, `unit`, `description` or `boundaries` is not of its type.
@@ -340,7 +347,7 @@ class MetricMeasurement:
         self._unit = None if unit is None else _text(unit, "unit")
         self._description = None if description is None else _text(description, "description")
         self._attributes = None if attributes is None else _copy_attributes(attributes)
-        self._boundaries = None if boundaries is None else [float(boundary) for boundary in boundaries]
+        self._boundaries = None if boundaries is None else [_boundary(each) for each in boundaries]
 
     @property
     def name(self) -> str:

@@ -1,5 +1,6 @@
 """Codecs: what they read, against the peer; that a change is all that changes; what is not theirs is refused."""
 
+import asyncio
 import copy
 import json
 import pickle
@@ -12,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_mp import codecs
+from relay_mp import codecs, llm, subscribers
 from relay_mp._emit.calls import LLMRequest
 from relay_mp.annotated import MAX_DEPTH, AnnotatedLLMRequest, AnnotatedLLMResponse
 from relay_mp.codecs import merge
-from relay_mp.errors import CodecError, PayloadError
+from relay_mp.errors import CodecError, PayloadError, RecordError
 from relay_mp.events import KIND_END, KIND_START, decode, pack_record
 
 CODECS = [
@@ -582,3 +583,71 @@ def test_the_annotation_goes_before_the_raw_payload():
     answer = AnnotatedLLMResponse(id="annotated")
     end = event(KIND_END, codec_cases.CHAT_RESPONSE, {"annotated_response": answer.to_dict()})
     assert codecs.response_of(end) == answer
+
+
+# -------------------------------------------------------------------------------------- codecs that fail
+
+
+class FailingCodec:
+    """Fails at the named step, and is OpenAI Chat's elsewhere."""
+
+    def __init__(self, step):
+        self.step = step
+        self.inner = codecs.OpenAIChatCodec()
+
+    def _do(self, step, *arguments):
+        if self.step == step:
+            raise LookupError(f"{step} failed")
+        return 5 if self.step == f"{step} returns rubbish" else getattr(self.inner, step)(*arguments)
+
+    def decode(self, request):
+        return self._do("decode", request)
+
+    def encode(self, annotated, original):
+        return self._do("encode", annotated, original)
+
+    def decode_response(self, response):
+        return self._do("decode_response", response)
+
+
+CHAT = LLMRequest({}, {"model": "m", "messages": [{"role": "user", "content": "hi"}]})
+
+
+def call_with(codec=None, response_codec=None):
+    send = lambda request: codec_cases.CHAT_RESPONSE  # noqa: E731
+    return asyncio.run(llm.execute("provider", CHAT, send, codec=codec, response_codec=response_codec))
+
+
+@pytest.mark.parametrize("step", ["decode", "encode", "decode returns rubbish", "encode returns rubbish"])
+def test_a_request_codec_that_fails_fails_the_call_before_its_start(seen, step):
+    with pytest.raises(RuntimeError):
+        call_with(codec=FailingCodec(step))
+    subscribers.flush()
+    assert seen == []
+    assert call_with(codec=FailingCodec("none")) == codec_cases.CHAT_RESPONSE
+
+
+@pytest.mark.parametrize("step", ["decode_response", "decode_response returns rubbish"])
+def test_a_response_codec_that_fails_leaves_the_call_and_its_end_event(seen, step):
+    assert call_with(codec=FailingCodec(step), response_codec=FailingCodec(step)) == codec_cases.CHAT_RESPONSE
+    subscribers.flush()
+    start, end = seen
+    assert start.annotated_request.model == "m"
+    assert end.annotated_response is None
+    assert end.data == codec_cases.CHAT_RESPONSE
+    assert end.metadata["otel.status_code"] == "OK"
+
+
+def test_events_give_their_annotations_as_views(seen):
+    call_with(codecs.OpenAIChatCodec(), codecs.OpenAIChatCodec())
+    subscribers.flush()
+    start, end = seen
+    assert start.annotated_request == codecs.OpenAIChatCodec().decode(CHAT)
+    assert end.annotated_response == codecs.OpenAIChatCodec().decode_response(codec_cases.CHAT_RESPONSE)
+    assert (start.annotated_response, end.annotated_request) == (None, None)
+
+
+def test_a_damaged_annotation_is_no_view():
+    damaged = event(KIND_START, None, {"annotated_request": {"messages": 1}})
+    with pytest.raises(RecordError, match="annotated_request is malformed: messages is 1"):
+        _ = damaged.annotated_request

@@ -20,6 +20,7 @@ METRIC_SCHEMA: DataSchema = {"name": "relay_mp.metric_measurements", "version": 
 """The schema of a metric mark's data."""
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.\-/]{0,254}", re.ASCII)
+MAX_BOUNDARIES = 64
 _MAX_UNIT_CHARACTERS = 63
 _MAX_INTEGER = 2**63 - 1
 _MIN_INTEGER = -(2**63)
@@ -114,6 +115,8 @@ def _check_boundaries(measurement: MetricMeasurement, place: str) -> None:
         return
     if measurement.kind is not MetricKind.Histogram:
         raise PayloadError(f"{place}.boundaries: only a histogram has them, not a {measurement.kind.value}")
+    if len(boundaries) > MAX_BOUNDARIES:
+        raise PayloadError(f"{place}.boundaries has {len(boundaries)} entries; expected at most {MAX_BOUNDARIES}")
     if not all(math.isfinite(boundary) for boundary in boundaries):
         raise PayloadError(f"{place}.boundaries are {boundaries!r:.80}; expected finite numbers")
     if any(low >= high for low, high in pairwise(boundaries)):
