@@ -94,7 +94,11 @@ def in_subprocess(api: Any, _method: str, _target: Callable[..., Any]) -> None:
 
 
 WAYS = [*((way, method) for way in (in_process, in_pool, in_executor) for method in METHODS), (in_subprocess, "exec")]
-IDS = [f"{way.__name__}-{method}" for way, method in WAYS]
+IN_CI = {(in_process, method) for method in METHODS} | {(in_pool, "forkserver"), (in_executor, "spawn"), WAYS[-1]}
+WAYS_TO_TEST = [
+    pytest.param(*way, id=f"{way[0].__name__}-{way[1]}", marks=[] if way in IN_CI else [pytest.mark.long])
+    for way in WAYS
+]
 
 
 def is_in_memory(session: relay_mp.Session, text: str) -> bool:
@@ -132,7 +136,7 @@ class Running:
 # ------------------------------------------------------------------------------------------ what is active
 
 
-@pytest.mark.parametrize(("way", "method"), WAYS, ids=IDS)
+@pytest.mark.parametrize(("way", "method"), WAYS_TO_TEST)
 def test_middleware_is_active_before_a_workers_first_event(session, seen, way, method):
     add_redactors()
     plugin.register("noting", across.NotingPlugin())

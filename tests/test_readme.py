@@ -69,6 +69,7 @@ EXAMPLES = code_blocks("python")
 EXPECTED_OUTPUT = [
     r"(\d+ (scope|mark) (run|answer|thought)\n){8}FlushResult\(lost=0, causes=\{\}\)\n",
     r"FlushResult\(lost=(\d+), causes=\{'full': \1\}\)\n",
+    r"\[\]\n",
     r"ScopeType.Agent root\n",
 ]
 

@@ -22,6 +22,7 @@ VALID = {
     "max_event_bytes": 2048,
     "max_deliveries": 5,
     "max_producers": 7,
+    "configuration_bytes": 4096,
     "directory": "/tmp",
     "recovery_directory": "/var/tmp",
 }
@@ -86,6 +87,8 @@ def test_session_takes_every_setting():
         ("max_producers", 1 << 16, "max_producers=65536 is outside"),
         ("ring_bytes", True, "ring_bytes=True is a bool; expected int"),
         ("flush_timeout_seconds", False, "flush_timeout_seconds=False is a bool; expected float"),
+        ("configuration_bytes", 1023, "configuration_bytes=1023 is outside 1024 to 16777216"),
+        ("configuration_bytes", (16 << 20) + 1, "configuration_bytes=16777217 is outside"),
         ("directory", 5, "directory=5 is a int; expected str"),
         ("recovery_directory", True, "recovery_directory=True is a bool; expected str"),
         ("dispatcher", b"thread", "dispatcher=b'thread' is a bytes; expected str"),
