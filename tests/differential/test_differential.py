@@ -33,7 +33,7 @@ import pytest
 HERE = Path(__file__).parent
 CI_PROGRAMS = 100
 LONG_PROGRAMS = 2000
-WORKER_PROGRAMS = 30
+WORKER_PROGRAMS = 20
 """Run with each start method, in one pool each."""
 
 
