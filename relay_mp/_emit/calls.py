@@ -34,6 +34,7 @@ __all__ = [
     "ToolExecutionResult",
     "ToolHandle",
     "check_type",
+    "peek",
 ]
 
 _T = TypeVar("_T")
@@ -65,8 +66,8 @@ def check_type(value: object, expected: type, argument: str) -> None:
         raise TypeError(f"{argument} is a {type(value).__name__}; expected {expected.__name__}")
 
 
-def _peek(frozen: Any) -> Any:
-    # As `thaw`, without the sorting, for what goes into the encoder at once.
+def peek(frozen: Any) -> Any:
+    """As `thaw`, without the sorting: for what goes into the encoder at once."""
     return msgpack.unpackb(frozen) if type(frozen) is bytes else frozen
 
 
@@ -117,11 +118,11 @@ class LLMRequest:
 
     def observed(self) -> JsonObject:
         """What events show of it: the body, and the headers less CREDENTIAL_HEADERS."""
-        return {"content": _peek(self._content), "headers": self.shown_headers()}
+        return {"content": peek(self._content), "headers": self.shown_headers()}
 
     def shown_headers(self) -> JsonObject:
         """The headers less CREDENTIAL_HEADERS."""
-        headers = _peek(self._headers)
+        headers = peek(self._headers)
         return {key: value for key, value in headers.items() if key.strip().lower() not in CREDENTIAL_HEADERS}
 
     def without_credentials(self) -> "LLMRequest":
@@ -130,7 +131,7 @@ class LLMRequest:
 
     def __repr__(self) -> str:
         # The values may be secrets.
-        return f"<LLMRequest headers={sorted(_peek(self._headers))}>"
+        return f"<LLMRequest headers={sorted(peek(self._headers))}>"
 
     def __reduce__(self) -> tuple[type["LLMRequest"], tuple[JsonObject, Any]]:
         return LLMRequest, (self.headers, self.content)
@@ -254,7 +255,7 @@ class PendingMarkSpec:
 
     def emitted_metadata(self) -> Any:
         """The metadata that the mark is emitted with: the severity is in it, where it has a place."""
-        metadata = _peek(self._metadata)
+        metadata = peek(self._metadata)
         if self._severity is None or not (metadata is None or isinstance(metadata, dict)):
             return metadata
         return {**(metadata or {}), SEVERITY_KEY: self._severity.value}
@@ -347,7 +348,7 @@ class LLMRequestInterceptOutcome:
         self._annotated = annotated_request
         self._marks = _marks(pending_marks)
         self._contributions = freeze(list(optimization_contributions or ()), "optimization_contributions")
-        if not all(isinstance(item, dict) for item in _peek(self._contributions)):
+        if not all(isinstance(item, dict) for item in peek(self._contributions)):
             raise PayloadError("optimization_contributions holds what is no dict")
 
     @property

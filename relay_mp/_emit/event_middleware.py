@@ -21,6 +21,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._emit.arguments import freeze, thaw
+from relay_mp._emit.calls import peek
 from relay_mp._emit.middleware import (
     END_SANITIZERS,
     EVENT_INJECTORS,
@@ -116,7 +117,7 @@ class _Draft:
         self.data = self.metadata = self.profile = None
 
     def payloads(self) -> Payloads:
-        return thaw(self.data), thaw(self.metadata), thaw(self.profile), thaw(self.schema)
+        return peek(self.data), peek(self.metadata), peek(self.profile), peek(self.schema)
 
 
 async def _pass(draft: _Draft, injectors: Any, sanitizers: Any) -> None:
