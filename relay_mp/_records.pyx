@@ -200,6 +200,62 @@ cdef int _skip(Cursor* cursor) noexcept nogil:
     return 0
 
 
+cdef enum:
+    NIL = 1
+    INT = 2
+    TEXT = 4
+    BIN = 8
+    UUID = 16
+
+# kind, uuid, parent_uuid, timestamp_us, name, category, attributes, thread_id, stack, and four payloads
+cdef int[13] _ALLOWED = [
+    INT, UUID, NIL | UUID, INT, TEXT, NIL | INT | TEXT, INT, INT, NIL | BIN, NIL | BIN, NIL | BIN, NIL | BIN, NIL | BIN
+]
+
+
+cdef object _field(Cursor* cursor, int allowed):
+    """One field as a Python object; Ellipsis if its type is not allowed."""
+    cdef uint8_t tag
+    cdef uint64_t argument
+    cdef const uint8_t* start
+    if _head(cursor, &tag, &argument):
+        return ...
+    if tag == 0xc0 and allowed & NIL:
+        return None
+    if tag == 0xcf and allowed & INT:
+        return argument
+    if tag == 0xd3 and allowed & INT:
+        return <int64_t>argument
+    if tag == 0xc6 and (allowed & BIN or (allowed & UUID and argument == 16)) and not _take(cursor, argument, &start):
+        return PyBytes_FromStringAndSize(<const char*>start, <Py_ssize_t>argument)
+    if tag == 0xdb and allowed & TEXT and not _take(cursor, argument, &start):
+        try:
+            return PyUnicode_DecodeUTF8(<const char*>start, <Py_ssize_t>argument, NULL)
+        except UnicodeDecodeError:
+            return ...
+    return ...
+
+
+def read_fields(bytes record not None) -> list[Any] | None:
+    """The 13 fields of a record, its payloads still packed. None: not all are as the native encoder writes them."""
+    cdef Cursor cursor
+    cdef list fields = []
+    cdef uint8_t tag
+    cdef uint64_t count
+    cdef object field
+    cdef int index
+    cursor.at = <const uint8_t*>PyBytes_AS_STRING(record)
+    cursor.end = cursor.at + PyBytes_GET_SIZE(record)
+    if _head(&cursor, &tag, &count) or tag != 0xdd or count != 13:
+        return None
+    for index in range(13):
+        field = _field(&cursor, _ALLOWED[index])
+        if field is ...:
+            return None
+        fields.append(field)
+    return fields if cursor.at == cursor.end else None
+
+
 # --------------------------------------------------------------------------------- JSON, written
 
 cdef inline int _raw(rmp_buffer* out, const char* text) noexcept nogil:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import msgpack  # type: ignore[import-untyped]
 
-from relay_mp._records import RecordView, json_line, view
+from relay_mp._records import RecordView, json_line, read_fields, view
 from relay_mp.errors import PayloadError, RecordError
 from relay_mp.types import CATEGORIES, DataSchema, Json, JsonObject, LogSeverity, attribute_names
 
@@ -250,6 +250,11 @@ class _Event(RecordView):
     kind: ClassVar[str]
 
     def _decode(self) -> list[Any]:
+        self._fields = fields = read_fields(self._record) or self._decode_unusual()
+        return fields
+
+    def _decode_unusual(self) -> list[Any]:
+        """What the native encoder has not written: msgpack in another form, or damaged; says what is wrong with it."""
         try:
             fields = _unpack(self._record)
         except Exception as error:
@@ -264,7 +269,6 @@ class _Event(RecordView):
         ):
             types = ", ".join(kind.__name__ for kind in found)
             raise RecordError(f"a record's envelope is not of its types, or a uuid not of 16 bytes: {types}")
-        self._fields = fields
         return fields
 
     @property

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay_mp._native.core import pack
-from relay_mp._records import json_line
+from relay_mp._records import json_line, read_fields
 from relay_mp.errors import RecordError
 from relay_mp.events import MarkEvent, ScopeEvent, decode, pack_record
 
@@ -55,6 +55,7 @@ def test_any_event_is_written_as_python_writes_it(
     record = pack_record(
         kind, UUID, parent, timestamp_us, name, category, attributes, 7, stack, data, metadata, None, schema
     )
+    assert read_fields(record) == msgpack.unpackb(record)
     native, python = both(record)
     assert native in (python, None)
     usual = 0 <= timestamp_us < 253402300800 * 10**6 and (type(category) is not int or category >= 0) and category != ""
@@ -130,6 +131,8 @@ def test_bytes_that_are_no_record_give_no_line(noise, is_scope, at):
     record = pack_record(2, UUID, UUID, 1, "name", None, 3, 7, None, {"k": [1, "x"]}, {"b": 1, "a": 2})
     json_line(noise, is_scope)
     for mutated in (record[:at], record[:at] + noise, record[:at] + noise + record[at + len(noise) :]):
+        fields = read_fields(mutated)
+        assert fields is None or fields == msgpack.unpackb(mutated)
         line = json_line(mutated, is_scope)
         if line is not None:
             kind = ScopeEvent if is_scope else MarkEvent
