@@ -153,6 +153,6 @@ class Liveness:
     def _occupied(self) -> list[tuple[int, int]]:
         return [
             (slot, status)
-            for slot, status in enumerate(self._segment.slot_statuses())
+            for slot, status in enumerate(self._segment.slot_statuses().rstrip(b"\0"))  # free ones: most of them
             if status in LIVE_STATUSES or status in (core.SLOT_EXITED, core.SLOT_DEAD)
         ]
