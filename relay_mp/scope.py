@@ -21,7 +21,7 @@ subscriber's callback they work too; what is emitted there comes later in the st
 from collections.abc import Sequence
 from datetime import datetime
 
-from relay_mp._emit.arguments import check_name
+from relay_mp._emit.arguments import check_name, to_microseconds
 from relay_mp._emit.metrics import METRIC_SCHEMA, measurements_payload
 from relay_mp._emit.verbs import ScopeHandle, check_handle, current_scope, event, pop, push, scope
 from relay_mp._native.core import active
@@ -71,5 +71,7 @@ def metric(
         name = check_name(name)
     if handle is not None:
         check_handle(handle)
+    if timestamp is not None:
+        to_microseconds(timestamp)  # refused before the measurements are looked at
     payload = measurements_payload(measurements)
     event(name, handle=handle, data=payload, data_schema=METRIC_SCHEMA, metadata=metadata, timestamp=timestamp)
