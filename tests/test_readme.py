@@ -21,8 +21,8 @@ SETUP_COMMANDS = [
     "python3 -m venv .venv && .venv/bin/pip install -q -e '.[test,lint]' && .venv/bin/pytest",
 ]
 GLOSSARY = (
-    "event scope mark subscriber dispatcher exporter guardrail intercept injector session segment ring claim commit "
-    "padding unit stack handle propagate attach flush"
+    "event scope mark subscriber dispatcher exporter sink guardrail intercept injector session segment ring claim "
+    "commit padding unit stack handle propagate attach flush"
 ).split()
 
 

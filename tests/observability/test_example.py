@@ -1,0 +1,25 @@
+"""examples/exporters.py writes every format from one run."""
+
+import json
+from pathlib import Path
+
+import trace_format
+from nat.atif import Trajectory
+from prometheus_client.parser import text_string_to_metric_families
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "exporters.py"
+
+
+def test_the_example_writes_every_format(run_script, tmp_path):
+    code = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    said = run_script(code, EXAMPLE, tmp_path).stdout
+    assert "atof: 38 events, 38 exported" in said
+    assert "atif: 38 events, 36 exported, 2 none of it" in said
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 38
+    names = sorted(path.name.split("-")[0] for path in (tmp_path / "atif").iterdir())
+    assert names == ["ring", "segment", "unit"]
+    for path in (tmp_path / "atif").iterdir():
+        Trajectory.model_validate(json.loads(path.read_text()))
+    assert len(trace_format.check(json.loads((tmp_path / "trace.json").read_text()))) == 3
+    families = {family.name for family in text_string_to_metric_families((tmp_path / "metrics.txt").read_text())}
+    assert "relay_mp_scope_duration_seconds" in families
