@@ -105,7 +105,7 @@ class ExporterReport:
         ended = ExporterReport.from_dict(self.to_dict())
         ended.taken += delivered_since
         if self.buffers:
-            ended.unconfirmed += self.queued + self.open_scopes + delivered_since
+            ended.unconfirmed += self.queued + delivered_since
         else:
             ended.exported += delivered_since
         ended.queued = ended.open_scopes = 0

@@ -256,7 +256,7 @@ class Session:
 
     def _tell(self, complete: bool) -> None:
         try:
-            stats = self._final_stats = collect(self._segment, has_ended=complete)
+            stats = self._final_stats = collect(self._segment, has_ended=complete, has_stopped=True)
         except (ImportError, OSError) as error:  # as when NumPy is first needed here, and descriptors have run out
             print(f"relay_mp: what became of the events of {self.path} cannot be told: {error}", file=sys.stderr)
             return

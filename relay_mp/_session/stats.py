@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from relay_mp._deliver.dispatcher import LOSS_CAUSES
-from relay_mp._deliver.reports import ExporterReport
+from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._deliver.table import load_reports
 from relay_mp._native import core
 from relay_mp._native.core import Segment
@@ -108,8 +108,19 @@ def _merged(processes: list[ProcessStats], unregistered: int) -> dict[str, int]:
     return causes
 
 
-def collect(segment: Segment, *, has_ended: bool = False) -> Stats:
-    """Reads a session's counters; `has_ended`: its ring is sealed, and all of it delivered."""
+def _exporters(segment: Segment, *, has_stopped: bool) -> dict[str, ExporterReport]:
+    """As published; once the dispatcher `has_stopped`, what an exporter still had is not confirmed any more."""
+    reports = load_reports(segment)
+    if has_stopped:
+        return {name: r if r.state == CLOSED else r.after_kill(0) for name, r in reports.items()}
+    return reports
+
+
+def collect(segment: Segment, *, has_ended: bool = False, has_stopped: bool = False) -> Stats:
+    """Reads a session's counters; `has_ended`: its ring is sealed, and all of it delivered.
+
+    `has_stopped`: its dispatcher has ended, whether or not all is delivered.
+    """
     import numpy as np
 
     is_broken = segment.state == core.STATE_BROKEN
@@ -150,5 +161,5 @@ def collect(segment: Segment, *, has_ended: bool = False) -> Stats:
         ring_bytes=segment.ring_bytes,
         ring_used_bytes=(segment.tail - segment.free_pos) * core.UNIT_BYTES,
         stalled_pid=segment.slot_process(stalled)[0] if stalled else None,
-        exporters=load_reports(segment),
+        exporters=_exporters(segment, has_stopped=has_stopped),
     )

@@ -212,12 +212,14 @@ class _Builder:
 
     @staticmethod
     def _model(scope: _Scope, response: Any) -> str | None:
+        named = response.get("model") if isinstance(response, dict) else None
+        if isinstance(named, str):
+            return named  # who answered, which may not be who was asked
         for event in (scope.end, scope.start):
             profile = event.category_profile if event else None
             if isinstance(profile, dict) and isinstance(profile.get("model_name"), str):
                 return str(profile["model_name"])
-        named = response.get("model") if isinstance(response, dict) else None
-        return named if isinstance(named, str) else None
+        return None
 
     # ---- tools ----
 

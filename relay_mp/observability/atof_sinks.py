@@ -167,7 +167,7 @@ class FileSink:
 
 
 class StreamSink(Sink):
-    """Posts ATOF lines to a receiver.
+    """Posts ATOF lines to a receiver, in order, each at least once: what was sent and not answered is sent again.
 
     Args:
         url: http or https.

@@ -28,6 +28,9 @@ logger = logging.getLogger("relay_mp")
 
 MAX_LIMIT = 1 << 40
 
+CLOSE_GRACE_SECONDS = 0.5
+"""How long closing waits beyond the deadline, for a thread that is about to end."""
+
 DROP_FULL, DROP_REFUSED, DROP_DEADLINE, DROP_SHUTDOWN = "full", "refused", "deadline", "shutdown"
 
 
@@ -122,7 +125,7 @@ class Outbox:
         self._queue: deque[Item] = deque()
         self._queued_bytes = 0
         self._changed = threading.Condition()
-        self._is_poked = self._is_finished = False
+        self._is_poked = self._is_finished = self._is_abandoned = False
         self._deadline: float | None = None
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -159,15 +162,21 @@ class Outbox:
             self._changed.notify()
 
     def close(self) -> None:
-        """Waits for the thread's end."""
+        """Waits for the thread's end, or the deadline; then what is left, an attempt under way too, is given up."""
         self.finish()
-        # An attempt that is under way ends by its own timeout.
-        self._thread.join(self._limits.shutdown_timeout_seconds + self._limits.timeout_seconds + 1.0)
+        assert self._deadline is not None
+        self._thread.join(max(self._deadline - time.monotonic(), 0.0) + CLOSE_GRACE_SECONDS)
+        if self._thread.is_alive():
+            with self._changed:
+                self._is_abandoned = True
+                left = list(self._queue)
+                self._queue.clear()
+            self._give_up(left, DROP_SHUTDOWN)
 
     @property
     def is_closed(self) -> bool:
         """Whether nothing is left to do."""
-        return not self._thread.is_alive()
+        return self._is_abandoned or not self._thread.is_alive()
 
     def flushed(self, taken: int) -> int:
         """How many of the events that the sink has taken are past this queue, from the first."""
@@ -182,8 +191,10 @@ class Outbox:
                 self._deliver(batch)
             except Exception as error:  # the thread must live as long as the sink
                 logger.exception("an exporter failed")
-                self._give_up(batch, type(error).__name__)
+                self._settle(batch, type(error).__name__)
             with self._changed:
+                if self._is_abandoned:
+                    break
                 for item in batch:
                     self._queue.popleft()
                     self._queued_bytes -= item.size_bytes
@@ -223,7 +234,7 @@ class Outbox:
         while True:
             seconds = self._time_left(deadline)
             if seconds <= 0:
-                self._give_up(batch, DROP_SHUTDOWN if self._is_finished else DROP_DEADLINE)
+                self._settle(batch, DROP_SHUTDOWN if self._is_finished else DROP_DEADLINE)
                 return
             try:
                 self._send([item.payload for item in batch], min(self._limits.timeout_seconds, seconds))
@@ -235,11 +246,20 @@ class Outbox:
             except Exception as error:
                 self._sink.count_failure(error)
                 logger.warning("an exporter gives up %d events: %s", sum(item.events for item in batch), brief(error))
-                self._give_up(batch, DROP_REFUSED)
+                self._settle(batch, DROP_REFUSED)
                 return
             else:
-                self._sink.count_exported(sum(item.events for item in batch))
+                self._settle(batch, None)
                 return
+
+    def _settle(self, batch: list[Item], drop: str | None) -> None:
+        """The batch's fate is known, unless `close` has decided it before."""
+        if self._is_abandoned:
+            return
+        if drop is None:
+            self._sink.count_exported(sum(item.events for item in batch))
+        else:
+            self._give_up(batch, drop)
 
     def _time_left(self, deadline: float) -> float:
         if self._deadline is not None:

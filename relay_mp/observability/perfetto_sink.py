@@ -19,14 +19,19 @@ bracket may be missing: so the file opens also after a kill.
 import fcntl
 import json
 import os
+import time
 from typing import Any
 
+from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.jsonl import last_line_break
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, ScopeEvent
 from relay_mp.observability.sink import MAX_OPEN_SCOPES, OpenScopes, Sink
 
 __all__ = ["PerfettoSink"]
+
+CHECK_EVENTS, CHECK_SECONDS = 256, 1.0
+"""How often it is looked whether the file still has a name."""
 
 MAX_LANES = 64
 """Of one thread."""
@@ -163,6 +168,11 @@ class TraceFile:
         os.ftruncate(self._file, self._end)
         return epoch_us
 
+    @property
+    def is_removed(self) -> bool:
+        """Whether the file has no name any more, or could not be made anew."""
+        return self._file < 0 or os.fstat(self._file).st_nlink == 0
+
     def ends_with(self, text: str) -> bool:
         """Whether the last line contains a text."""
         start = last_line_break(self._file, max(self._end - 1, 0))
@@ -214,21 +224,43 @@ class PerfettoSink(Sink):
         self._named: set[tuple[int, int]] = set()
         self._flows = 0
         self._newest_us = 0
+        self._exported_when_checked = 0
+        self._next_check = 0.0
 
     def _export(self, event: Event) -> None:
         if event.redelivered and self._file.ends_with(event.uuid):
             self.count_exported()
             return  # written by the dispatcher that died, just before it could say so
+        if self.taken % CHECK_EVENTS == 0 or time.monotonic() >= self._next_check:
+            self._check_it_is_there()
         time_us = event.timestamp_us
         self._newest_us = max(self._newest_us, time_us)
         self._file.begin(time_us)
-        if not isinstance(event, ScopeEvent):
-            self._instant(event, self._open.get(event.parent_uuid), event.name)
-        elif event.scope_category == "start":
-            self._begin(event)
-        else:
+        if isinstance(event, ScopeEvent) and event.scope_category == "start":
+            self._begin(event)  # exported when its slice is written
+            return
+        if isinstance(event, ScopeEvent):
             self._end(event)
+        else:
+            self._instant(event, self._open.get(event.parent_uuid), event.name)
         self.count_exported()
+
+    def _check_it_is_there(self) -> None:
+        """A file or directory that somebody has removed is made anew; what went with it is counted."""
+        self._next_check = time.monotonic() + CHECK_SECONDS
+        if self._file.is_removed:
+            gone = self._counts.exported - self._exported_when_checked
+            self.count_exported(-gone)
+            self.count_dropped("removed", gone)
+            self.count_failure(f"{self._file.path} was removed")
+            logger.warning("%s was removed while it was written; %d events are counted as lost", self._file.path, gone)
+            epoch_us = self._file.epoch_us
+            self._file.close()
+            self._file = TraceFile(self._file.path)
+            self._named.clear()
+            if epoch_us is not None:
+                self._file.begin(epoch_us)
+        self._exported_when_checked = self._counts.exported
 
     def _begin(self, event: ScopeEvent) -> None:
         piece = _Slice(event, self._open.get(event.parent_uuid), self._file.epoch_us or 0)
@@ -243,7 +275,10 @@ class PerfettoSink(Sink):
             self._write_slice(piece, event.timestamp_us, event)
 
     def _write_unfinished(self, piece: _Slice) -> None:
-        self._write_slice(piece, self._newest_us + 1, None)
+        try:
+            self._write_slice(piece, self._newest_us + 1, None)
+        except OSError as error:  # counted there; it is another event that is in hand
+            self.count_failure(error)
 
     def _write_slice(self, piece: _Slice, end_us: int, end: ScopeEvent | None) -> None:
         start = piece.start
@@ -266,8 +301,13 @@ class PerfettoSink(Sink):
             first = self._event("b", start.name, start.pid, number, piece.begins_ns) | shared
             lines = _line(first | {"args": args}) + _line(last | {"args": {"uuid": start.uuid}})
         arrow = self._arrow(piece, piece.parent, number) if piece.parent is not None and lane is not None else ""
-        self._file.write(self._names(piece.thread, lane) + arrow + lines)
         piece.parent = None  # else a chain of ended scopes would be kept by their youngest
+        try:
+            self._file.write(self._names(piece.thread, lane) + arrow + lines)
+        except OSError:
+            self.count_dropped("unwritten")  # the start; its end is counted by who called
+            raise
+        self.count_exported()
 
     def _instant(self, event: Event, parent: _Slice | None, name: str) -> None:
         thread = (event.pid, event.thread_id)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 
 import pytest
 from receiver import WAIT_SECONDS, Receiver, closed_port
@@ -179,6 +180,35 @@ def test_closing_the_session_sends_what_is_queued(session, receiver):
     assert receiver.names == names(20)
     report = session.stats().exporters["stream"]
     assert (report.state, report.exported) == ("closed", 20)
+
+
+def test_closing_waits_for_no_attempt_that_is_under_way(session, receiver, capfd):
+    receiver.plan.append("stall")
+    AtofExporter(stream(receiver.url, timeout_seconds=WAIT_SECONDS)).register("stream")
+    scope.event("m")
+    receiver.await_request()
+    session.close(0.1)  # the attempt would go on for half a minute
+    report = session.stats().exporters["stream"]
+    assert (report.state, report.exported, report.drops) == ("closed", 0, {"shutdown": 1})
+    receiver.release.set()
+    for thread in threading.enumerate():
+        if thread.name == "relay_mp-exporter":
+            thread.join(WAIT_SECONDS)
+    assert receiver.requests >= 1
+    capfd.readouterr()
+
+
+@pytest.mark.parametrize("session", [{"dispatcher": "process", "flush_timeout_seconds": 0.2}], indirect=True)
+def test_what_a_dispatcher_that_did_not_end_in_time_had_queued_is_counted(session, receiver, capfd):
+    receiver.plan.append("stall")
+    limits = {"timeout_seconds": WAIT_SECONDS, "shutdown_timeout_seconds": WAIT_SECONDS}
+    AtofExporter(stream(receiver.url, **limits)).register("stream")
+    scope.event("m")
+    receiver.await_request()
+    session.close()
+    report = session.stats().exporters["stream"]
+    assert (report.taken, report.exported, report.unconfirmed) == (1, 0, 1)
+    assert "exporter 'stream' lost 1 of 1 (unconfirmed 1)" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("session", ["process"], indirect=True)

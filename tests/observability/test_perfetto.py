@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -312,6 +313,26 @@ def test_a_full_disk_is_counted_and_leaves_whole_lines(session, small_disk, capf
     assert [e["name"] for e in events if e["ph"] == "i"] == [f"{n}" for n in range(report.exported)]
     assert 0 < report.exported < 1000
     assert report.dropped == session.stats().subscriber_errors == 1000 - report.exported
+    session.close()
+    capfd.readouterr()
+
+
+def test_a_directory_that_is_removed_is_made_anew_and_what_went_with_it_is_counted(session, exporter, path, capfd):
+    for n in range(10):
+        scope.event(f"{n}")
+    exporter.force_flush()
+    shutil.rmtree(path.parent)
+    for n in range(1000):
+        scope.event(f"later {n}")
+    exporter.shutdown()
+    events = read(path)
+    trace_format.check(events)
+    shown = [event["name"] for event in events if event["ph"] == "i"]
+    assert shown == [f"later {n}" for n in range(1000 - len(shown), 1000)]
+    report = session.stats().exporters["trace"]
+    assert len(shown) >= 1000 - 256
+    assert report.taken == report.exported + report.drops["removed"] == 1010
+    assert report.drops["removed"] >= 1000 - len(shown)
     session.close()
     capfd.readouterr()
 
