@@ -404,6 +404,20 @@ def test_a_thought_stays_where_it_is_when_what_is_beside_it_changes():
     assert len(encoded) == 3
 
 
+@pytest.mark.parametrize("old", [None, {"parts": []}, {"parts": [{"text": "be brief", "x": 1}], "x": 2}])
+@pytest.mark.parametrize("new", [None, "be very brief"])
+def test_a_system_instruction_comes_changes_and_goes(old, new):
+    content = {"contents": [], **({} if old is None else {"systemInstruction": old})}
+    original = LLMRequest({}, content)
+    view = codecs.GeminiGenerateContentCodec().decode(original)
+    others = [message for message in view.messages if message["role"] != "system"]
+    view.messages = [*([] if new is None else [{"role": "system", "content": new}]), *others]
+    encoded = codecs.GeminiGenerateContentCodec().encode(view, original)
+    assert codecs.GeminiGenerateContentCodec().decode(encoded).messages == view.messages
+    if new is not None and old is not None and old["parts"]:
+        assert encoded.content["systemInstruction"] == {"parts": [{"text": new, "x": 1}], "x": 2}
+
+
 @pytest.mark.parametrize("codec", CODECS)
 def test_a_change_of_another_api_is_refused(codec):
     content = codec_cases.CHANGED[codec.__name__]

@@ -191,7 +191,7 @@ class GeminiGenerateContentCodec(RequestCodec):
         names = _call_names(before) | _call_names(after) | self._answer_names(content)
         contents: list[Any] = []
         open_at: int | None = None
-        content = self._write_system(content, after)
+        content = self._write_system(content, before, after)
         for message, link in zip(after, align(before, after, kind_of_message), strict=True):
             if message["role"] == "system":
                 continue
@@ -229,9 +229,13 @@ class GeminiGenerateContentCodec(RequestCodec):
         )
         return {answer.get("id") or answer["name"]: answer["name"] for answer in answers}
 
-    def _write_system(self, content: JsonObject, after: list[JsonObject]) -> JsonObject:
+    def _write_system(
+        self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]
+    ) -> JsonObject:
         """The API has one instruction: several system messages are joined, as its parts are when they are read."""
-        texts = [message["content"] for message in after if message["role"] == "system"]
+        texts, were = _system_texts(after), _system_texts(before)
+        if same(texts, were):
+            return content
         if not all(isinstance(each, str) for each in texts) or any("name" in each for each in after):
             raise self.no_place("a system message in parts, or a message with a name", after)
         if not texts:
@@ -239,13 +243,12 @@ class GeminiGenerateContentCodec(RequestCodec):
         said = "\n".join(str(each) for each in texts)
         old: Any = content.get("systemInstruction")
         parts = [] if old is None else old["parts"]
-        before = "\n".join(part["text"] for part in parts)
-        if parts and before == said:
+        if parts and were == [said]:
             return content
         if len(parts) > 1:
             raise self.no_place("a change of a systemInstruction of several parts", said)
-        rendered = [{"parts": [{"text": each}]} for each in (before, said)]
-        return put(content, ("systemInstruction",), merge(old, rendered[0], rendered[1]))
+        earlier: dict[str, Any] = {"parts": [{"text": each} for each in were]}
+        return put(content, ("systemInstruction",), merge(old, earlier, {"parts": [{"text": said}]}))
 
     # ------------------------------------------------------------------------------------------- tools
 
@@ -369,6 +372,10 @@ def _read_parts(parts: list[Any], error: Any) -> Any:
         else _native(next((key for key in _DATA if key in part), "unknown"), part)
         for part in parts
     ]
+
+
+def _system_texts(messages: list[JsonObject]) -> list[Any]:
+    return [message["content"] for message in messages if message["role"] == "system"]
 
 
 def _call_names(messages: list[JsonObject]) -> dict[str, str]:
