@@ -112,7 +112,20 @@ PID = 100
 
 
 def stats(delivered, lost=0, pending=0, **causes):
-    return Stats(delivered + lost + pending, delivered, lost, pending, 0, causes, [], 0, 65536, 0, None)
+    return Stats(
+        emitted=delivered + lost + pending,
+        delivered=delivered,
+        lost=lost,
+        pending=pending,
+        cut=0,
+        causes=causes,
+        processes=[],
+        subscriber_errors=0,
+        middleware_failures=0,
+        ring_bytes=65536,
+        ring_used_bytes=0,
+        stalled_pid=None,
+    )
 
 
 def balance(records, found, returned=0, unfinished=0):
