@@ -7,7 +7,7 @@ delivered, what was emitted before a registration never is, whenever the dispatc
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,9 +96,6 @@ class Registry:
         self._lock = threading.Lock()
         self._globals: tuple[Subscription, ...] = ()
         self._locals: dict[bytes, tuple[Subscription, ...]] = {}
-        # (position, who): from there on the global ones are all there is, and just these. One tuple, replaced whole:
-        # the dispatcher reads it without the lock.
-        self._steady: tuple[int, tuple[Subscription, ...]] = (_FOREVER, ())
         self.has_locals = False
         """Whether any scope-local registration may still see an event."""
         self._finishing: tuple[Subscription, ...] = ()
@@ -120,7 +117,6 @@ class Registry:
             self._set_level(subscription.scope, (*self._level(subscription.scope), subscription))
             self._publish()
             subscription.since = position()
-            self._settle()
             try:
                 self._note_change()
             except SessionError:
@@ -176,9 +172,7 @@ class Registry:
             subscription = self.live(name, scope)
             if subscription is None:
                 return False
-            self._steady = (_FOREVER, ())  # before the end is known: what comes behind it must not be seen
             subscription.until = position()
-            self._settle()
             self._publish()
             self._note_change()
             return True
@@ -192,11 +186,8 @@ class Registry:
             self._publish()
             self._note_change()
 
-    def viewers(self, position: int, stack: bytes | None) -> Sequence[Subscription]:
+    def viewers(self, position: int, stack: bytes | None) -> list[Subscription]:
         """Who sees the record at `position`: global ones first, then scope-local ones, outer scope first."""
-        since, steady = self._steady
-        if position >= since and stack is None:
-            return steady
         viewers = [s for s in self._globals if s.since <= position < s.until]
         if viewers and middleware.registry.snapshot.gates:
             viewers = [s for s in viewers if _is_let_through(s.name)]
@@ -297,15 +288,10 @@ class Registry:
     def _set_level(self, scope: bytes | None, level: tuple[Subscription, ...]) -> None:
         if scope is None:
             self._globals = level
-            self._settle()
             return
         remaining = {**self._locals, scope: level}
         self._locals = {key: value for key, value in remaining.items() if value}
         self.has_locals = bool(self._locals)
-
-    def _settle(self) -> None:
-        lasts = all(s.until == _FOREVER for s in self._globals)
-        self._steady = (max((s.since for s in self._globals), default=0) if lasts else _FOREVER, self._globals)
 
     def _publish(self) -> None:
         local = sum(s.is_live for level in self._locals.values() for s in level)
