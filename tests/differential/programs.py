@@ -55,6 +55,7 @@ class Writer:
         self.bodies_in_workers = bodies_in_workers
         self.next_priority = 0
         self.has_stream_intercepts = False
+        self.has_execution_intercepts = False
 
     def steps(self, depth: int, count: int) -> list:
         return [self.step(depth) for _ in range(count)]
@@ -92,6 +93,7 @@ class Writer:
         if self.bodies_in_workers and family in EVENT_FAMILIES:
             family = "tool_request"  # a worker has its own, unless they are named
         self.has_stream_intercepts |= family == "llm_stream_execution"
+        self.has_execution_intercepts |= family in ("tool_execution", "llm_execution")
         behaviour = self.random.choice(BEHAVIOURS[family])
         if family not in ALWAYS_COROUTINES and self.random.random() < 0.3:
             behaviour += "_async"
@@ -117,7 +119,7 @@ class Writer:
         options = self.options(data=PAYLOADS, metadata=METADATA, tool_call_id=["id"], tool_bits=[0, 1])
         behaviour = self.random.choice(["return"] * 5 + ["emit", "emit", "raise", "plain", "object", "rejected inside"])
         annotation = self.random.choice(PAYLOADS)
-        return ["tool", "tool", self.random.choice(ARGUMENTS), behaviour, annotation, options]
+        return ["tool", "tool", self.random.choice(ARGUMENTS), self.body(behaviour), annotation, options]
 
     def tool_helper(self, depth: int) -> list:
         verb = self.random.choice(["request_intercepts", "conditional_execution"])
@@ -132,7 +134,8 @@ class Writer:
     def llm(self, depth: int) -> list:
         options = self.options(data=PAYLOADS, metadata=METADATA, model_name=["model"], llm_bits=[0, 1, 2, 3])
         behaviour = self.random.choice(["return"] * 4 + ["emit", "raise", "object"])
-        return ["llm", "llm", self.random.choice(HEADERS), self.random.choice(CONTENTS), behaviour, options]
+        headers, content = self.random.choice(HEADERS), self.random.choice(CONTENTS)
+        return ["llm", "llm", headers, content, self.body(behaviour), options]
 
     def stream_llm(self, depth: int) -> list:
         options = self.options(metadata=METADATA, model_name=["model"], llm_bits=[0, 1, 2, 3])
@@ -143,6 +146,10 @@ class Writer:
             consume = None  # an end that comes at once has been read ahead by the peer
         headers, content = self.random.choice(HEADERS), self.random.choice(CONTENTS)
         return ["stream_llm", "stream", headers, content, chunks, behaviour, consume, options]
+
+    def body(self, behaviour: str) -> str:
+        # The peer loses what is registered on a scope after a body opened one within an execution intercept.
+        return "return" if behaviour == "emit" and self.has_execution_intercepts else behaviour
 
     def llm_helper(self, depth: int) -> list:
         verb = self.random.choice(["request_intercepts", "conditional_execution"])

@@ -13,6 +13,7 @@ different on purpose:
 | a provider or intercept whose stream is none | fails `stream_execute` | the peer fails at the first chunk |
 | values that a call passes on | as they are, where no middleware is | the peer copies them through JSON |
 | injectors of one priority, several levels | by level, then name, as all families | the peer: this family by name |
+| registering on a scope after a body opened one within an execution intercept | holds | the peer loses it |
 | headers `x-dynamo-*` | not added | they name the agent's scopes to one vendor's scheduler |
 | credential headers that a sanitizer puts back | taken out again | they must not enter shared memory |
 | a pending mark with a severity and metadata that is no dict | emitted, without it | the peer loses the mark |
