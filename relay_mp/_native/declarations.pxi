@@ -31,7 +31,10 @@ cdef extern from "crc32c.h" nogil:
 
 
 cdef extern from "gate.h" nogil:
+    ctypedef struct rmp_gate:
+        pass
     uint64_t rmp_monotonic_ns()
+    void rmp_gate_call(rmp_gate* gate)
 
 
 cdef extern from "layout.h" nogil:
@@ -81,6 +84,7 @@ cdef extern from "layout.h" nogil:
         uint32_t subscribers
         uint32_t scope_locals
         uint32_t configuration_version
+        rmp_gate data
         rmp_pair lease
         uint64_t stalled_owner
         uint64_t delivering_slot
@@ -162,7 +166,7 @@ cdef extern from "ring.h" nogil:
     void rmp_reader_forgive(rmp_reader* reader, uint64_t position)
     void rmp_reader_delivered(rmp_reader* reader, uint64_t position)
     void rmp_reader_release(rmp_reader* reader)
-    void rmp_reader_wait(rmp_reader* reader, uint64_t spin_ns, uint64_t timeout_ns)
+    void rmp_reader_rest(rmp_reader* reader, uint64_t spin_ns, uint64_t until_ns)
     bint rmp_reader_nap(rmp_reader* reader, uint64_t since_ns, uint64_t until_ns)
 
 

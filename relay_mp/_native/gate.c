@@ -74,3 +74,10 @@ void rmp_gate_wake(rmp_gate *gate) {
         return;
     }
 }
+
+void rmp_gate_call(rmp_gate *gate) {
+    uint32_t seen = rmp_load_acquire(&gate->wanted);
+    while (!swap(&gate->wanted, &seen, (seen & ~3u) + 4)) {
+    }
+    futex_wake_all(&gate->wanted);
+}

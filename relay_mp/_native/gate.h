@@ -32,6 +32,13 @@ void rmp_gate_nap(rmp_gate *gate, bool (*ready)(const void *), const void *conte
 /* Ends a sleep or a nap. */
 void rmp_gate_wake(rmp_gate *gate);
 
+/* Ends a sleep or a nap, also one that has not begun yet: who goes by rmp_gate_calls finds out. For what is no
+ * change of the thing that the gate is about, such as that the waiter is to end. */
+void rmp_gate_call(rmp_gate *gate);
+
+/* Changes whenever somebody wakes or calls. */
+static inline uint32_t rmp_gate_calls(const rmp_gate *gate) { return rmp_load_acquire(&gate->wanted) & ~3u; }
+
 /* To be called after the change, behind a full fence of the caller's: one load when nobody sleeps. */
 static inline void rmp_gate_open_fenced(rmp_gate *gate) {
     if (rmp_load_relaxed(&gate->wanted) & 1) rmp_gate_wake(gate);

@@ -25,8 +25,9 @@ cdef class Reader:
     def next_batch(self, int limit, double timeout_seconds) -> list:
         """Up to `limit` records: (payload, seq, next position, slot, owner_seq) each.
 
-        Waits, GIL released, up to `timeout_seconds` (at most 50 ms) for the first. An empty list means
-        that there was none; `blocked_slot` tells if one was claimed and is not finished.
+        Waits, GIL released, up to `timeout_seconds` for the first, or until `Segment.call_dispatcher`. An empty
+        list means that there was none; `blocked_slot` tells if one was claimed and is not finished, and is
+        looked at again after 2 ms.
         """
         cdef list batch = []
         self._segment._header()
@@ -43,13 +44,11 @@ cdef class Reader:
         cdef uint64_t timeout_ns = <uint64_t>(max(timeout_seconds, 0.0) * 1e9)
         if self._blocked.kind == RMP_READ_BLOCKED and timeout_ns > 2_000_000:
             timeout_ns = 2_000_000  # a dead writer is found this soon
-        cdef uint64_t now_ns = rmp_monotonic_ns()
-        cdef uint64_t deadline_ns = now_ns + timeout_ns
+        cdef uint64_t deadline_ns = rmp_monotonic_ns() + timeout_ns
         rmp_attachment_enter()
         with nogil:
             if not rmp_reader_nap(&self._reader, self._news_ns, min(deadline_ns, self._news_ns + NAPPING_NS)):
-                now_ns = rmp_monotonic_ns()
-                rmp_reader_wait(&self._reader, SPIN_NS, deadline_ns - now_ns if deadline_ns > now_ns else 0)
+                rmp_reader_rest(&self._reader, SPIN_NS, deadline_ns)
         rmp_attachment_leave()
         return 0
 

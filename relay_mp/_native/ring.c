@@ -202,7 +202,8 @@ static bool has_valid_length(const rmp_reader *reader, uint32_t payload_bytes, u
 /* Whether [free_pos, cursor) can be: a window that no damaged word of the header stretches, nor wraps around
  * the end of the numbers, where differences would still look small. */
 static bool is_plausible_window(const rmp_reader *reader) {
-    return reader->free_pos <= reader->cursor && reader->cursor - reader->free_pos <= reader->ring.capacity_units;
+    return reader->free_pos <= UINT64_MAX - reader->ring.capacity_units && /* positions never wrap */
+           reader->free_pos <= reader->cursor && reader->cursor - reader->free_pos <= reader->ring.capacity_units;
 }
 
 /* A fenced claim that this reader passes holds its space back, whoever fenced it: the last reader may
@@ -423,6 +424,20 @@ void rmp_reader_wait(rmp_reader *reader, uint64_t spin_ns, uint64_t timeout_ns) 
         for (int i = 0; i < 32; i++) rmp_cpu_relax();
     } while (rmp_monotonic_ns() < until);
     rmp_gate_wait(&reader->ring.header->data, has_news, reader, timeout_ns);
+}
+
+void rmp_reader_rest(rmp_reader *reader, uint64_t spin_ns, uint64_t until_ns) {
+    const rmp_gate *gate = &reader->ring.header->data;
+    for (;;) {
+        uint32_t calls = rmp_gate_calls(gate);
+        uint64_t now = rmp_monotonic_ns();
+        if (calls != reader->calls_heard || now >= until_ns || has_news(reader)) {
+            reader->calls_heard = calls; /* whoever calls from here on is heard by the next rest */
+            return;
+        }
+        rmp_reader_wait(reader, spin_ns, until_ns - now);
+        spin_ns = 0;
+    }
 }
 
 /* Of the time since the last news, so that what comes at intervals waits for a fraction of one. */

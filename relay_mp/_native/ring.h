@@ -96,6 +96,7 @@ typedef struct rmp_reader {
     uint32_t fenced_count;
     bool salvages;          /* the tail is not believed: see rmp_reader_salvage */
     uint64_t budget_units;  /* of checksums, for what is salvaged */
+    uint32_t calls_heard;   /* of the data gate: see rmp_reader_rest */
 } rmp_reader;
 
 enum rmp_read_kind {
@@ -152,6 +153,10 @@ void rmp_reader_release(rmp_reader *reader);
 
 /* Sleeps until there may be something at the cursor, at most min(timeout, backstop), after a spin. */
 void rmp_reader_wait(rmp_reader *reader, uint64_t spin_ns, uint64_t timeout_ns);
+
+/* The same for longer than the backstop: until there may be something, somebody calls (rmp_gate_call), also if
+ * that was since the last rest, or `until_ns` (monotonic). */
+void rmp_reader_rest(rmp_reader *reader, uint64_t spin_ns, uint64_t until_ns);
 
 /* Between the spin and the sleep: short naps, which producers need not end, until `until_ns` (monotonic). The
  * longer it is since the last news, `since_ns`, the longer the naps. Whether there is something at the cursor. */

@@ -166,6 +166,10 @@ cdef class Segment:
         self._header()
         rmp_ring_seal(&self._segment.ring)
 
+    def call_dispatcher(self) -> None:
+        """Ends the dispatcher's wait for news, also if it is only about to begin: it has something else to look at."""
+        rmp_gate_call(&self._header().data)
+
     def condemn(self) -> None:
         """The ring cannot be read further: nobody waits for it any more, and no flush takes it for delivered."""
         if self.state != STATE_CLOSED:

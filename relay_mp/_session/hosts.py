@@ -147,6 +147,7 @@ class ProcessHost:
     def stop(self, timeout_seconds: float) -> bool:
         """True if everything was delivered by then. The sealed ring tells the process to end."""
         self._stopping = True
+        self._segment.call_dispatcher()
         try:
             self._ended.wait(max(timeout_seconds, 0.0))
             if _is_drained(self._segment):

@@ -1045,6 +1045,7 @@ SEGMENT_CALLS = {
     "registry": (),
     "count_subscriber_error": (),
     "slot_state": (1,),
+    "slot_pid": (1,),
     "slot_statuses": (),
     "slot_process": (1,),
     "slot_losses": (1,),
