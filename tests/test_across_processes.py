@@ -547,3 +547,12 @@ def damage_both(path: str, damage: Callable[[str], None]) -> None:
         while segment.load_configuration()[1] is not None:
             damage(path)
         segment.close()
+
+
+def test_of_its_failures_a_process_keeps_the_latest(monkeypatch):
+    kept = configuration.KEPT_FAILURES
+    monkeypatch.setattr(configuration._state, "failed", type(configuration._state.failed)(maxlen=kept))
+    for number in range(kept + 1):
+        for _ in range(2):
+            configuration._note_failure(f"{number}")
+    assert configuration.failures() == [f"{number}" for number in range(1, kept + 1)]

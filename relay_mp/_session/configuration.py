@@ -18,6 +18,7 @@ until it reads a good one: what it does not know might have been a sanitizer.
 
 import contextlib
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -53,6 +54,9 @@ logger = logging.getLogger("relay_mp")
 FORMAT = 1
 _READ_ATTEMPTS = 100
 """Both copies are torn only if the owner has written twice while one was read."""
+
+KEPT_FAILURES = 100
+"""A process keeps this many texts of what it could not use; all are counted in the segment."""
 
 Callbacks = dict[tuple[str, str], Callable[..., Any]]
 """What a plugin component registers: callbacks by kind of middleware and local name."""
@@ -118,7 +122,7 @@ class _State:
         self.shared: dict[int, Registration] = {}
         self.components: dict[RuntimeRegistrationOwner, Component] = {}
         self.load_component: Callable[[Component], Callbacks] = _no_components
-        self.failed: list[str] = []
+        self.failed: deque[str] = deque(maxlen=KEPT_FAILURES)
 
     @property
     def owns(self) -> bool:
@@ -264,7 +268,7 @@ def _apply(segment: Segment, version: int, table: bytes | None) -> None:
         rows = decode(table) if version else ()
     except ConfigurationError as error:
         segment.count_middleware_failure()
-        _state.failed.append(str(error))
+        _note_failure(str(error))
         logger.error("%s; until it is whole again, this process withholds payloads and refuses guarded calls", error)
         _exchange((), {-1 - n: _refusing(family, error) for n, family in enumerate(_guarding())})
         return
@@ -345,7 +349,7 @@ class _Arrived:
     def _failing(self, why: str) -> Callable[..., Any]:
         if self._untold:
             self._untold.clear()
-            _state.failed.append(why)
+            _note_failure(why)
             logger.error("%s", why)
             segment = _state.segment
             if segment is not None and segment.is_open:
@@ -458,8 +462,13 @@ def tell() -> None:
         )
 
 
+def _note_failure(why: str) -> None:
+    if why not in _state.failed:
+        _state.failed.append(why)
+
+
 def failures() -> list[str]:
-    """What has arrived in this process and could not be used, each once."""
+    """What has arrived in this process and could not be used, each once; the latest KEPT_FAILURES."""
     return list(_state.failed)
 
 
