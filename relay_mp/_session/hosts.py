@@ -23,9 +23,27 @@ RESTART_PAUSE_SECONDS = 0.1
 GRACE_SECONDS = 2.0
 """How long a dispatcher that has delivered everything may take to notice that it is to end."""
 
+INTERRUPT_SECONDS = 0.5
+"""No wait is longer: a Ctrl-C that comes between Python's last look for signals and the system call that waits is
+noticed only when that call returns (CPython)."""
+
 
 def _is_drained(segment: Segment) -> bool:
     return bool(segment.read_pos == segment.tail)
+
+
+def _wait(ended: threading.Event, seconds: float) -> bool:
+    """Whether it is set within `seconds`. Not Thread.join with a timeout: interrupted by a Ctrl-C, that takes the
+    thread for ended (CPython 3.11, 3.12)."""
+    deadline = time.monotonic() + seconds
+    while not ended.wait(min(max(deadline - time.monotonic(), 0.0), INTERRUPT_SECONDS)):
+        if time.monotonic() >= deadline:
+            return False
+    return True
+
+
+def _wait_for_end(segment: Segment, ended: threading.Event, seconds: float) -> bool:
+    return _wait(ended, seconds) or (_is_drained(segment) and _wait(ended, GRACE_SECONDS))
 
 
 class ThreadHost:
@@ -37,6 +55,7 @@ class ThreadHost:
         self.registry: Registry | None = registry
         segment.take_lease(segment.lease()[0])
         self._dispatcher = Dispatcher(segment, self.registry)
+        self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay_mp-dispatcher", daemon=True)
         self._thread.start()
 
@@ -47,6 +66,8 @@ class ThreadHost:
             if self._segment.is_open:  # else: closed at the deadline of a stop, which says so itself
                 logger.exception("the dispatcher has stopped; events are kept until the ring is full, then dropped")
                 self._segment.drop_lease()
+        finally:
+            self._ended.set()
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
@@ -55,11 +76,9 @@ class ThreadHost:
         """True if everything was delivered by then."""
         self._dispatcher.stop()
         deadline = time.monotonic() + timeout_seconds
-        self._thread.join(max(timeout_seconds, 0.0))
-        if _is_drained(self._segment):
-            self._thread.join(GRACE_SECONDS)
-        if self._thread.is_alive() or self.registry is None:
+        if not _wait_for_end(self._segment, self._ended, timeout_seconds) or self.registry is None:
             return False
+        self._thread.join()
         self.registry.close(max(deadline - time.monotonic(), 0.0))
         self.registry.publish_reports()
         return _is_drained(self._segment)
@@ -77,7 +96,6 @@ class ProcessHost:
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._stopping = self._has_given_up = False
-        # Not Thread.join with a timeout: interrupted by a Ctrl-C, it takes the thread for ended (CPython 3.11, 3.12).
         self._ended = threading.Event()
         self._process = self._start()
         try:
@@ -149,9 +167,7 @@ class ProcessHost:
         self._stopping = True
         self._segment.call_dispatcher()
         try:
-            self._ended.wait(max(timeout_seconds, 0.0))
-            if _is_drained(self._segment):
-                self._ended.wait(GRACE_SECONDS)
+            _wait_for_end(self._segment, self._ended, timeout_seconds)
         finally:  # also if a Ctrl-C ends the wait: it must not go on with a segment that is given up
             self._has_given_up = True
             while not self._ended.is_set():
