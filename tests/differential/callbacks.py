@@ -2,9 +2,30 @@
 
 `make(package, family, name, behaviour, log)` gives the callback; it notes each call in `log[family]`. A
 behaviour that ends in `_async` is the same as a coroutine.
+
+`named` makes one from JSON, in whichever process calls it first: what is registered by name crosses processes.
 """
 
+import contextlib
+import importlib
 import inspect
+
+LOG: dict = {}
+"""This process's calls of what `named` made; whoever gives work to a worker takes them from it."""
+
+
+def drain():
+    """The calls so far, which are then forgotten. Callbacks keep the lists that they append to."""
+    taken = {family: list(calls) for family, calls in LOG.items() if calls}
+    for calls in LOG.values():
+        calls.clear()
+    return taken
+
+
+def note(taken):
+    """Adds what a worker has drained."""
+    for family, calls in taken.items():
+        LOG.setdefault(family, []).extend(calls)
 
 
 def canonical(value):
@@ -69,6 +90,7 @@ def verdicts(package, name):
 def field_behaviours(name):
     return {
         "tag": lambda fields: {**fields, "data": {"by": name, "was": fields["data"]}},
+        "same": lambda fields: fields,
         "none": lambda fields: None,
         "partial": lambda fields: {"data": name},
         "list": lambda fields: [1],
@@ -223,6 +245,11 @@ def request_views(package, name):
     }
 
 
+def named(package, family, name, behaviour):
+    """The callback, by names alone."""
+    return make(importlib.import_module(package), family, name, behaviour, LOG)
+
+
 def make(package, family, name, behaviour, log):
     """The callback; see the module."""
     calls = log.setdefault(family, [])
@@ -242,6 +269,32 @@ def make(package, family, name, behaviour, log):
         return callback(a, b, c)
 
     return (one, two, three)[parameters - 1]
+
+
+def _shown(value):
+    return shown_request(value) if hasattr(value, "headers") else canonical(value)
+
+
+def _noted(execution, note):
+    """The same, noting what it is given: a coroutine function stays one, and an async generator function."""
+
+    async def of_name(name, value, next_call):
+        note(value)
+        return await execution(name, value, next_call)
+
+    async def of_stream(request, next_call):
+        note(request)
+        return await execution(request, next_call)
+
+    async def stream(request, next_call):
+        note(request)
+        async with contextlib.aclosing(execution(request, next_call)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    if inspect.isasyncgenfunction(execution):
+        return stream
+    return of_stream if len(inspect.signature(execution).parameters) == 2 else of_name
 
 
 def _plain(package, family, name, behaviour, calls):  # noqa: PLR0911
@@ -314,4 +367,4 @@ def _plain(package, family, name, behaviour, calls):  # noqa: PLR0911
         "llm_execution": llm_executions,
         "llm_stream_execution": stream_executions,
     }
-    return executions[family](package, name)[behaviour]
+    return _noted(executions[family](package, name)[behaviour], lambda value: calls.append([name, _shown(value)]))

@@ -3,7 +3,13 @@
 The same file runs in both interpreters. A program is a list of steps (see programs.py); its result is the
 normalised event stream, each step's outcome, and what the callbacks were given.
 
-With a third argument, a start method, the bodies of tools and providers run in a pool of that kind.
+With two more arguments, a start method and what is to run in a pool of that kind, work goes to a worker:
+
+    bodies  of tools and providers; what they emit meets the middleware of the owner
+    calls   each step but registrations, and the scopes around them: guardrails, intercepts, sanitizers and
+            injectors run in the worker
+
+The owner registers all middleware, by name with JSON arguments; the worker has no code of its own for it.
 """
 
 import asyncio
@@ -127,19 +133,61 @@ def body(package, behaviour, value):
     return value
 
 
-def in_worker(package_name, behaviour, value):
-    return body(importlib.import_module(package_name), behaviour, value)
+def in_worker(package_name, function, *arguments):
+    """Runs in a worker: what came of it, or the failure, and what its callbacks were given."""
+    callbacks.drain()  # a fork has its parent's
+    try:
+        result, failure = function(importlib.import_module(package_name), *arguments), None
+    except Exception as error:
+        result, failure = None, error
+    return result, failure, callbacks.drain()
+
+
+def step_in_worker(package, step, scopes):
+    run = Run(package)
+    asyncio.run(run.steps([step], scopes))
+    return run.outcomes
+
+
+def register_in_a_call(handle):
+    """In a worker, within a tool: registers on the owner's scope, which fails, and globally; then emits a mark."""
+    import relay_mp
+
+    def tool(args):
+        try:
+            relay_mp.scope_local.register_mark_sanitize(handle, "refused", 1, lambda event, fields: None)
+            refused = None
+        except RuntimeError as error:
+            refused = type(error).__name__
+        by_worker = lambda event, fields: {**fields, "data": "by the worker"}  # noqa: E731
+        relay_mp.guardrails.register_mark_sanitize("the worker's", 1, by_worker)
+        relay_mp.scope.event("m", data="the worker's")
+        return relay_mp.ToolExecutionResult(refused)
+
+    callbacks.drain()
+    return asyncio.run(relay_mp.tools.execute("tool", None, tool)).result, callbacks.drain()
+
+
+REGISTRATIONS = ("register", "deregister", "subscriber")
+
+
+def is_the_owners(step):
+    """Registrations are made by the process that pushed the scope they are on."""
+    verb, *arguments = step
+    return verb in REGISTRATIONS or (verb == "scope" and any(map(is_the_owners, arguments[-1])))
 
 
 class Run:
-    """One program in one package."""
+    """One program in one package. `in_pool` is what runs in the pool: "bodies" or "calls"."""
 
-    def __init__(self, package, pool):
+    def __init__(self, package, pool=None, in_pool=None):
         self.package = package
         self.is_peer = package.__name__ == "nemo_relay"
         self.pool = pool
-        self.log = {}
+        self.in_pool = in_pool
+        self.log = callbacks.LOG
         self.outcomes = []
+        self.called_in_worker = set()
         self.registered = []
         self.subscribers = []
         self.stream = Stream()
@@ -154,11 +202,16 @@ class Run:
             await self.package.subscribers.flush_async()
             for name in ["stream", *self.subscribers]:
                 self.package.subscribers.deregister(name)
-        log = {family: normal_log(calls) for family, calls in self.log.items() if calls}
-        return {"events": self.stream.normal(), "outcomes": self.outcomes, "log": log}
+        log = {family: normal_log(calls) for family, calls in callbacks.drain().items()}
+        found = {"events": self.stream.normal(), "outcomes": self.outcomes, "log": log}
+        return {**found, "called_in_worker": sorted(self.called_in_worker.intersection(FAMILIES))}
 
     async def steps(self, steps, scopes):
-        for verb, *arguments in steps:
+        for step in steps:
+            if self.in_pool == "calls" and not is_the_owners(step):
+                self.outcomes += await self.submit(step_in_worker, step, scopes)
+                continue
+            verb, *arguments = step
             try:
                 found = await getattr(self, verb)(scopes, *arguments)
                 self.outcomes.append([verb, callbacks.canonical(found)])
@@ -169,10 +222,19 @@ class Run:
                 await self.package.subscribers.flush_async()
 
     async def run_body(self, behaviour, value):
-        if self.pool is None:
-            return body(self.package, behaviour, value)
+        if self.in_pool == "bodies":
+            return await self.submit(body, behaviour, value)
+        return body(self.package, behaviour, value)
+
+    async def submit(self, function, *arguments):
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self.pool, in_worker, self.package.__name__, behaviour, value)
+        name = self.package.__name__
+        result, failure, taken = await loop.run_in_executor(self.pool, in_worker, name, function, *arguments)
+        callbacks.note(taken)
+        self.called_in_worker.update(taken)
+        if failure is not None:
+            raise failure
+        return result
 
     def options(self, options):
         known = dict(options)
@@ -210,15 +272,21 @@ class Run:
     # ---- middleware
 
     async def register(self, scopes, family, name, priority, behaviour, scope, break_chain):
-        callback = callbacks.make(self.package, family, name, behaviour, self.log)
         chain = [break_chain] if break_chain is not None else []
+        callback, by_name = self.callback(family, name, behaviour)
         if scope is not None and scopes:
             register = getattr(self.package.scope_local, f"register_{family}")
-            register(scopes[scope % len(scopes)], name, priority, *chain, callback)
+            register(scopes[scope % len(scopes)], name, priority, *chain, callback, **by_name)
             return
         module, verb = self.module(family)
-        getattr(module, f"register_{verb}")(name, priority, *chain, callback)
+        getattr(module, f"register_{verb}")(name, priority, *chain, callback, **by_name)
         self.registered.append((module, verb, name))
+
+    def callback(self, family, name, behaviour):
+        if self.pool is None:
+            return callbacks.make(self.package, family, name, behaviour, self.log), {}
+        spec = {"package": self.package.__name__, "family": family, "name": name, "behaviour": behaviour}
+        return "callbacks:named", {"arguments": spec}
 
     async def deregister(self, scopes, family, name):
         module, verb = self.module(family)
@@ -320,27 +388,27 @@ class Run:
         return [callbacks.shown_request(outcome.request), [mark.name for mark in outcome.pending_marks]]
 
 
-async def run_all(package, programs, pool):
-    return [await Run(package, pool).program(program) for program in programs]
+async def run_all(package, programs, *in_workers):
+    return [await Run(package, *in_workers).program(program) for program in programs]
 
 
 def main():
     package = importlib.import_module(sys.argv[1])
     programs = json.load(sys.stdin)
     if len(sys.argv) < 3:
-        results = asyncio.run(run_all(package, programs, None))
+        results = asyncio.run(run_all(package, programs))
     else:
-        results = run_in_workers(package, programs, sys.argv[2])
+        results = run_in_workers(package, programs, *sys.argv[2:])
     json.dump(results, sys.stdout)
 
 
-def run_in_workers(package, programs, start_method):
+def run_in_workers(package, programs, start_method, what):
     import multiprocessing
 
     with package.session():
         context = multiprocessing.get_context(start_method)
         with package.pools.ProcessPoolExecutor(1, mp_context=context) as pool:
-            return asyncio.run(run_all(package, programs, pool))
+            return asyncio.run(run_all(package, programs, pool, what))
 
 
 if __name__ == "__main__":

@@ -43,16 +43,14 @@ BEHAVIOURS = {
 BEHAVIOURS["tool_sanitize_response"] = BEHAVIOURS["tool_sanitize_request"]
 BEHAVIOURS["scope_sanitize_start"] = BEHAVIOURS["scope_sanitize_end"] = BEHAVIOURS["mark_sanitize"]
 
-EVENT_FAMILIES = ("event_metadata_injector", "mark_sanitize", "scope_sanitize_start", "scope_sanitize_end")
 ALWAYS_COROUTINES = ("tool_execution", "llm_execution", "llm_stream_execution")
 
 
 class Writer:
     """Writes one program."""
 
-    def __init__(self, seed: int, bodies_in_workers: bool) -> None:
+    def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
-        self.bodies_in_workers = bodies_in_workers
         self.next_priority = 0
         self.has_stream_intercepts = False
         self.has_execution_intercepts = False
@@ -90,8 +88,6 @@ class Writer:
 
     def register(self, depth: int) -> list:
         family = self.random.choice(list(BEHAVIOURS))
-        if self.bodies_in_workers and family in EVENT_FAMILIES:
-            family = "tool_request"  # a worker has its own, unless they are named
         self.has_stream_intercepts |= family == "llm_stream_execution"
         self.has_execution_intercepts |= family in ("tool_execution", "llm_execution")
         behaviour = self.random.choice(BEHAVIOURS[family])
@@ -156,7 +152,7 @@ class Writer:
         return ["llm_helper", verb, "llm", self.random.choice(HEADERS), self.random.choice(CONTENTS)]
 
 
-def program(seed: int, bodies_in_workers: bool = False) -> list:
+def program(seed: int) -> list:
     """The program of that number."""
-    writer = Writer(seed, bodies_in_workers)
+    writer = Writer(seed)
     return writer.steps(0, writer.random.randint(6, 14))

@@ -20,22 +20,38 @@ different on purpose:
 | events that event middleware emits | before the event it looked at | it runs where that one is emitted |
 | what is no callable | TypeError at registration | the peer finds out at the first call |
 | scope end from another context, more payload types, times | see the README | not part of these programs |
+
+Then the same programs with their work in a worker process, against one process: no difference, in all families, for
+middleware that the owner has registered by name, globally or on its scopes. What cannot be done there, asserted below:
+
+| what | in a worker | why |
+| --- | --- | --- |
+| registering on a scope that another process has pushed | ScopeError: it is done there | that one ends the scope |
+| registering in the middle of a call | holds for that worker and its forks, nowhere else | the owner alone shares |
+| state of a callback | each process has its own | it is made from its name where it is called |
 """
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import callbacks
+import driver
 import programs
 import pytest
+
+from relay_mp import ScopeType, guardrails, pools, scope
 
 HERE = Path(__file__).parent
 CI_PROGRAMS = 100
 LONG_PROGRAMS = 2000
-WORKER_PROGRAMS = 20
-"""Run with each start method, in one pool each."""
+START_METHODS = ["fork", "spawn", "forkserver"]
+WORKER_PROGRAMS = {"bodies": 20, "calls": 40}
+"""Run with each start method, in one pool each, by what runs in the pool; see driver.py."""
+LONG_WORKER_PROGRAMS = 300
 
 
 def run(package: str, batch: list, *arguments: str) -> list:
@@ -66,8 +82,51 @@ def test_programs_run_as_they_do_in_the_peer(first: int, count: int) -> None:
     compare(seeds, batch, run("nemo_relay", batch), run("relay_mp", batch))
 
 
-@pytest.mark.parametrize("start_method", ["fork", "spawn", "forkserver"])
-def test_programs_run_the_same_with_their_bodies_in_workers(start_method: str) -> None:
-    seeds = list(range(WORKER_PROGRAMS))
-    batch = [programs.program(seed, bodies_in_workers=True) for seed in seeds]
-    compare(seeds, batch, run("relay_mp", batch), run("relay_mp", batch, start_method))
+@pytest.fixture(scope="module")
+def in_one_process() -> dict[int, list]:
+    """What the first so many programs do, by how many; run once for all start methods."""
+    return {}
+
+
+def compare_with_workers(count: int, start_method: str, what: str, in_one_process: dict[int, list]) -> list:
+    seeds = list(range(count))
+    batch = [programs.program(seed) for seed in seeds]
+    if count not in in_one_process:
+        in_one_process[count] = run("relay_mp", batch)
+    found = run("relay_mp", batch, start_method, what)
+    compare(seeds, batch, in_one_process[count], found)
+    return found
+
+
+@pytest.mark.parametrize("start_method", START_METHODS)
+@pytest.mark.parametrize("what", WORKER_PROGRAMS)
+def test_programs_run_the_same_in_workers(start_method: str, what: str, in_one_process: dict[int, list]) -> None:
+    found = compare_with_workers(WORKER_PROGRAMS[what], start_method, what, in_one_process)
+    if what == "calls":
+        assert {family for result in found for family in result["called_in_worker"]} == set(driver.FAMILIES)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("start_method", START_METHODS)
+@pytest.mark.parametrize("what", WORKER_PROGRAMS)
+def test_many_programs_run_the_same_in_workers(start_method: str, what: str, in_one_process: dict[int, list]) -> None:
+    compare_with_workers(LONG_WORKER_PROGRAMS, start_method, what, in_one_process)
+
+
+@pytest.mark.parametrize("start_method", START_METHODS)
+def test_what_a_worker_registers_in_a_call_is_its_own(session, seen, start_method: str) -> None:
+    spec = {"package": "relay_mp", "family": "mark_sanitize", "name": "shared", "behaviour": "same"}
+    guardrails.register_mark_sanitize("shared", 2, "callbacks:named", arguments=spec)
+    context = multiprocessing.get_context(start_method)
+    try:
+        with pools.ProcessPoolExecutor(1, mp_context=context) as pool, scope.scope("s", ScopeType.Agent) as handle:
+            refused, calls = pool.submit(driver.register_in_a_call, handle).result()
+            assert callbacks.drain() == {}  # the state is the worker's
+            scope.event("m", data="the owner's")
+    finally:
+        guardrails.deregister_mark_sanitize("shared")
+    session.flush()
+    assert [event.data for event in seen if event.name == "m"] == ["by the worker", "the owner's"]
+    assert refused == "ScopeError"
+    assert calls == {"mark_sanitize": [["shared", "m", "by the worker"]]}
+    assert callbacks.drain() == {"mark_sanitize": [["shared", "m", "the owner's"]]}
