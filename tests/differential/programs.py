@@ -152,7 +152,47 @@ class Writer:
         return ["llm_helper", verb, "llm", self.random.choice(HEADERS), self.random.choice(CONTENTS)]
 
 
+WORK = [
+    ["tool", "tool", {"x": 1}, "return", {"y": 1}, {"metadata": {"m": 1}}],
+    ["tool_manual", "manual tool", {"x": 1}, {"r": 1}, None, {"data": 1}, {"metadata": {"m": 1}}],
+    ["tool_helper", "request_intercepts", "tool", {"x": 1}],
+    ["tool_helper", "conditional_execution", "tool", {"x": 1}],
+    ["llm", "llm", HEADERS[2], CONTENTS[1], "return", {"model_name": "model"}],
+    ["llm_manual", "manual llm", HEADERS[1], CONTENTS[0], {"r": 1}, {}, {"data": 1}],
+    ["llm_helper", "request_intercepts", "llm", HEADERS[1], CONTENTS[0]],
+    ["llm_helper", "conditional_execution", "llm", HEADERS[1], CONTENTS[0]],
+    ["stream_llm", "stream", HEADERS[1], CONTENTS[0], CHUNKS[0], "return", None, {}],
+    ["scope", "work", "Function", {"input": {"x": 1}}, [["mark", "m", {"data": {"x": 1}}, 0]]],
+]
+"""A step of each kind that middleware takes part in."""
+
+
+def _everywhere(name: str, priority: int, scope: int | None) -> list:
+    """Registers each family, with the behaviour that shows."""
+    breaks = {"tool_request": False, "llm_request": False}
+    return [
+        ["register", family, name, priority, behaviours[0], scope, breaks.get(family)]
+        for family, behaviours in BEHAVIOURS.items()
+    ]
+
+
+def full() -> list:
+    """Every family at every level, one name at two, and chains that end early; work at each stage."""
+    ending = [["register", family, "end", -1, "tag", 1, True] for family in ("tool_request", "llm_request")]
+    verdicts = [["register", f"{kind}_conditional_execution", "no", 1, "reject", 1, None] for kind in ("tool", "llm")]
+    inner = ["scope", "inner", "Function", {}, [*ending, *WORK, *verdicts, *WORK]]
+    removed = [["deregister", family, "b"] for family in BEHAVIOURS]
+    outer = ["scope", "outer", "Agent", {}, [*_everywhere("a", 0, 0), *WORK, inner, *removed, *WORK]]
+    return [*_everywhere("a", 2, None), *_everywhere("b", 1, None), *WORK, outer, *WORK]
+
+
+FULL = -1
+"""The number of that one program."""
+
+
 def program(seed: int) -> list:
     """The program of that number."""
+    if seed == FULL:
+        return full()
     writer = Writer(seed)
     return writer.steps(0, writer.random.randint(6, 14))

@@ -49,7 +49,7 @@ HERE = Path(__file__).parent
 CI_PROGRAMS = 100
 LONG_PROGRAMS = 2000
 START_METHODS = ["fork", "spawn", "forkserver"]
-WORKER_PROGRAMS = {"bodies": 20, "calls": 40}
+WORKER_PROGRAMS = {"bodies": 20, "calls": 30}
 """Run with each start method, in one pool each, by what runs in the pool; see driver.py."""
 LONG_WORKER_PROGRAMS = 300
 
@@ -73,7 +73,7 @@ def compare(seeds: list[int], batch: list, theirs: list, ours: list) -> None:
 
 @pytest.mark.parametrize(
     ("first", "count"),
-    [(0, CI_PROGRAMS)]
+    [(programs.FULL, 1), (0, CI_PROGRAMS)]
     + [pytest.param(start, 500, marks=pytest.mark.long) for start in range(1000, 1000 + LONG_PROGRAMS, 500)],
 )
 def test_programs_run_as_they_do_in_the_peer(first: int, count: int) -> None:
@@ -89,7 +89,7 @@ def in_one_process() -> dict[int, list]:
 
 
 def compare_with_workers(count: int, start_method: str, what: str, in_one_process: dict[int, list]) -> list:
-    seeds = list(range(count))
+    seeds = [programs.FULL, *range(count)]
     batch = [programs.program(seed) for seed in seeds]
     if count not in in_one_process:
         in_one_process[count] = run("relay_mp", batch)
