@@ -431,11 +431,11 @@ void rmp_reader_rest(rmp_reader *reader, uint64_t spin_ns, uint64_t until_ns) {
     for (;;) {
         uint32_t calls = rmp_gate_calls(gate);
         uint64_t now = rmp_monotonic_ns();
-        if (calls != reader->calls_heard || now >= until_ns || has_news(reader)) {
-            reader->calls_heard = calls; /* whoever calls from here on is heard by the next rest */
-            return;
-        }
+        bool is_called = calls != reader->calls_heard || now >= until_ns || has_news(reader);
+        reader->calls_heard = calls; /* whoever calls from here on is heard by the next look */
+        if (is_called) return;
         rmp_reader_wait(reader, spin_ns, until_ns - now);
+        if (rmp_ring_tail(&reader->ring) != reader->cursor) return; /* news, or a claim whose writer may be dead */
         spin_ns = 0;
     }
 }

@@ -200,7 +200,7 @@ cdef class Segment:
         return load_u64(&self._header().free_pos)
 
     def wait_delivered(self, uint64_t position, double timeout_seconds) -> bool:
-        """Sleeps, GIL released, until delivery reaches `position` or at most 50 ms."""
+        """Sleeps, GIL released, until delivery reaches `position` or at most 40 ms."""
         cdef rmp_ring ring
         cdef uint64_t timeout_ns = <uint64_t>(max(timeout_seconds, 0.0) * 1e9)
         cdef bint done
