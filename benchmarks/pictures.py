@@ -137,7 +137,7 @@ def growth(results: dict[str, Any]) -> Any:
                 axes.plot(*zip(*points, strict=True), marker="o", markersize=3, color=colour, label=named)
         axes.set(xscale="log", xlabel=curve)
         axes.set_ylim(bottom=0)
-        if curve.startswith("payload"):
+        if curve.startswith("payload") and axes.lines:
             axes.set(yscale="log")
             axes.legend(fontsize=7)
         _time_axis(axes.yaxis)

@@ -42,8 +42,6 @@ cdef class Reader:
 
     cdef int _wait(self, double timeout_seconds) except -1:
         cdef uint64_t timeout_ns = <uint64_t>(max(timeout_seconds, 0.0) * 1e9)
-        if self._blocked.kind == RMP_READ_BLOCKED and timeout_ns > 2_000_000:
-            timeout_ns = 2_000_000  # a dead writer is found this soon
         cdef uint64_t deadline_ns = rmp_monotonic_ns() + timeout_ns
         rmp_attachment_enter()
         with nogil:

@@ -426,17 +426,22 @@ void rmp_reader_wait(rmp_reader *reader, uint64_t spin_ns, uint64_t timeout_ns) 
     rmp_gate_wait(&reader->ring.header->data, has_news, reader, timeout_ns);
 }
 
+/* A claim that is not finished: its writer may be dead, so it is looked at this often. */
+#define RMP_HELD_UP_NS 2000000u
+
+static bool is_held_up(const rmp_reader *reader) { return rmp_ring_tail(&reader->ring) != reader->cursor; }
+
 void rmp_reader_rest(rmp_reader *reader, uint64_t spin_ns, uint64_t until_ns) {
     const rmp_gate *gate = &reader->ring.header->data;
-    for (;;) {
+    for (bool held_up = false;; spin_ns = 0) {
         uint32_t calls = rmp_gate_calls(gate);
         uint64_t now = rmp_monotonic_ns();
-        bool is_called = calls != reader->calls_heard || now >= until_ns || has_news(reader);
+        bool is_over = held_up || calls != reader->calls_heard || now >= until_ns || has_news(reader);
         reader->calls_heard = calls; /* whoever calls from here on is heard by the next look */
-        if (is_called) return;
-        rmp_reader_wait(reader, spin_ns, until_ns - now);
-        if (rmp_ring_tail(&reader->ring) != reader->cursor) return; /* news, or a claim whose writer may be dead */
-        spin_ns = 0;
+        if (is_over) return;
+        held_up = is_held_up(reader);
+        uint64_t most_ns = held_up ? RMP_HELD_UP_NS : UINT64_MAX;
+        rmp_reader_wait(reader, spin_ns, until_ns - now < most_ns ? until_ns - now : most_ns);
     }
 }
 
@@ -449,7 +454,7 @@ bool rmp_reader_nap(rmp_reader *reader, uint64_t since_ns, uint64_t until_ns) {
     for (;;) {
         if (has_news(reader)) return true;
         uint64_t now = rmp_monotonic_ns();
-        if (now >= until_ns) return false;
+        if (now >= until_ns || is_held_up(reader)) return false;
         uint64_t nap_ns = (now - since_ns) / RMP_NAP_FRACTION;
         if (nap_ns < RMP_SHORTEST_NAP_NS) nap_ns = RMP_SHORTEST_NAP_NS;
         if (nap_ns > RMP_LONGEST_NAP_NS) nap_ns = RMP_LONGEST_NAP_NS;

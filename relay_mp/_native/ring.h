@@ -155,7 +155,7 @@ void rmp_reader_release(rmp_reader *reader);
 void rmp_reader_wait(rmp_reader *reader, uint64_t spin_ns, uint64_t timeout_ns);
 
 /* The same for longer than the backstop: until there may be something, somebody calls (rmp_gate_call), also if
- * that was since the last rest, or `until_ns` (monotonic). */
+ * that was since the last rest, or `until_ns` (monotonic); for 2 ms only, where a claim is not finished. */
 void rmp_reader_rest(rmp_reader *reader, uint64_t spin_ns, uint64_t until_ns);
 
 /* Between the spin and the sleep: short naps, which producers need not end, until `until_ns` (monotonic). The
