@@ -83,6 +83,8 @@ def test_example_runs_in_an_empty_directory(example, expected, tmp_path):
     script = tmp_path / "example.py"
     script.write_text(example, encoding="utf-8")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_MP_")}
+    # A fork takes along, and writes again, what the dispatcher's thread has printed and stdout still buffers.
+    environment["PYTHONUNBUFFERED"] = "1"
     ran = subprocess.run(
         [sys.executable, script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
