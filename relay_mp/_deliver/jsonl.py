@@ -46,14 +46,17 @@ class JsonlFile:
         if self._file < 0:
             self._open(False)
         line = event.to_json_line()
-        if event.redelivered and self._ends_with(line):
-            return  # written by the dispatcher that died, just before it could say so
+        # A dispatcher that died may have written it just before it could say so.
+        if not (event.redelivered and self._ends_with(line)):
+            self._write(line)
+        self.lines += 1
+
+    def _write(self, line: bytes) -> None:
         written = os.write(self._file, line)
         if written != len(line):
             os.ftruncate(self._file, self._end)
             raise OSError(f"{self.path}: no room for a line of {len(line)} bytes; it was not written")
         self._end += written
-        self.lines += 1
 
     @property
     def size_bytes(self) -> int:

@@ -100,7 +100,8 @@ class ExporterReport:
         """What the run that ended with its dispatcher's death amounts to.
 
         Args:
-            delivered_since: events that the dispatcher delivered after it had published this report.
+            delivered_since: events that the dispatcher began to deliver after it had published this report. The last
+                may be delivered again, which an exporter that does not buffer leaves out of its counts.
         """
         ended = ExporterReport.from_dict(self.to_dict())
         ended.taken += delivered_since

@@ -61,7 +61,7 @@ cdef extern from "layout.h" nogil:
         uint64_t high
     ctypedef struct rmp_mark:
         uint64_t seq
-        uint64_t deliveries
+        uint64_t begun
         uint64_t slot
         uint64_t pid
         uint64_t timestamp_us
@@ -185,6 +185,8 @@ cdef extern from "registry.h" nogil:
     void rmp_mark_prepare(const rmp_ring* ring, uint32_t slot, uint64_t count, uint64_t seq, uint64_t timestamp_us,
                           const uint8_t* uuid)
     uint64_t rmp_mark_begin(const rmp_ring* ring)
+    uint64_t rmp_mark_times(const rmp_ring* ring)
+    uint64_t rmp_mark_count(const rmp_ring* ring)
     void rmp_mark_done(const rmp_ring* ring)
 
 

@@ -77,7 +77,7 @@ typedef struct rmp_gate {
  * dies in between is followed by one that delivers the same mark again. */
 typedef struct rmp_mark {
     uint64_t seq;        /* stays when the mark is done: the next one's is higher, whoever's it is */
-    uint64_t deliveries; /* begun so far; 0: no mark is under way */
+    uint64_t begun;      /* marks of the session so far:56 | how often the one under way was begun:8, 0: none is */
     uint64_t slot;       /* whose events; 0: of producers that found no slot */
     uint64_t pid;
     uint64_t timestamp_us;

@@ -189,7 +189,8 @@ cdef class Reader:
     @property
     def mark_deliveries(self) -> int:
         """How often the mark under way was begun; 0: there is none."""
-        return load_u64(&self._segment._header().mark.deliveries)
+        self._segment._header()
+        return rmp_mark_times(&self._reader.ring)
 
     @property
     def last_mark_seq(self) -> int:

@@ -163,7 +163,7 @@ uint32_t rmp_registry_pass(const rmp_ring *ring, uint32_t number, uint64_t owner
     if (owner_seq <= passed.low) return before ? before : 1;
     store_passed(slot, passed, owner_seq, owner_seq - passed.low - 1);
     RMP_TESTPOINT("registry.passed");
-    return before;
+    return 0; /* whoever wrote `begun` before died before its first callback */
 }
 
 bool rmp_registry_give_up(const rmp_ring *ring, uint32_t number, uint64_t owner_seq) {
@@ -176,6 +176,8 @@ bool rmp_registry_give_up(const rmp_ring *ring, uint32_t number, uint64_t owner_
 }
 
 /* ---- marks of losses ---- */
+
+#define MARK_TIMES 0xffull
 
 static uint64_t counted_of(const rmp_ring *ring, uint32_t number, enum rmp_cause cause) {
     const rmp_slot *slot = rmp_ring_slot(ring, number);
@@ -225,11 +227,16 @@ void rmp_mark_prepare(const rmp_ring *ring, uint32_t number, uint64_t count, uin
 }
 
 uint64_t rmp_mark_begin(const rmp_ring *ring) {
-    uint64_t before = rmp_load_acquire(&ring->header->mark.deliveries);
-    rmp_store_release(&ring->header->mark.deliveries, before + 1);
+    uint64_t begun = rmp_load_acquire(&ring->header->mark.begun), before = begun & MARK_TIMES;
+    if (!before) begun += MARK_TIMES + 1;
+    rmp_store_release(&ring->header->mark.begun, before < MARK_TIMES ? begun + 1 : begun);
     RMP_TESTPOINT("mark.begun");
     return before;
 }
+
+uint64_t rmp_mark_times(const rmp_ring *ring) { return rmp_load_acquire(&ring->header->mark.begun) & MARK_TIMES; }
+
+uint64_t rmp_mark_count(const rmp_ring *ring) { return rmp_load_acquire(&ring->header->mark.begun) / (MARK_TIMES + 1); }
 
 void rmp_mark_done(const rmp_ring *ring) {
     rmp_mark *mark = &ring->header->mark;
@@ -238,6 +245,6 @@ void rmp_mark_done(const rmp_ring *ring) {
         rmp_store_release(&rmp_ring_slot(ring, (uint32_t)number)->marked[cause], mark->marked[cause]);
         RMP_TESTPOINT("mark.stored");
     }
-    rmp_store_release(&mark->deliveries, 0);
+    rmp_store_release(&mark->begun, rmp_load_relaxed(&mark->begun) & ~MARK_TIMES);
     RMP_TESTPOINT("mark.done");
 }

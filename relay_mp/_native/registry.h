@@ -42,7 +42,7 @@ void rmp_registry_write_off(const rmp_ring *ring, uint32_t slot);
 uint64_t rmp_registry_missing(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq);
 
 /* Dispatcher: that record is about to be delivered, and what is missing before it is marked. Returns how
- * often it was begun before, by dispatchers that died (at most 255). */
+ * often it was passed before, by dispatchers that died (at most 255). */
 uint32_t rmp_registry_pass(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq);
 
 /* Dispatcher: the record passed last is given up, since it kills whoever delivers it. False: it was before. */
@@ -59,12 +59,18 @@ enum rmp_marked_part {
  * that found none. */
 uint64_t rmp_registry_unmarked(const rmp_ring *ring, uint32_t slot, enum rmp_marked_part part, uint64_t missing);
 
-/* Writes down, in the header, the mark of `count` of them. Its deliveries are 0 until rmp_mark_begin. */
+/* Writes down, in the header, the mark of `count` of them. It is not under way until rmp_mark_begin. */
 void rmp_mark_prepare(const rmp_ring *ring, uint32_t slot, uint64_t count, uint64_t seq, uint64_t timestamp_us,
                       const uint8_t uuid[16]);
 
-/* The mark under way is about to be delivered. Returns how often it was begun before. */
+/* The mark under way is about to be delivered. Returns how often it was begun before (at most 255). */
 uint64_t rmp_mark_begin(const rmp_ring *ring);
+
+/* How often the mark under way was begun; 0: there is none. */
+uint64_t rmp_mark_times(const rmp_ring *ring);
+
+/* How many marks were begun so far. */
+uint64_t rmp_mark_count(const rmp_ring *ring);
 
 /* It has been. */
 void rmp_mark_done(const rmp_ring *ring);

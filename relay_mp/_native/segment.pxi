@@ -248,6 +248,12 @@ cdef class Segment:
                                          <Py_ssize_t>self._segment.ring.slot_count * RMP_SLOT_BYTES)
 
     @property
+    def marks_begun(self) -> int:
+        """How many marks of losses the subscribers have been given, or are just given."""
+        self._header()
+        return rmp_mark_count(&self._segment.ring)
+
+    @property
     def lost_unregistered(self) -> int:
         return load_u64(&self._header().lost_unregistered)
 

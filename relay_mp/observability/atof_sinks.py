@@ -54,7 +54,7 @@ class FileSink:
         self._rotated_files = rotated_files
         self._session_id = session_id
         self._file = JsonlFile(path)
-        self._earlier_lines = self._dropped = self._removed = self._failures = 0
+        self._earlier_lines = self._redelivered = self._dropped = self._removed = self._failures = 0
         self._last_error: str | None = None
         self._is_failing = self._is_finished = False
         self._lines_when_checked = 0
@@ -62,6 +62,7 @@ class FileSink:
 
     def __call__(self, event: Event) -> None:
         """One event, in the order of the stream."""
+        self._redelivered += event.redelivered
         try:
             # A redelivered event may be the file's last line: not before that is known does a new file begin.
             if self._file.size_bytes >= self._rotate_bytes and not event.redelivered:
@@ -131,7 +132,8 @@ class FileSink:
 
     def report(self) -> ExporterReport:
         """See ExporterReport."""
-        lines = self._earlier_lines + self._file.lines
+        # What is delivered again is in the account of the dispatcher that died (ExporterReport.after_kill).
+        lines = self._earlier_lines + self._file.lines - self._redelivered
         drops = {"unwritten": self._dropped, "removed": self._removed}
         taken = lines + self._dropped
         return ExporterReport(

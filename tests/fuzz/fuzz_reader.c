@@ -147,7 +147,7 @@ static void mark(uint32_t slot) {
 }
 
 static void settle(void) {
-    if (ring.header->mark.deliveries) rmp_mark_done(&ring);
+    if (rmp_mark_times(&ring)) rmp_mark_done(&ring);
     for (uint32_t slot = 1; slot < SLOTS; slot++) {
         rmp_registry_owner(&ring, slot, rmp_ring_slot(&ring, slot)->state);
         rmp_registry_mark_dead(&ring, slot, rmp_ring_slot(&ring, slot)->state);

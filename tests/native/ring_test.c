@@ -234,7 +234,7 @@ static void mark(dispatcher *self, uint32_t slot, uint64_t count) {
 }
 
 void dispatcher_resume_mark(dispatcher *self) {
-    if (self->reader.ring.header->mark.deliveries) tell_mark(self);
+    if (rmp_mark_times(&self->reader.ring)) tell_mark(self);
 }
 
 static void deliver(dispatcher *self, const rmp_read *read) {

@@ -250,7 +250,7 @@ TEST(a_mark_tells_each_loss_once_and_by_its_cause) {
     CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_PASSED, 0), 4);
     CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_ALL, 0), 6);
     mark(ring, slot, 4, 77);
-    CHECK_EQUAL(made->deliveries, 0);
+    CHECK_EQUAL(rmp_mark_times(ring), 0);
     CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_PASSED, 0), 4); /* written down, not delivered */
     CHECK_EQUAL(rmp_mark_begin(ring), 0);
     CHECK_EQUAL(made->seq, 77);
@@ -258,8 +258,10 @@ TEST(a_mark_tells_each_loss_once_and_by_its_cause) {
     CHECK_EQUAL(made->lost[RMP_LOST_FULL], 3);
     CHECK_EQUAL(made->lost[RMP_LOST_FENCED], 1);
     CHECK_EQUAL(rmp_mark_begin(ring), 1); /* the dispatcher has died */
+    CHECK_EQUAL(rmp_mark_times(ring), 2);
     rmp_mark_done(ring);
-    CHECK_EQUAL(made->deliveries, 0);
+    CHECK_EQUAL(rmp_mark_times(ring), 0);
+    CHECK_EQUAL(rmp_mark_count(ring), 1);
     CHECK_EQUAL(made->seq, 77); /* for the next one to come behind */
     CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_PASSED, 0), 0);
     CHECK_EQUAL(rmp_registry_unmarked(ring, slot, RMP_MARK_PASSED, 2), 2);

@@ -5,9 +5,10 @@ import os
 import shutil
 import signal
 
+import named_subscribers
 import pytest
 
-from relay_mp import AtofExporter, AtofExporterConfig, scope
+from relay_mp import AtofExporter, AtofExporterConfig, scope, subscribers
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 
@@ -77,6 +78,29 @@ def test_rotation_goes_on_after_the_dispatcher_was_killed(session, tmp_path):
     assert all_names(tmp_path) == [f"{n} {part}{i}" for n in range(3) for part in ("", "and ") for i in range(60)]
     report = session.stats().exporters["file"]
     assert (report.exported, report.lost) == (360, 0)
+
+
+@pytest.mark.parametrize("session", ["process"], indirect=True)
+@pytest.mark.parametrize("dies_first", [True, False])
+def test_an_event_that_is_delivered_again_is_counted_once(session, tmp_path, dies_first):
+    """The dispatcher dies of it before the file has its line, or after."""
+    exporter = AtofExporter(config_for(tmp_path))
+    arguments = {"path": str(tmp_path / "seen")}
+    if not dies_first:
+        exporter.register("file")
+    subscribers.register("dies", "named_subscribers:Dies", arguments=arguments)
+    if dies_first:
+        exporter.register("file")
+    emit(5)
+    scope.event("die")
+    emit(5)
+    exporter.force_flush()
+    subscribers.deregister("dies")
+    exporter.shutdown()
+    assert [fields[0] for fields in named_subscribers.read(tmp_path / "seen")].count("die") == 2
+    assert all_names(tmp_path) == [*"01234", "die", *"01234"]
+    report = session.stats().exporters["file"]
+    assert (report.taken, report.exported, report.lost) == (11, 11, 0)
 
 
 @pytest.mark.parametrize(("policy", "least"), [("never", 0), ("flush", 1), ("always", 20)])
