@@ -35,6 +35,10 @@ SCRIPT_TIMEOUT_SECONDS = 60.0
 # Where it is set, as on some CI machines, a print is two writes, and the lines of processes that share a pipe mix.
 os.environ.pop("PYTHONUNBUFFERED", None)
 
+# Where it is set, as in many containers, each of the hundreds of interpreters that the tests start compiles the package
+# anew: twice the time of its import.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 # A shell's background job ignores it, and so would all that tests start and interrupt: a handler is not inherited,
 # but what stands in its place is the default again.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -74,8 +78,19 @@ def _descriptors() -> dict[int, str]:
     return found
 
 
+def _has_children() -> bool:
+    """Asked of the kernel, before all processes of the machine are looked at; who has none has no descendants."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
 def _children() -> dict[int, str]:
     """Descendants of this process, zombies included."""
+    if not _has_children():
+        return {}
     found = {}
     for child in psutil.Process().children(recursive=True):
         try:
