@@ -31,6 +31,7 @@ hypothesis_settings.register_profile(
 )
 
 SCRIPT_TIMEOUT_SECONDS = 60.0
+RING_BYTES = 4 * 1024 * 1024
 
 # Where it is set, as on some CI machines, a print is two writes, and the lines of processes that share a pipe mix.
 os.environ.pop("PYTHONUNBUFFERED", None)
@@ -136,7 +137,12 @@ class Scripts:
         self.pids: set[int] = set()
 
     def __call__(
-        self, code: str, *arguments: object, returncode: int = 0, environment: dict[str, str] | None = None
+        self,
+        code: str,
+        *arguments: object,
+        returncode: int = 0,
+        environment: dict[str, str] | None = None,
+        timeout_seconds: float = SCRIPT_TIMEOUT_SECONDS,
     ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-c", code, *map(str, arguments)]
         paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
@@ -149,11 +155,11 @@ class Scripts:
         ) as process:
             self.pids.add(process.pid)
             try:
-                out, err = process.communicate(timeout=SCRIPT_TIMEOUT_SECONDS)
+                out, err = process.communicate(timeout=timeout_seconds)
             except subprocess.TimeoutExpired as expired:
                 process.kill()  # not read on to the end: a child of it may have its pipes
                 said = b"\n".join(text or b"" for text in (expired.stdout, expired.stderr)).decode(errors="replace")
-                pytest.fail(f"the script did not end within {SCRIPT_TIMEOUT_SECONDS} s\n{said}")
+                pytest.fail(f"the script did not end within {timeout_seconds} s\n{said}")
         assert process.returncode == returncode, f"code {process.returncode}\n{out}\n{err}"
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
@@ -204,11 +210,12 @@ def session(request: pytest.FixtureRequest) -> Iterator[relay_mp.Session]:
     """An open session that this process owns.
 
     Parametrized indirectly by a dispatcher, or by the arguments of `relay_mp.session` as a dict:
-    `@pytest.mark.parametrize("session", ["thread", "process"], indirect=True)`.
+    `@pytest.mark.parametrize("session", ["thread", "process"], indirect=True)`. Its ring is a quarter of the default:
+    to allocate, format and free that costs more than most of the tests.
     """
     given = getattr(request, "param", {})
     arguments = {"dispatcher": given} if isinstance(given, str) else given
-    with relay_mp.session(**arguments) as session:
+    with relay_mp.session(**{"ring_bytes": RING_BYTES, **arguments}) as session:
         yield session
 
 

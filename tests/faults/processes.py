@@ -4,10 +4,19 @@ import os
 import select
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 
 TIMEOUT_SECONDS = 60.0
+
+
+def run_alone(run_script, function, *arguments, timeout_seconds=TIMEOUT_SECONDS):
+    """Calls a module's function in a fresh interpreter: to fork that takes a tenth of the time it takes pytest's."""
+    module = function.__module__
+    call = f"{module}.{function.__name__}(*{arguments!r})"
+    path = f"sys.path.insert(0, {str(Path(__file__).parent)!r})"
+    return run_script(f"import sys; {path}; import {module}; {call}", timeout_seconds=timeout_seconds)
 
 
 def long(*values, timeout=3600):

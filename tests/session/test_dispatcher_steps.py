@@ -22,6 +22,7 @@ pytestmark = pytest.mark.timeout(240)
 HERE = Path(__file__).parent
 PACKAGE = Path(relay_mp.__file__).parent
 BUILD_TIMEOUT_SECONDS = 120
+KILLS_TIMEOUT_SECONDS = 200  # each kill waits until another interpreter has the package
 LOSS = "relay_mp.loss"
 
 
@@ -189,6 +190,7 @@ def kill_at(run_script, with_points, tmp_path, strikes):
         f"import sys; sys.path.insert(0, {str(with_points)!r})\n" + KILLED_AT_EACH_STEP,
         *(ledger, ",".join(strikes)),
         environment={"PYTHONPATH": path},
+        timeout_seconds=KILLS_TIMEOUT_SECONDS,
     )
     print(done.stderr.splitlines()[-1])
     assert check_accounts(ledger, done.stdout) == len(strikes) + 1
@@ -203,7 +205,7 @@ def test_killed_at_each_step_it_loses_no_event_and_no_mark_of_a_loss(run_script,
 @pytest.mark.long
 @pytest.mark.timeout(7200)
 def test_killed_a_thousand_times_at_its_steps(run_script, with_points, tmp_path):
-    """Each point at its first passes, in turn: 1,000 kills, 10 a session, which take a third of a script's time."""
+    """Each point at its first passes, in turn: 1,000 kills, 10 a session."""
     points = [point for point in POINTS if not point.endswith(("counted", "settled"))]
     for part in range(100):
         folder = tmp_path / f"{part}"
