@@ -18,7 +18,8 @@ __all__ = ["HttpReceiver", "check_url", "resolve_headers"]
 
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 MAX_RETRY_AFTER_SECONDS = 60.0
-_KEPT_BODY_BYTES = 200
+_KEPT_BODY_BYTES = 64 * 1024
+_SHOWN_BODY_CHARACTERS = 200
 
 
 def check_url(url: str) -> None:
@@ -52,12 +53,21 @@ class HttpReceiver:
     Args:
         url: http or https.
         headers: of every request.
+        context: of TLS; default: the usual one.
+        retryable: statuses that are for the moment.
 
     Raises:
         ValueError: the URL is none.
     """
 
-    def __init__(self, url: str, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        url: str,
+        headers: dict[str, str],
+        *,
+        context: ssl.SSLContext | None = None,
+        retryable: frozenset[int] = RETRYABLE_STATUSES,
+    ) -> None:
         check_url(url)
         parts = urlsplit(url)
         self.url = url
@@ -65,10 +75,15 @@ class HttpReceiver:
         self._host, self._port = str(parts.hostname), parts.port
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._headers = headers
+        self._context = context
+        self._retryable = retryable
         self._connection: http.client.HTTPConnection | None = None
 
-    def post(self, body: bytes, content_type: str, timeout_seconds: float, **more_headers: str) -> None:
+    def post(self, body: bytes, content_type: str, timeout_seconds: float, **more_headers: str) -> bytes:
         """Sends one request, and again on a new connection if the kept one was closed meanwhile.
+
+        Returns:
+            The body of the answer, of which no more than 64 KiB are read.
 
         Raises:
             Retryable: it may work later: no connection, a timeout, a status of that kind.
@@ -84,15 +99,16 @@ class HttpReceiver:
                 raise Retryable(f"{self.url}: {type(error).__name__}: {error}") from error
             return self.post(body, content_type, timeout_seconds, **more_headers)
         if 200 <= status < 300:
-            return None
-        message = f"{self.url} answered {status} {reason}: {said}"
-        if status in RETRYABLE_STATUSES:
+            return said
+        shown = said.decode("utf-8", "replace")[:_SHOWN_BODY_CHARACTERS]
+        message = f"{self.url} answered {status} {reason}: {shown}"
+        if status in self._retryable:
             raise Retryable(message, _seconds(after))
         raise Refused(message)
 
     def _request(
         self, body: bytes, headers: dict[str, str], timeout_seconds: float
-    ) -> tuple[int, str, str | None, str]:
+    ) -> tuple[int, str, str | None, bytes]:
         if self._connection is None:
             self._connection = self._connect(timeout_seconds)
         connection = self._connection
@@ -101,12 +117,14 @@ class HttpReceiver:
             connection.sock.settimeout(timeout_seconds)
         connection.request("POST", self._target, body, headers)
         response = connection.getresponse()
-        said = response.read().decode("utf-8", "replace")[:_KEPT_BODY_BYTES]
+        said = response.read(_KEPT_BODY_BYTES)
+        if not response.isclosed():  # longer than anybody has to say: not worth the connection
+            self.close()
         return response.status, response.reason, response.getheader("Retry-After"), said
 
     def _connect(self, timeout_seconds: float) -> http.client.HTTPConnection:
         if self._is_secure:
-            context = ssl.create_default_context()
+            context = self._context or ssl.create_default_context()
             return http.client.HTTPSConnection(self._host, self._port, timeout=timeout_seconds, context=context)
         return http.client.HTTPConnection(self._host, self._port, timeout=timeout_seconds)
 
