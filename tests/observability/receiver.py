@@ -20,7 +20,7 @@ class Receiver:
     Afterwards, 200.
     """
 
-    def __init__(self, plan=()):
+    def __init__(self, plan=(), port=0):
         self.plan = deque(plan)
         self.bodies = []
         self.headers = []
@@ -43,14 +43,17 @@ class Receiver:
             def log_message(self, *_arguments):
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = False  # so that closing it waits for them
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
         self.url = f"http://127.0.0.1:{self._server.server_port}/events?q=1"
 
+    def next_step(self, _handler):
+        return self.plan.popleft() if self.plan else 200
+
     def handle(self, handler):
-        step = self.plan.popleft() if self.plan else 200
+        step = self.next_step(handler)
         size = int(handler.headers["Content-Length"])
         self.requests += 1
         self.arrived.release()
@@ -65,15 +68,19 @@ class Receiver:
             handler.close_connection = True
             return
         status, headers = step if isinstance(step, tuple) else (step, {})
-        if 200 <= status < 300:
-            self.bodies.append(body)
-            self.headers.append(dict(handler.headers))
         answer = b"" if status == 200 else f"because of {status}".encode()
+        if 200 <= status < 300:
+            answer = self.acknowledge(handler, body) or answer
         handler.send_response(status)
         for name, value in {**headers, "Content-Length": str(len(answer))}.items():
             handler.send_header(name, value)
         handler.end_headers()
         handler.wfile.write(answer)
+
+    def acknowledge(self, handler, body):
+        """Keeps what it takes. Returns the answer's body, if it has one."""
+        self.bodies.append(body)
+        self.headers.append(dict(handler.headers))
 
     def await_request(self):
         assert self.arrived.acquire(timeout=WAIT_SECONDS)
