@@ -30,3 +30,36 @@ def record(data: Any = FOUR_FIELDS) -> list[Any]:
     """The same event as a plain msgpack array of 13, as relay_mp's records are: what msgpack is measured on."""
     uuid = bytes(range(16))
     return [2, uuid, uuid, 1_760_000_000_000_000, EVENT_NAME, None, 0, 1, None, data, None, None, None]
+
+
+# A turn of an agent: what it asks an LLM, which answers that it wants a tool, and what that tool gives.
+LLM_REQUEST: dict[str, Any] = {
+    "model": "m-1",
+    "messages": [
+        {"role": "system", "content": "You answer questions about Python's standard library."},
+        {"role": "user", "content": "How do I read a file line by line?"},
+    ],
+    "temperature": 0.2,
+}
+LLM_RESPONSE: dict[str, Any] = {
+    "id": "r-1",
+    "model": "m-1",
+    "choices": [
+        {
+            "message": {
+                "role": "assistant",
+                "content": "Let me look that up.",
+                "tool_calls": [
+                    {
+                        "id": "call-1",
+                        "type": "function",
+                        "function": {"name": "search", "arguments": '{"query":"read lines"}'},
+                    }
+                ],
+            }
+        }
+    ],
+    "usage": {"prompt_tokens": 120, "completion_tokens": 30},
+}
+TOOL_ARGUMENTS = {"query": "read lines"}
+TOOL_RESULT = {"hits": [1, 2, 3]}
