@@ -33,8 +33,11 @@ _TOTALS = {
     "cached_tokens": "total_cached_tokens",
     "cost_usd": "total_cost_usd",
 }
+_NOTHING: dict[str, Any] = {}
 _PROMPT_NAMES = ("prompt_tokens", "input_tokens", "promptTokenCount")
 _COMPLETION_NAMES = ("completion_tokens", "output_tokens", "candidatesTokenCount")
+_CACHED_NAMES = ("cached_tokens", "cache_read_input_tokens")
+_USED_NAMES = {*_PROMPT_NAMES, *_COMPLETION_NAMES, "cost_usd", "cost", "cache_read_input_tokens"}
 
 
 @dataclass(frozen=True)
@@ -60,40 +63,37 @@ class AgentInfo:
         )
 
 
-@dataclass
 class _Scope:
     """A scope, a tool call or an LLM call: its events, and which trajectory it is in."""
 
-    uuid: str
-    name: str
-    parent_uuid: str | None
-    category: str
-    agent: "_Agent"
-    start: ScopeEvent | None = None
-    end: ScopeEvent | None = None
+    __slots__ = ("_ancestry", "agent", "category", "end", "is_said", "name", "parent_uuid", "start", "uuid")
 
-    def ancestry(self, parents: "dict[str, _Scope]") -> dict[str, Any]:
-        parent = parents.get(self.parent_uuid or "")
-        return _present(
-            {
-                "function_id": self.uuid,
-                "function_name": self.name,
-                "parent_id": self.parent_uuid,
-                "parent_name": parent.name if parent else None,
-            }
-        )
+    def __init__(self, event: ScopeEvent, parent: "_Scope | None", root: "_Agent") -> None:
+        self.uuid, self.name, self.parent_uuid = event.uuid, event.name, event.parent_uuid
+        self.category = event.category
+        self.agent = parent.agent if parent is not None else root
+        self.start: ScopeEvent | None = None
+        self.end: ScopeEvent | None = None
+        self.is_said = False
+        """Whether its request is in a step of the user."""
+        self._ancestry = {"function_id": self.uuid, "function_name": self.name}
+        if self.parent_uuid is not None:
+            self._ancestry["parent_id"] = self.parent_uuid
+        if parent is not None:
+            self._ancestry["parent_name"] = parent.name
+
+    def ancestry(self) -> dict[str, Any]:
+        return self._ancestry.copy()
 
     def invocation(self, invocation_id: str | None = None) -> dict[str, Any]:
-        both = self.start is not None and self.end is not None
-        return _present(
-            {
-                "start_timestamp": self.start.timestamp_us / 1e6 if both and self.start else None,
-                "end_timestamp": self.end.timestamp_us / 1e6 if both and self.end else None,
-                "invocation_id": invocation_id or self.uuid,
-                "status": self.status,
-                "framework": FRAMEWORK,
-            }
-        )
+        found: dict[str, Any] = {}
+        if self.start is not None and self.end is not None:
+            found["start_timestamp"] = self.start.timestamp_us / 1e6
+            found["end_timestamp"] = self.end.timestamp_us / 1e6
+        found["invocation_id"] = invocation_id or self.uuid
+        found["status"] = self.status
+        found["framework"] = FRAMEWORK
+        return found
 
     @property
     def status(self) -> str:
@@ -114,6 +114,11 @@ class _Agent:
     children: "list[_Agent]" = field(default_factory=list)
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     """The step in which each tool call was asked for, by the call's id."""
+
+    def add_step(self, step: dict[str, Any]) -> None:
+        """Behind the others; it is given its number."""
+        step["step_id"] = len(self.steps) + 1
+        self.steps.append(step)
 
 
 class _Builder:
@@ -138,11 +143,14 @@ class _Builder:
     def _start(self, event: ScopeEvent) -> None:
         scope = self._scope_of(event)
         scope.start = event
-        handler = {"agent": self._agent_start, "llm": self._llm_start, "tool": self._tool_start}.get(scope.category)
-        if handler is None:
-            scope.agent.observed.append(event.to_dict())
+        if scope.category == "llm":
+            self._llm_start(scope, event)
+        elif scope.category == "tool":
+            self._tool_start(scope, event)
+        elif scope.category == "agent":
+            self._agent_start(scope, event)
         else:
-            handler(scope, event)
+            scope.agent.observed.append(event.to_dict())
 
     def _end(self, event: ScopeEvent) -> None:
         scope = self._scopes.get(event.uuid) or self._scope_of(event)
@@ -155,8 +163,8 @@ class _Builder:
             scope.agent.observed.append(event.to_dict())
 
     def _scope_of(self, event: ScopeEvent) -> _Scope:
-        scope = _Scope(event.uuid, event.name, event.parent_uuid, event.category, self._agent_of(event.parent_uuid))
-        self._scopes[event.uuid] = scope
+        scope = _Scope(event, self._scopes.get(event.parent_uuid or ""), self.root)
+        self._scopes[scope.uuid] = scope
         return scope
 
     # ---- agents ----
@@ -168,7 +176,7 @@ class _Builder:
         elif self._root_uuid is not None or outer.scope is not None:
             scope.agent = _Agent(scope)
             outer.children.append(scope.agent)
-            outer.steps.append(_subagent_step(scope, event))
+            outer.add_step(_subagent_step(scope, event))
         else:
             # A trajectory of all that was collected: its top-level agents are its own steps, those in them are not.
             scope.agent = _Agent(scope, self.root.steps, self.root.observed, self.root.children)
@@ -179,33 +187,34 @@ class _Builder:
         request = _content(event.data)
         said = _user_message(request)
         if said is not None:
-            extra = {"ancestry": scope.ancestry(self._scopes), "llm_request": request}
-            scope.agent.steps.append({"source": "user", "timestamp": event.timestamp, "message": said, "extra": extra})
+            scope.is_said = True
+            extra = {"ancestry": scope.ancestry(), "llm_request": request}
+            step = {"step_id": 0, "source": "user", "timestamp": event.timestamp, "message": said, "extra": extra}
+            scope.agent.add_step(step)
 
     def _llm_end(self, scope: _Scope, event: ScopeEvent) -> None:
-        scope.agent.steps.append(self._llm_step(scope, event.timestamp, event.data))
+        scope.agent.add_step(self._llm_step(scope, event.timestamp, event.data))
 
     def _llm_step(self, scope: _Scope, timestamp: str, response: Any) -> dict[str, Any]:
-        request = _content(scope.start.data) if scope.start else None
         message = _message(response)
         calls = [_tool_call(call) for call in _dicts(message.get("tool_calls"))]
-        step = _present(
-            {
-                "source": "agent",
-                "timestamp": timestamp,
-                "message": _text(message.get("content")),
-                "model_name": self._model(scope, response),
-                "reasoning_content": _text(message.get("reasoning_content")) or None,
-                "tool_calls": calls or None,
-                "metrics": _metrics(response),
-                "llm_call_count": 1,
-            }
-        )
-        step["extra"] = {"ancestry": scope.ancestry(self._scopes), "invocation": scope.invocation()}
-        if request is not None and _user_message(request) is None:
-            step["extra"]["llm_request"] = request
-        if response is not None:
-            step["extra"]["llm_response"] = response
+        extra = {"ancestry": scope.ancestry(), "invocation": scope.invocation()}
+        if scope.start is not None and not scope.is_said:
+            extra["llm_request"] = _content(scope.start.data)
+        extra["llm_response"] = response
+        step = {
+            "step_id": 0,
+            "source": "agent",
+            "timestamp": timestamp,
+            "message": _text(message.get("content")),
+            "model_name": self._model(scope, response),
+            "reasoning_content": _text(message.get("reasoning_content")) or None,
+            "tool_calls": calls or None,
+            "metrics": _metrics(response),
+            "llm_call_count": 1,
+            "extra": _present(extra),
+        }
+        step = _present(step)
         for call in calls:
             scope.agent.calls[call["tool_call_id"]] = step
         return step
@@ -225,15 +234,16 @@ class _Builder:
 
     def _tool_start(self, scope: _Scope, event: ScopeEvent) -> None:
         call_id = _call_id(event) or scope.uuid
+        arguments = _arguments(event.data)
         step = scope.agent.calls.get(call_id)
         call = _call_in(step, call_id) if step is not None else None
         if step is None or call is None or "extra" in call:  # asked for by nobody known, or run already
-            call = {"tool_call_id": call_id, "function_name": scope.name, "arguments": _arguments(event.data)}
-            step = {"source": "agent", "timestamp": event.timestamp, "message": "", "llm_call_count": 0}
+            call = {"tool_call_id": call_id, "function_name": scope.name, "arguments": arguments}
+            step = {"step_id": 0, "source": "agent", "timestamp": event.timestamp, "message": "", "llm_call_count": 0}
             step["tool_calls"] = [call]
-            scope.agent.steps.append(step)
-        call["extra"] = {"ancestry": scope.ancestry(self._scopes), "invocation": scope.invocation(call_id)}
-        if _arguments(event.data) != call["arguments"]:
+            scope.agent.add_step(step)
+        call["extra"] = {"ancestry": scope.ancestry()}
+        if arguments != call["arguments"]:
             call["extra"]["executed_arguments"] = event.data
         self._tool_places[scope.uuid] = (step, call)
 
@@ -243,19 +253,26 @@ class _Builder:
             self._tool_places[scope.uuid][1]["arguments"] = {}
         step, call = self._tool_places[scope.uuid]
         call["extra"]["invocation"] = scope.invocation(call["tool_call_id"])
-        result = {"source_call_id": call["tool_call_id"], **_result(event)}
-        step.setdefault("observation", {"results": []})["results"].append(result)
+        result = {"source_call_id": call["tool_call_id"], **_result(scope, event)}
+        if "observation" in step:
+            step["observation"]["results"].append(result)
+        else:
+            step["observation"] = {"results": [result]}
 
     # ---- end ----
 
     def finish(self) -> None:
-        """LLM calls that have not ended are steps too."""
+        """What has not ended is there too: LLM calls as steps of their own."""
         for scope in self._scopes.values():
-            if scope.category == "llm" and scope.end is None and scope.start is not None:
-                scope.agent.steps.append(self._llm_step(scope, scope.start.timestamp, None))
+            if scope.end is not None or scope.start is None:
+                continue
+            if scope.category == "llm":
+                scope.agent.add_step(self._llm_step(scope, scope.start.timestamp, None))
+            elif scope.category == "tool":
+                call = self._tool_places[scope.uuid][1]
+                call["extra"]["invocation"] = scope.invocation(call["tool_call_id"])
 
     def to_dict(self, agent: _Agent, info: dict[str, Any], session_id: str, trajectory_id: str) -> dict[str, Any]:
-        steps = [{"step_id": number, **step} for number, step in enumerate(agent.steps, 1)]
         subagents = [self.to_dict(child, info, session_id, child.scope.uuid) for child in agent.children if child.scope]
         return _present(
             {
@@ -263,8 +280,8 @@ class _Builder:
                 "session_id": session_id,
                 "trajectory_id": trajectory_id,
                 "agent": info,
-                "steps": steps,
-                "final_metrics": _final_metrics(steps, subagents),
+                "steps": agent.steps,
+                "final_metrics": _final_metrics(agent.steps, subagents),
                 "extra": self._extra(agent) or None,
                 "subagent_trajectories": subagents or None,
             }
@@ -274,7 +291,7 @@ class _Builder:
         extra: dict[str, Any] = {}
         if agent.scope is not None:
             scope = agent.scope
-            extra["ancestry"] = scope.ancestry(self._scopes)
+            extra["ancestry"] = scope.ancestry()
             extra["invocation"] = scope.invocation()
             found = {
                 "input": scope.start.data if scope.start else None,
@@ -328,12 +345,15 @@ def _text(value: Any) -> Any:
     """A message's content: text, or parts of text, or anything else as JSON."""
     if value is None:
         return ""
-    if isinstance(value, str):
-        return value
+    return value if isinstance(value, str) else _text_parts(value) or _json(value)
+
+
+def _text_parts(value: Any) -> list[dict[str, str]]:
+    """Parts of text, if it is nothing else."""
     parts = _dicts(value)
-    if parts and len(parts) == len(value) and all(_is_text(part) for part in parts):
-        return [{"type": "text", "text": part["text"]} for part in parts]
-    return _json(value)
+    if len(parts) != len(value) or not all(_is_text(part) for part in parts):
+        return []
+    return [{"type": "text", "text": part["text"]} for part in parts]
 
 
 def _is_text(part: dict[str, Any]) -> bool:
@@ -342,13 +362,14 @@ def _is_text(part: dict[str, Any]) -> bool:
 
 def _content(data: Any) -> Any:
     """An LLM call's request, without its headers."""
-    return data["content"] if isinstance(data, dict) and set(data) == {"content", "headers"} else data
+    is_request = isinstance(data, dict) and len(data) == 2 and "content" in data and "headers" in data
+    return data["content"] if is_request else data
 
 
 def _user_message(request: Any) -> Any:
     """What a user said last, if the request ends with it; a request that is no list of messages says itself."""
     messages = request.get("messages", request.get("input")) if isinstance(request, dict) else request
-    if isinstance(messages, list) and _dicts(messages):
+    if isinstance(messages, list) and any(isinstance(message, dict) for message in messages):
         last = messages[-1]
         return _text(last.get("content")) if isinstance(last, dict) and last.get("role") == "user" else None
     return None if request is None else _text(request)
@@ -402,14 +423,18 @@ def _call_in(step: dict[str, Any], call_id: str) -> dict[str, Any] | None:
     return next((call for call in step["tool_calls"] if call["tool_call_id"] == call_id), None)
 
 
-def _result(event: ScopeEvent) -> dict[str, Any]:
-    extra: dict[str, Any] = {"event_name": event.name, "event_uuid": event.uuid, "parent_event_uuid": event.parent_uuid}
-    if event.metadata is not None:
-        extra["metadata"] = event.metadata
-    parts = _text(event.data)
-    if isinstance(event.data, str) or isinstance(parts, list):
-        return {"content": parts, "extra": extra}
-    return {"extra": {**extra, "tool_result": event.data}}
+def _result(scope: _Scope, event: ScopeEvent) -> dict[str, Any]:
+    extra: dict[str, Any] = {
+        "event_name": scope.name, "event_uuid": scope.uuid, "parent_event_uuid": scope.parent_uuid
+    }  # fmt: skip
+    metadata, data = event.metadata, event.data
+    if metadata is not None:
+        extra["metadata"] = metadata
+    content = data if isinstance(data, str) else isinstance(data, list) and _text_parts(data)
+    if isinstance(data, str) or content:
+        return {"content": content, "extra": extra}
+    extra["tool_result"] = data
+    return {"extra": extra}
 
 
 def _subagent_step(scope: _Scope, event: ScopeEvent) -> dict[str, Any]:
@@ -420,6 +445,7 @@ def _subagent_step(scope: _Scope, event: ScopeEvent) -> dict[str, Any]:
     call = {"tool_call_id": call_id, "function_name": scope.name, "arguments": arguments, "extra": extra}
     result = {"source_call_id": call_id, "subagent_trajectory_ref": [reference], "extra": extra}
     return {
+        "step_id": 0,
         "source": "agent",
         "timestamp": event.timestamp,
         "message": "",
@@ -429,10 +455,12 @@ def _subagent_step(scope: _Scope, event: ScopeEvent) -> dict[str, Any]:
     }
 
 
-def _number(found: dict[str, Any], names: Iterable[str]) -> int | None:
+def _number(names: Iterable[str], *places: dict[str, Any]) -> int | None:
     for name in names:
-        if isinstance(found.get(name), int) and not isinstance(found[name], bool):
-            return int(found[name])
+        for place in places:
+            value = place.get(name)
+            if isinstance(value, int) and not isinstance(value, bool):
+                return value
     return None
 
 
@@ -441,18 +469,16 @@ def _metrics(response: Any) -> dict[str, Any] | None:
     if not isinstance(usage, dict):
         return None
     details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
-    cached = details if isinstance(details, dict) else {}
     cost = usage.get("cost_usd", usage.get("cost"))
     known = _present(
         {
-            "prompt_tokens": _number(usage, _PROMPT_NAMES),
-            "completion_tokens": _number(usage, _COMPLETION_NAMES),
-            "cached_tokens": _number({**usage, **cached}, ("cached_tokens", "cache_read_input_tokens")),
+            "prompt_tokens": _number(_PROMPT_NAMES, usage),
+            "completion_tokens": _number(_COMPLETION_NAMES, usage),
+            "cached_tokens": _number(_CACHED_NAMES, *([details] if isinstance(details, dict) else []), usage),
             "cost_usd": float(cost) if isinstance(cost, (int, float)) and not isinstance(cost, bool) else None,
         }
     )
-    used = {*_PROMPT_NAMES, *_COMPLETION_NAMES, "cost_usd", "cost", "cache_read_input_tokens"}
-    rest = {name: value for name, value in usage.items() if name not in used and isinstance(value, (int, float))}
+    rest = {name: usage[name] for name in usage.keys() - _USED_NAMES if isinstance(usage[name], (int, float))}
     if rest:
         known["extra"] = rest
     return known or None
@@ -462,10 +488,9 @@ def _final_metrics(steps: list[dict[str, Any]], subagents: list[dict[str, Any]])
     """Sums over the trajectory's own steps; the cost, as the format has it, with that of its subagents."""
     totals: dict[str, Any] = {"total_steps": len(steps)}
     for step in steps:
-        for name, total in _TOTALS.items():
-            value = step.get("metrics", {}).get(name)
-            if value is not None:
-                totals[total] = totals.get(total, 0) + value
+        for name, value in step.get("metrics", _NOTHING).items():
+            if name in _TOTALS:
+                totals[_TOTALS[name]] = totals.get(_TOTALS[name], 0) + value
     costs = [agent["final_metrics"].get("total_cost_usd") for agent in subagents]
     if any(cost is not None for cost in costs):
         totals["total_cost_usd"] = totals.get("total_cost_usd", 0.0) + sum(cost or 0.0 for cost in costs)
