@@ -65,6 +65,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if not item.get_closest_marker("long")]
 
 
+def pytest_collection_finish() -> None:
+    """What has been collected stays: no collection of garbage, of this process or of its forks, looks at it again."""
+    gc.freeze()
+
+
 # ------------------------------------------------------------------------------------ what is left behind
 
 

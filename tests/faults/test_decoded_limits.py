@@ -423,12 +423,13 @@ def test_a_dispatcher_after_a_hostile_table_delivers_on(tmp_path):
     assert named_subscribers.names(tmp_path / "lines") == ["after"]
 
 
+# Made where they are needed: 80 MB that stayed in pytest's process would be copied by each of its forks.
 HUGE_TEXTS = {
-    "a text of 64 MiB": '{"k":"' + "x" * (64 << 20) + '"}',
-    "10,000 maps deep": '{"k":' * 10_000 + "null" + "}" * 10_000,
-    "10,000 lists deep": "[" * 10_000 + "]" * 10_000,
-    "1,000,000 keys": "{" + ",".join(f'"{n:x}":0' for n in range(1_000_000)) + "}",
-    "a number of 60,000 digits": '{"version":' + "9" * 60_000 + "}",
+    "a text of 64 MiB": lambda: '{"k":"' + "x" * (64 << 20) + '"}',
+    "10,000 maps deep": lambda: '{"k":' * 10_000 + "null" + "}" * 10_000,
+    "10,000 lists deep": lambda: "[" * 10_000 + "]" * 10_000,
+    "1,000,000 keys": lambda: "{" + ",".join(f'"{n:x}":0' for n in range(1_000_000)) + "}",
+    "a number of 60,000 digits": lambda: '{"version":' + "9" * 60_000 + "}",
 }
 
 
@@ -442,7 +443,7 @@ START = '{"atof_version":"0.1","data":'
 def test_a_huge_last_line_of_a_file_is_refused_or_cut_off_or_completed(session, tmp_path, start, what):
     """No object, or deeper than JSON is read: the caller's error, and the file is as it was. An event's beginning: cut
     off. A whole object: it gets its line break."""
-    text = HUGE_TEXTS[what]
+    text = HUGE_TEXTS[what]()
     file = tmp_path / "events.jsonl"
     file.write_text(START + "null}\n" + start + text)
     size = file.stat().st_size
@@ -608,8 +609,9 @@ DECODERS = {
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("what", HUGE_TEXTS)
 def test_a_huge_text_from_the_wire_is_refused_before_it_costs_anything(little_memory, decoder, what):
+    text = HUGE_TEXTS[what]()
     with pytest.raises(PropagationError) as caught:
-        DECODERS[decoder](HUGE_TEXTS[what])
+        DECODERS[decoder](text)
     assert len(str(caught.value)) < 500
 
 
