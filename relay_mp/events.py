@@ -584,6 +584,9 @@ Event: TypeAlias = ScopeEvent | MarkEvent
 _CLASSES = (ScopeEvent, ScopeEvent, MarkEvent)
 """By a record's kind."""
 
+view_of: Callable[..., Event | None] = functools.partial(view, _CLASSES)
+"""`decode`, but None where the record does not start as the native encoder's do, or is no event's."""
+
 
 def decode(record: bytes, seq: int, pid: int, redelivered: bool = False) -> Event:
     """The event that a record holds. Reads the record's kind, and nothing else, until it is asked.
@@ -597,7 +600,7 @@ def decode(record: bytes, seq: int, pid: int, redelivered: bool = False) -> Even
     Raises:
         RecordError: the bytes start like no event record. Control records (kind 3) are no events.
     """
-    event: Event | None = view(_CLASSES, record, seq, pid, redelivered)
+    event = view_of(record, seq, pid, redelivered)
     if event is not None:
         return event
     try:

@@ -1,6 +1,11 @@
 """The dispatcher: takes records out of the ring in order and hands each to the subscribers.
 
-    ring ──▶ Reader.next_batch ──▶ decode ──▶ Registry.viewers ──▶ callbacks ──▶ Reader.done
+    ring ──▶ Reader.next_batch ──▶ a run: Registry.stretch ──▶ take_batch, then Reader.deliver: its callbacks
+                               └─▶ any other record, alone: Registry.viewers ──▶ callbacks ──▶ Reader.done
+
+Most records need nothing but their callbacks. A run of those is delivered by compiled code. What is rare takes the
+long way, record by record: requests, what comes behind a loss, what was begun before, scope-local subscribers, gates.
+A callback that has `take_batch` is given a run as a whole, ahead of the others, and is not called with what it took.
 
 Runs in one thread of one process at a time: the holder of the session's lease. A record stays in the
 ring until all its callbacks have returned, so a dispatcher that dies loses nothing; its successor
@@ -24,14 +29,18 @@ import msgpack  # type: ignore[import-untyped]
 from relay_mp._deliver import named
 from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness
 from relay_mp._deliver.registry import Registry, Subscription
+from relay_mp._emit import middleware
 from relay_mp._native import core
-from relay_mp._native.core import UNIT_BYTES, Reader, Segment, is_dispatching
+from relay_mp._native.core import UNIT_BYTES, Reader, Record, Segment, is_dispatching
 from relay_mp.errors import RecordError, SegmentError, SessionError, SubscriberError
-from relay_mp.events import Event, MarkEvent, decode
+from relay_mp.events import Event, MarkEvent, decode, view_of
 
 logger = logging.getLogger("relay_mp")
 
 BATCH_EVENTS = 256
+RUN_EVENTS = 64
+"""The most that are delivered without a look around, and the most that a callback takes ahead of the others: an
+emitting thread of the owner may have to wait so long for the GIL."""
 IDLE_SECONDS = 0.25
 """How long it waits for news before it looks around. Each look costs 0.1 ms of Python: at this pace a session that
 has nothing to do costs less than a thousandth of a core."""
@@ -55,7 +64,7 @@ class Dispatcher:
     def __init__(self, segment: Segment, registry: Registry) -> None:
         self._segment = segment
         self._registry = registry
-        self._reader = Reader(segment)
+        self._reader = Reader(segment, view_of)
         self._liveness = Liveness(segment, self._reader)
         self._stall_seconds = segment.stall_timeout_ns / 1e9
         self._max_deliveries: float = segment.max_deliveries
@@ -64,6 +73,8 @@ class Dispatcher:
         self.is_unreadable = False
         self._next_scan = time.monotonic() + SCAN_SECONDS
         self._stopping = False
+        # What ended the dispatcher before this one was among the next so many: alone, it is found and counted.
+        self._alone = RUN_EVENTS if segment.lease()[0] >> 32 > 1 else 0
         self.live_producers = 0
 
     def stop(self) -> None:
@@ -88,10 +99,14 @@ class Dispatcher:
     def step(self) -> bool:
         """One batch. False when there is no more to come, or this is a forked child of a callback."""
         batch = self._next_batch()
-        for record in batch:
-            self._deliver(*record)
+        at = 0
+        while at < len(batch):
+            done = self._deliver_run(batch, at)
+            if not done and is_dispatching():
+                done = self._deliver_alone(batch[at])
             if not is_dispatching():
                 return False
+            at += done
         self._reader.end_batch()
         if not batch:
             self._while_idle()
@@ -102,7 +117,7 @@ class Dispatcher:
             return False
         return not (self._stopping and self._segment.read_pos == self._segment.tail)
 
-    def _next_batch(self) -> list[tuple[bytes, int, int, int, int]]:
+    def _next_batch(self) -> list[Record]:
         try:
             return self._reader.next_batch(BATCH_EVENTS, IDLE_SECONDS)
         except SegmentError as error:
@@ -113,36 +128,85 @@ class Dispatcher:
             logger.error("%s; %s. The session takes no more events: close it, and start another", error, left)
             return self._reader.next_batch(BATCH_EVENTS, 0.0)
 
+    # ---- a run of records ----
+
+    def _deliver_run(self, batch: list[Record], start: int) -> int:
+        """As many records from `start` on as need nothing but their callbacks. Returns how many those were."""
+        registrations = middleware.registry.snapshot
+        if self._alone or self._registry.has_locals or registrations.gates:
+            return 0
+        position = batch[start].position
+        viewers, edge = self._registry.stretch(position)
+        end = self._reader.run_end(batch, start, RUN_EVENTS, edge)
+        for viewer in viewers:
+            if viewer.take_batch is not None and end > start:
+                end = self._offer(viewer, batch, start, end)
+        left = [viewer for viewer in viewers if viewer.taken <= position]
+        callbacks = tuple([viewer.callback for viewer in left])
+
+        def failed(which: int, event: Event, error: BaseException) -> None:
+            self._note_failure(left[which], event, error)
+
+        return self._reader.deliver(batch, start, end, callbacks, failed, middleware.registry, registrations)
+
+    def _offer(self, viewer: Subscription, batch: list[Record], start: int, end: int) -> int:
+        """Gives a run to who takes it ahead of the others, unless part of it is taken already. Returns where the run
+        ends for it: behind what it has taken, or else behind one record, with which it is called."""
+        if viewer.taken <= batch[start].position:
+            events = [record.event for record in batch[start:end]]
+            try:
+                count = viewer.take_batch(events)  # type: ignore[misc]
+            except BaseException as error:
+                self._note_failure(viewer, events[0], error)
+                count = 0
+            if not is_dispatching():
+                return start
+            if count <= 0:
+                return start + 1
+            viewer.taken = batch[min(start + count, end) - 1].next_position
+        return self._reader.run_end(batch, start, end - start, viewer.taken)
+
+    def _note_failure(self, subscription: Subscription, event: Event, error: BaseException) -> None:
+        """SystemExit too: a subscriber ends nothing but itself. In a child that it has forked, its error is the child's."""
+        if not is_dispatching():
+            raise error
+        self._segment.count_subscriber_error()
+        logger.error("subscriber %r failed on %r", subscription.name, event, exc_info=error)
+
     # ---- one record ----
 
-    def _deliver(self, payload: bytes, seq: int, next_position: int, slot: int, owner_seq: int) -> None:
+    def _deliver_alone(self, record: Record) -> int:
+        """One record, whatever it is. Returns 1."""
+        slot, owner_seq, position = record.slot, record.owner_seq, record.position
+        self._alone = max(self._alone - 1, 0)
         begun = self._reader.begin(slot, owner_seq)
         if begun > 0:
-            self._mark_losses(slot, self._reader.unmarked(slot, begun), seq // UNIT_BYTES)
+            self._mark_losses(slot, self._reader.unmarked(slot, begun), position)
             if not is_dispatching():
-                return
+                return 1
             begun = self._reader.begin(slot, owner_seq, True)
         try:
             if -begun >= self._max_deliveries:
-                self._give_up(payload, seq, slot, owner_seq)
+                self._give_up(record)
             else:
-                self._call(payload, seq, slot, owner_seq, begun < 0)
+                self._call(record, begun < 0)
         except RecordError:
-            logger.exception("a record at %d of slot %d is no event; it is skipped", seq // UNIT_BYTES, slot)
+            logger.exception("a record at %d of slot %d is no event; it is skipped", position, slot)
         if is_dispatching():
-            self._reader.done(next_position)
+            self._reader.done(record.next_position)
+        return 1
 
-    def _call(self, payload: bytes, seq: int, slot: int, owner_seq: int, redelivered: bool) -> None:
-        position = seq // UNIT_BYTES
-        if payload[1:2] == _CONTROL:
-            self._control(payload, slot, owner_seq, position, redelivered)
+    def _call(self, record: Record, redelivered: bool) -> None:
+        if record.payload[1:2] == _CONTROL:
+            self._control(record.payload, record.slot, record.owner_seq, record.position, redelivered)
         else:
-            event = decode(payload, seq, self._segment.slot_pid(slot), redelivered)
+            event = decode(record.payload, record.seq, self._segment.slot_pid(record.slot), redelivered)
             stack = event.packed_stack if self._registry.has_locals else None
-            self._publish(event, position, stack)
+            self._publish(event, record.position, stack)
 
-    def _give_up(self, payload: bytes, seq: int, slot: int, owner_seq: int) -> None:
+    def _give_up(self, record: Record) -> None:
         """Whoever delivers this record dies of it: it is lost, and says so at its place."""
+        payload, seq, _, slot, owner_seq = record
         died = f"the dispatcher's process has ended {self._max_deliveries} times while it delivered"
         if payload[1:2] == _CONTROL:
             logger.error("%s a request of slot %d; it is refused", died, slot)
@@ -156,13 +220,12 @@ class Dispatcher:
 
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
         for subscription in self._registry.viewers(position, stack):
+            if subscription.taken > position:
+                continue
             try:
                 subscription.callback(event)
-            except BaseException as error:  # SystemExit too: a subscriber ends nothing but itself
-                if not is_dispatching():
-                    raise
-                self._segment.count_subscriber_error()
-                logger.error("subscriber %r failed on %r", subscription.name, event, exc_info=error)
+            except BaseException as error:
+                self._note_failure(subscription, event, error)
             if not is_dispatching():
                 return
 

@@ -1,7 +1,8 @@
 """ATOF as JSON lines in a file: one event a line, whole or not at all.
 
-Runs where the dispatcher runs. A line goes to the kernel with one write before the next event is
-looked at, so that a dispatcher that is killed loses none of what it has passed.
+Runs where the dispatcher runs. A line is with the kernel before its event counts as delivered, so that a dispatcher
+that is killed loses none of what it has passed. Several lines may go with one write. Then the file of a dispatcher
+that is killed ends with lines of events that are delivered again: those are found there, and not written twice.
 """
 
 import fcntl
@@ -16,10 +17,11 @@ logger = logging.getLogger("relay_mp")
 _LINE_START = b'{"atof_version"'
 
 
-class _Event(Protocol):
-    @property
-    def redelivered(self) -> bool: ...
+MAX_WRITE_BYTES = 256 * 1024
+"""Of the lines that go with one write, if they are more than one; so much of a file's end is looked at."""
 
+
+class _Event(Protocol):
     def to_json_line(self) -> bytes: ...
 
 
@@ -39,24 +41,53 @@ class JsonlFile:
         self.path = path
         self.lines = 0
         self._file = -1
+        self._unclaimed: bytes | None = None  # the file's last lines, whose events are still to come; None: not known
         if not lazily:
             self._open(overwrite)
 
     def __call__(self, event: _Event) -> None:
+        """Appends an event, unless it is there."""
+        line = event.to_json_line()
+        if not self.has(line):
+            self.write([line])
+
+    def has(self, line: bytes) -> bool:
+        """Whether the next line is in the file: written by a dispatcher that died before it could say so.
+
+        Such lines are the file's last ones, in the order of the stream. If what is behind the one before this is
+        not this, as after a loss that was found since, it is cut off: its events are delivered again.
+        """
         if self._file < 0:
             self._open(False)
-        line = event.to_json_line()
-        # A dispatcher that died may have written it just before it could say so.
-        if not (event.redelivered and self._ends_with(line)):
-            self._write(line)
-        self.lines += 1
+        if self._unclaimed is None:
+            self._unclaimed = self._from(line)
+        if not self._unclaimed:
+            return False
+        if self._unclaimed.startswith(line):
+            self._unclaimed = self._unclaimed[len(line) :]
+            return True
+        self._end -= len(self._unclaimed)
+        self._unclaimed = b""
+        os.ftruncate(self._file, self._end)
+        return False
 
-    def _write(self, line: bytes) -> None:
-        written = os.write(self._file, line)
-        if written != len(line):
+    def write(self, lines: list[bytes]) -> None:
+        """Appends lines that the file does not have, with one write: all of them or none."""
+        if self._file < 0:
+            self._open(False)
+        self._unclaimed = b""
+        block = b"".join(lines)
+        written = os.write(self._file, block)
+        if written != len(block):
             os.ftruncate(self._file, self._end)
-            raise OSError(f"{self.path}: no room for a line of {len(line)} bytes; it was not written")
+            raise OSError(f"{self.path}: no room for {len(block)} bytes, {len(lines)} lines; they were not written")
         self._end += written
+        self.lines += len(lines)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the next line is certainly not in the file."""
+        return self._unclaimed == b""
 
     @property
     def size_bytes(self) -> int:
@@ -85,9 +116,12 @@ class JsonlFile:
             os.close(self._file)
             self._file = -1
 
-    def _ends_with(self, line: bytes) -> bool:
-        start = self._end - len(line)
-        return start >= 0 and os.pread(self._file, len(line), start) == line
+    def _from(self, line: bytes) -> bytes:
+        """The end of the file from a line on; empty if that is not there. No two events have the same line."""
+        start = max(self._end - max(MAX_WRITE_BYTES, len(line)), 0)
+        found = os.pread(self._file, self._end - start, start)
+        at = found.rfind(line)
+        return found[at:] if at >= 0 else b""
 
     def _open(self, overwrite: bool) -> None:
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)

@@ -8,7 +8,7 @@ delivered, what was emitted before a registration never is, whenever the dispatc
 import logging
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from relay_mp._deliver.reports import CLOSED, ExporterReport
@@ -28,7 +28,10 @@ MAX_ENDED_REPORTS = 64
 
 @dataclass(slots=True, eq=False)
 class Subscription:
-    """One registration: of the records at `since` and behind it, but before `until`, in units of the ring."""
+    """One registration: of the records at `since` and behind it, but before `until`, in units of the ring.
+
+    What it has taken ahead of the other callbacks, by its `take_batch`, is before `taken`: see dispatcher.
+    """
 
     name: str
     callback: Callback
@@ -37,6 +40,13 @@ class Subscription:
     until: int = _FOREVER
     target: str | None = None
     arguments: dict[str, Any] | None = None
+    taken: int = 0
+    take_batch: Callable[[list[Any]], int] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        take_batch = getattr(self.callback, "take_batch", None)
+        if self._is_ours and callable(take_batch):
+            self.take_batch = take_batch
 
     @property
     def is_live(self) -> bool:
@@ -196,6 +206,18 @@ class Registry:
                 level = self._locals.get(stack[start : start + 16], ())
                 viewers += [s for s in level if s.since <= position < s.until]
         return viewers
+
+    def stretch(self, position: int) -> tuple[list[Subscription], int]:
+        """Who sees the record at `position`, by global registrations without their gates; and before which position
+        that holds. What is registered or ended from now on takes effect behind all that is in the ring already."""
+        edge, viewers = _FOREVER, []
+        for s in self._globals:
+            if position < s.since:
+                edge = min(edge, s.since)
+            elif position < s.until:
+                edge = min(edge, s.until)
+                viewers.append(s)
+        return viewers, edge
 
     def prune(self, read_position: int) -> None:
         """Forgets registrations that ended before `read_position`."""

@@ -5,6 +5,8 @@
 
 Any callback may have these methods beside its call; the registry looks for them by name:
 
+    take_batch(events)  takes of these events, which follow each other in the stream, so many from the first as it
+                      can, ahead of the other callbacks; returns how many. With the next it is called. Never forks
     report()          an ExporterReport; any thread
     poke()            sends now what it has gathered; returns at once
     finish(seconds)   no more events come; sends what is left within that time; returns at once

@@ -9,6 +9,8 @@ When the ring is full, `emit` waits with the GIL released until the session's bl
 would wait for itself). What is given up is counted in the thread's registry slot.
 """
 
+cimport cython
+
 import errno as _errno
 import os as _os
 

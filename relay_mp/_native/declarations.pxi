@@ -1,6 +1,7 @@
 # What the C half offers, as Cython has to be told. Included textually by core.pyx.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 
@@ -106,6 +107,7 @@ cdef extern from "layout.h" nogil:
         uint64_t lost_writer_died
         uint64_t lost_fenced
         uint64_t lost_corrupt
+        rmp_pair passed
         rmp_pair poison
         uint64_t reply_seq
         uint32_t reply_code

@@ -6,24 +6,65 @@ cdef uint64_t SPIN_NS = 5000
 cdef uint64_t NAPPING_NS = 20_000_000
 
 
+@cython.final
+@cython.no_gc  # no cycle goes through it: nothing but a batch holds it
+@cython.freelist(256)
+cdef class Record:
+    """A record that was taken out of the ring, and its place there.
+
+    Attributes:
+        payload: the record, a private copy.
+        event: what the reader's `make` made of it.
+        seq: its place in the stream.
+        position, next_position: where it begins in the ring, and what is behind it, in units.
+        slot, owner_seq: its producer, and how many that one had emitted with it.
+    """
+    cdef readonly bytes payload
+    cdef readonly object event
+    cdef readonly uint64_t position, next_position, owner_seq
+    cdef readonly uint32_t slot
+    cdef bint _follows  # the one before it of the same producer was read before it
+
+    @property
+    def seq(self) -> int:
+        return self.position * RMP_UNIT_BYTES + RMP_UNIT_BYTES - 1
+
+    def __iter__(self):
+        return iter((self.payload, self.seq, self.next_position, self.slot, self.owner_seq))
+
+
 cdef class Reader:
     """Takes records out of a segment, in order. For the holder of the lease only; one thread.
 
-    A record stays in the ring until `done` says that its callbacks have returned.
+    A record stays in the ring until `done`, or `deliver`, says that its callbacks have returned.
+
+    Args:
+        segment: the segment.
+        make: called as make(payload, seq, pid) for each record, as it is read; gives its event, or None where that
+            is for `deliver` not to deliver.
     """
     cdef Segment _segment
     cdef rmp_reader _reader
     cdef rmp_read _blocked
     cdef uint64_t _blocked_since_ns
     cdef uint64_t _news_ns
+    cdef object _make
+    cdef uint64_t* _newest  # owner_seq of the newest record read, by slot; 0: none yet
 
-    def __cinit__(self, Segment segment not None):
+    def __cinit__(self, Segment segment not None, make=None):
         segment._header()
         self._segment = segment
+        self._make = make
+        self._newest = <uint64_t*>calloc(segment._segment.ring.slot_count, sizeof(uint64_t))
+        if self._newest == NULL:
+            raise MemoryError
         rmp_reader_open(&self._reader, &segment._segment.ring)
 
+    def __dealloc__(self):
+        free(self._newest)
+
     def next_batch(self, int limit, double timeout_seconds) -> list:
-        """Up to `limit` records: (payload, seq, next position, slot, owner_seq) each.
+        """Up to `limit` records, each a Record.
 
         Waits, GIL released, up to `timeout_seconds` for the first, or until `Segment.call_dispatcher`. An empty
         list means that there was none; `blocked_slot` tells if one was claimed and is not finished, and is
@@ -58,8 +99,7 @@ cdef class Reader:
             if read.kind == RMP_READ_RECORD:
                 payload = PyBytes_FromStringAndSize(NULL, read.payload_bytes)
                 if rmp_reader_copy(&self._reader, &read, PyBytes_AS_STRING(payload)):
-                    batch.append((payload, read.position * RMP_UNIT_BYTES + RMP_UNIT_BYTES - 1, read.next, read.owner,
-                                  read.owner_seq))
+                    batch.append(self._record(&read, payload))
                     limit -= 1
                 # else: damaged, and so is what it says of its owner; the gap in that one's numbers tells
             elif read.kind == RMP_READ_SKIPPED and read.state == RMP_FENCED:
@@ -72,6 +112,25 @@ cdef class Reader:
                 return 0
             rmp_reader_advance(&self._reader, &read)
         return 0
+
+    cdef Record _record(self, const rmp_read* read, bytes payload):
+        cdef Record record = Record.__new__(Record)
+        cdef rmp_slot* slot
+        cdef uint64_t newest
+        record.payload = payload
+        record.position, record.next_position = read.position, read.next
+        record.slot, record.owner_seq = read.owner, read.owner_seq
+        if read.owner == 0 or read.owner >= self._reader.ring.slot_count:
+            return record  # `begin` says what is wrong with it
+        slot = rmp_ring_slot(&self._reader.ring, read.owner)
+        newest = self._newest[read.owner]
+        if newest == 0:
+            newest = rmp_load_acquire_pair(&slot.passed).low
+        record._follows = read.owner_seq == newest + 1
+        self._newest[read.owner] = read.owner_seq
+        if self._make is not None:
+            record.event = self._make(payload, record.seq, load_u64(&slot.state) >> 32)
+        return record
 
     def salvage(self) -> bool:
         """From here on the ring is read without its tail, which was destroyed: see rmp_reader_salvage.
@@ -152,6 +211,58 @@ cdef class Reader:
         store_u64(&self._reader.ring.header.delivering_slot, slot)
         return -<int64_t>rmp_registry_pass(&self._reader.ring, slot, owner_seq)
 
+    def run_end(self, list batch not None, int start, int limit, uint64_t before) -> int:
+        """Where the records of a batch end that, from `start` on, need nothing but `deliver`.
+
+        Nothing is missing between them, none was begun before, and `make` has made an event of each.
+
+        Args:
+            limit: at most so many.
+            before: only those at positions before this one.
+        """
+        cdef int at = start, end = min(<int>len(batch), start + limit)
+        cdef Record record
+        while at < end:
+            record = <Record?>batch[at]
+            if not record._follows or record.event is None or record.position >= before:
+                break
+            at += 1
+        return at
+
+    def deliver(self, list batch not None, int start, int end, tuple callbacks not None, failed, watched, seen) -> int:
+        """Calls each callback with each event of a run (see `run_end`), record by record, with `begin` and `done`.
+
+        The records are given up for it: their events live on in callbacks only. Ends early in a child that a callback
+        has forked, and before the next record once `watched.snapshot` is not `seen` any more.
+
+        Args:
+            failed: called as failed(index of the callback, event, error) for each callback that raises.
+            watched, seen: what the choice of the callbacks rests on.
+
+        Returns:
+            How many records are done.
+        """
+        cdef Record record
+        cdef object event
+        cdef int at, which, count = <int>len(callbacks)
+        for at in range(start, end):
+            record = <Record?>batch[at]
+            self._segment._check_slot(record.slot)
+            if watched.snapshot is not seen or rmp_registry_missing(&self._reader.ring, record.slot, record.owner_seq):
+                return at - start
+            event, record.event, record.payload = record.event, None, None
+            store_u64(&self._reader.ring.header.delivering_slot, record.slot)
+            rmp_registry_pass(&self._reader.ring, record.slot, record.owner_seq)
+            for which in range(count):
+                try:
+                    callbacks[which](event)
+                except BaseException as error:
+                    failed(which, event, error)
+                if rmp_dispatching != rmp_fork_epoch():
+                    return at - start
+            self._done(record.next_position)
+        return end - start
+
     def give_up(self, uint32_t slot, uint64_t owner_seq) -> bool:
         """The record begun last is lost: who delivers it dies of it. False: that was said before."""
         self._segment._check_slot(slot)
@@ -212,11 +323,15 @@ cdef class Reader:
 
     def done(self, uint64_t next_position) -> None:
         """A record's callbacks have returned."""
+        self._done(next_position)
+
+    cdef int _done(self, uint64_t next_position) except -1:
         self._segment._header()
         store_u64(&self._reader.ring.header.delivering_slot, 0)
         rmp_reader_delivered(&self._reader, next_position)
         if next_position - self._reader.free_pos >= self._reader.ring.capacity_units >> 4:
             rmp_reader_release(&self._reader)
+        return 0
 
     def end_batch(self) -> None:
         """All of the batch is done, and what was skipped behind it: hand its space back."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from relay_mp._deliver.dispatcher import logger
-from relay_mp._deliver.jsonl import JsonlFile
+from relay_mp._deliver.jsonl import MAX_WRITE_BYTES, JsonlFile
 from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
 from relay_mp.events import Event
 from relay_mp.observability.http import HttpReceiver, resolve_headers
@@ -64,12 +64,11 @@ class FileSink:
         """One event, in the order of the stream."""
         self._redelivered += event.redelivered
         try:
-            # A redelivered event may be the file's last line: not before that is known does a new file begin.
-            if self._file.size_bytes >= self._rotate_bytes and not event.redelivered:
-                self._rotate()
-            elif self._file.lines - self._lines_when_checked >= CHECK_EVENTS or time.monotonic() >= self._next_check:
-                self._check_it_is_there()
-            self._file(event)
+            line = event.to_json_line()
+            # It may be the file's last line: not before that is known does a new file begin.
+            if not self._file.has(line):
+                self._prepare(1)
+                self._file.write([line])
             if self._fsync == "always":
                 self._file.flush()
         except Exception as error:
@@ -78,6 +77,44 @@ class FileSink:
             self._last_error, self._is_failing = brief(error), True
             raise
         self._is_failing = False
+
+    def take_batch(self, events: list[Event]) -> int:
+        """Of events in the order of the stream, so many from the first as one write can take.
+
+        None where each must be alone: to be on the disk before the next; until the first line of a file is known to
+        be none that is there already; and where something fails, which the call then says and counts.
+        """
+        if self._is_failing or self._fsync == "always" or not self._file.is_settled:
+            return 0
+        try:
+            self._prepare(len(events))
+            lines = self._lines(events)
+            if lines:
+                self._file.write(lines)
+        except Exception:
+            return 0
+        return len(lines)
+
+    def _lines(self, events: list[Event]) -> list[bytes]:
+        """Of the first events: as many as fit into one write, up to where the file is long enough to be put aside."""
+        lines, size, room = [], 0, self._rotate_bytes - self._file.size_bytes
+        for event in events:
+            line = event.to_json_line()
+            size += len(line)
+            if size > MAX_WRITE_BYTES:
+                break
+            lines.append(line)
+            if size >= room:
+                break
+        return lines
+
+    def _prepare(self, events: int) -> None:
+        """Before so many are written: puts a file aside that is long enough, and sees to it that there is one."""
+        unchecked = self._file.lines + events - self._lines_when_checked
+        if self._file.size_bytes >= self._rotate_bytes:
+            self._rotate()
+        elif unchecked > CHECK_EVENTS or time.monotonic() >= self._next_check:
+            self._check_it_is_there()
 
     def _check_it_is_there(self) -> None:
         """A file or directory that somebody has removed is made anew; what went with it is counted."""
