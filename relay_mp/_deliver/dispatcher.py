@@ -167,7 +167,7 @@ class Dispatcher:
         return self._reader.run_end(batch, start, end - start, viewer.taken)
 
     def _note_failure(self, subscription: Subscription, event: Event, error: BaseException) -> None:
-        """SystemExit too: a subscriber ends nothing but itself. In a child that it has forked, its error is the child's."""
+        """SystemExit too: a subscriber ends nothing but itself. In a child that it forked, its error is the child's."""
         if not is_dispatching():
             raise error
         self._segment.count_subscriber_error()
