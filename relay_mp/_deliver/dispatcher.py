@@ -73,7 +73,7 @@ class Dispatcher:
         self.is_unreadable = False
         self._next_scan = time.monotonic() + SCAN_SECONDS
         self._stopping = False
-        # What ended the dispatcher before this one was among the next so many: alone, it is found and counted.
+        # What an earlier dispatcher died of, or had given to take_batch, is among the first so many: each comes alone.
         self._alone = RUN_EVENTS if segment.lease()[0] >> 32 > 1 else 0
         self.live_producers = 0
 
@@ -142,11 +142,11 @@ class Dispatcher:
             if viewer.take_batch is not None and end > start:
                 end = self._offer(viewer, batch, start, end)
         left = [viewer for viewer in viewers if viewer.taken <= position]
-        callbacks = tuple([viewer.callback for viewer in left])
 
         def failed(which: int, event: Event, error: BaseException) -> None:
             self._note_failure(left[which], event, error)
 
+        callbacks = tuple([viewer.callback for viewer in left])
         return self._reader.deliver(batch, start, end, callbacks, failed, middleware.registry, registrations)
 
     def _offer(self, viewer: Subscription, batch: list[Record], start: int, end: int) -> int:

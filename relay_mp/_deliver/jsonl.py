@@ -2,7 +2,7 @@
 
 Runs where the dispatcher runs. A line is with the kernel before its event counts as delivered, so that a dispatcher
 that is killed loses none of what it has passed. Several lines may go with one write. Then the file of a dispatcher
-that is killed ends with lines of events that are delivered again: those are found there, and not written twice.
+that is killed ends with lines of events that its successor delivers: those are found there, and not written again.
 """
 
 import fcntl
@@ -18,7 +18,10 @@ _LINE_START = b'{"atof_version"'
 
 
 MAX_WRITE_BYTES = 256 * 1024
-"""Of the lines that go with one write, if they are more than one; so much of a file's end is looked at."""
+"""Of the lines that go with one write, if they are more than one. So much of a file's end is looked at."""
+
+LOOKED_FOR_LINES = 256
+"""So many of the first lines are looked for at the file's end: more than a dispatcher writes ahead of what it delivers."""
 
 
 class _Event(Protocol):
@@ -41,7 +44,9 @@ class JsonlFile:
         self.path = path
         self.lines = 0
         self._file = -1
-        self._unclaimed: bytes | None = None  # the file's last lines, whose events are still to come; None: not known
+        self._tail: bytes | None = None  # the end of the file, behind which nothing of this writer's is; None: not read
+        self._found_bytes = 0
+        self._looks_left = LOOKED_FOR_LINES
         if not lazily:
             self._open(overwrite)
 
@@ -52,42 +57,42 @@ class JsonlFile:
             self.write([line])
 
     def has(self, line: bytes) -> bool:
-        """Whether the next line is in the file: written by a dispatcher that died before it could say so.
+        """Whether the next line is in the file, written by a dispatcher that died before it could say so; it counts.
 
-        Such lines are the file's last ones, in the order of the stream. If what is behind the one before this is
-        not this, as after a loss that was found since, it is cut off: its events are delivered again.
+        No two events have the same line. What such a dispatcher has not seen, such as the mark of a loss that it is
+        itself the cause of, is not among its last lines, and comes behind them.
         """
         if self._file < 0:
             self._open(False)
-        if self._unclaimed is None:
-            self._unclaimed = self._from(line)
-        if not self._unclaimed:
+        if not self._looks_left:
             return False
-        if self._unclaimed.startswith(line):
-            self._unclaimed = self._unclaimed[len(line) :]
-            return True
-        self._end -= len(self._unclaimed)
-        self._unclaimed = b""
-        os.ftruncate(self._file, self._end)
-        return False
+        if self._tail is None:
+            start = max(self._end - max(MAX_WRITE_BYTES, len(line)), 0)
+            self._tail = os.pread(self._file, self._end - start, start)
+        at = self._tail.find(line, self._found_bytes)
+        if at >= 0:
+            self._found_bytes = at + len(line)
+            self.lines += 1
+        self._looks_left -= 1
+        if not self._looks_left:
+            self.settle()
+        return at >= 0
+
+    def settle(self) -> None:
+        """No line that is still to come is in the file."""
+        self._looks_left, self._tail = 0, b""
 
     def write(self, lines: list[bytes]) -> None:
-        """Appends lines that the file does not have, with one write: all of them or none."""
+        """Appends lines with one write: all of them or none."""
         if self._file < 0:
             self._open(False)
-        self._unclaimed = b""
         block = b"".join(lines)
         written = os.write(self._file, block)
         if written != len(block):
             os.ftruncate(self._file, self._end)
-            raise OSError(f"{self.path}: no room for {len(block)} bytes, {len(lines)} lines; they were not written")
+            raise OSError(f"{self.path}: no room for {len(block)} bytes in {len(lines)} lines; they were not written")
         self._end += written
         self.lines += len(lines)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the next line is certainly not in the file."""
-        return self._unclaimed == b""
 
     @property
     def size_bytes(self) -> int:
@@ -115,13 +120,6 @@ class JsonlFile:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-    def _from(self, line: bytes) -> bytes:
-        """The end of the file from a line on; empty if that is not there. No two events have the same line."""
-        start = max(self._end - max(MAX_WRITE_BYTES, len(line)), 0)
-        found = os.pread(self._file, self._end - start, start)
-        at = found.rfind(line)
-        return found[at:] if at >= 0 else b""
 
     def _open(self, overwrite: bool) -> None:
         os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)

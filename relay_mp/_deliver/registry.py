@@ -111,6 +111,8 @@ class Registry:
         self._finishing: tuple[Subscription, ...] = ()
         self._earlier: dict[str, ExporterReport] = {}
         self._published: dict[str, ExporterReport] = {}
+        self.saved_reports: tuple[int, dict[str, ExporterReport]] = 0, {}
+        """As a successor finds them, and how many events had been delivered then; see table."""
         self._publish_counts = publish_counts
         self._save = save
 

@@ -39,9 +39,13 @@ def save(segment: Segment, registry: Registry, *, has_successor: bool = True) ->
     rows: list[list[Any]] = [
         [s.name, s.target, s.arguments, s.scope, s.since, s.until] for s in registry.all() if s.target and has_successor
     ]
-    reports = {name: report.to_dict() for name, report in registry.reports().items()}
+    read_position = segment.read_pos
+    if not has_successor or all(s.taken <= read_position for s in registry.all()):
+        registry.saved_reports = _delivered(segment) if has_successor else 0, registry.reports()
+    # else: what a successor will deliver is among their counts already; those of before go with what was delivered then
+    delivered, reports = registry.saved_reports
     if reports:
-        rows.append([_REPORTS, _delivered(segment) if has_successor else 0, reports])
+        rows.append([_REPORTS, delivered, {name: report.to_dict() for name, report in reports.items()}])
     segment.store_subscriptions(msgpack.packb(rows))
 
 
@@ -62,6 +66,7 @@ def restore(segment: Segment, registry: Registry) -> None:
         found.append(Subscription(name, callback, scope, since, until, target, arguments))
     since_then = max(_delivered(segment) - delivered, 0) if reports else 0
     registry.restore(found, {name: report.after_kill(since_then) for name, report in reports.items()})
+    registry.saved_reports = _delivered(segment), registry.reports()
 
 
 def load_reports(segment: Segment) -> dict[str, ExporterReport]:

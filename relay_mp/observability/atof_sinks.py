@@ -81,11 +81,12 @@ class FileSink:
     def take_batch(self, events: list[Event]) -> int:
         """Of events in the order of the stream, so many from the first as one write can take.
 
-        None where each must be alone: to be on the disk before the next; until the first line of a file is known to
-        be none that is there already; and where something fails, which the call then says and counts.
+        None where each has to be on the disk before the next, and where something fails, which the call then says
+        and counts. What a dispatcher that died has written ahead comes by calls first.
         """
-        if self._is_failing or self._fsync == "always" or not self._file.is_settled:
+        if self._is_failing or self._fsync == "always":
             return 0
+        self._file.settle()
         try:
             self._prepare(len(events))
             lines = self._lines(events)
