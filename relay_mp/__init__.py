@@ -162,6 +162,10 @@ __all__ = [
     "MetricMeasurement",
     "MetricValueType",
     "MiddlewareError",
+    "OpenTelemetryConfig",
+    "OpenTelemetryRuntimeDiagnostic",
+    "OpenTelemetryRuntimeDiagnostics",
+    "OpenTelemetrySubscriber",
     "PayloadError",
     "PendingMarkSpec",
     "PerfettoExporter",
@@ -231,12 +235,22 @@ __all__ = [
 if TYPE_CHECKING:
     from relay_mp import codecs, pools, typed
     from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
+    from relay_mp.observability.otel import (
+        OpenTelemetryConfig,
+        OpenTelemetryRuntimeDiagnostic,
+        OpenTelemetryRuntimeDiagnostics,
+        OpenTelemetrySubscriber,
+    )
 
     __version__: str
 else:
     _LOADED_LATE = {
         "AnnotatedLLMRequest": "annotated",
         "AnnotatedLLMResponse": "annotated",
+        "OpenTelemetryConfig": "observability.otel",
+        "OpenTelemetryRuntimeDiagnostic": "observability.otel",
+        "OpenTelemetryRuntimeDiagnostics": "observability.otel",
+        "OpenTelemetrySubscriber": "observability.otel",
         "codecs": "codecs",
         "pools": "pools",
         "typed": "typed",

@@ -41,6 +41,7 @@ __all__ = [
     "KIND_END",
     "KIND_MARK",
     "KIND_START",
+    "REMOTE_MARK",
     "SEVERITY_KEY",
     "Event",
     "MarkEvent",
@@ -65,6 +66,9 @@ thread_id, stack, data, metadata, category_profile, data_schema."""
 
 SEVERITY_KEY = "relay_mp.log.severity"
 """The metadata key that carries a mark's severity."""
+
+REMOTE_MARK = bytes(16)
+"""Ends a record's stack that leads to another program's trace; before it is that trace's id."""
 
 _FIXARRAY_13 = 0x90 | FIELD_COUNT
 _ARRAY_16 = 0xDC
@@ -282,6 +286,18 @@ class _Event(RecordView):
         return canonical_uuid((self._fields or self._decode())[1])
 
     @property
+    def packed_uuid(self) -> bytes:
+        """`uuid` as it is in the record: 16 bytes."""
+        uuid: bytes = (self._fields or self._decode())[1]
+        return uuid
+
+    @property
+    def packed_parent(self) -> bytes | None:
+        """`parent_uuid` as it is in the record."""
+        parent: bytes | None = (self._fields or self._decode())[2]
+        return parent
+
+    @property
     def parent_uuid(self) -> str | None:
         """The enclosing scope."""
         parent_uuid = (self._fields or self._decode())[2]
@@ -320,12 +336,21 @@ class _Event(RecordView):
     def stack(self) -> tuple[str, ...] | None:
         """The emitter's open scopes, innermost first, or None where nobody asked for them.
 
-        Recorded only while scope-local subscribers live: the dispatcher's to use.
+        Recorded while scope-local subscribers live, and where the trace is another program's: the
+        dispatcher's and exporters' to use.
         """
         packed = self.packed_stack
         if packed is None:
             return None
+        packed = packed.removesuffix(REMOTE_MARK)
         return tuple(canonical_uuid(packed[start : start + 16]) for start in range(0, len(packed), 16))
+
+    @property
+    def remote_trace(self) -> bytes | None:
+        """The id of another program's trace that this event goes on with, 16 bytes, from a `traceparent` or a
+        propagation context. Recorded for what is directly under it, not for what is further in."""
+        packed = self.packed_stack
+        return packed[-32:-16] if packed is not None and packed.endswith(REMOTE_MARK) else None
 
     @property
     def data(self) -> Json:

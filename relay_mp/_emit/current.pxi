@@ -99,6 +99,30 @@ cpdef bytes stack_uuids(ScopeHandle handle):
     return packed
 
 
+cdef bytes _remote_mark = _REMOTE_MARK
+cdef int64_t _foreign = FOREIGN
+
+
+cdef inline bytes _record_stack(ScopeHandle current):
+    """What a record says of the scopes around it: all of them while somebody wants to know. Else those of a
+    foreign scope that is of another program's trace, for nobody here has seen that begin; mostly nothing."""
+    cdef bytes packed
+    if wants_stacks():
+        return stack_uuids(current)
+    if current.epoch != _foreign:
+        return None
+    packed = stack_uuids(current)
+    if memcmp(PyBytes_AS_STRING(packed) + PyBytes_GET_SIZE(packed) - UUID_BYTES, PyBytes_AS_STRING(_remote_mark),
+              UUID_BYTES):
+        return None
+    return packed
+
+
+cpdef bytes record_stack():
+    """What a record that is emitted here and now has as its stack."""
+    return _record_stack(_current_scope())
+
+
 def ended_already(ScopeHandle handle not None, str purpose) -> ScopeError:
     """The error for a scope that has ended."""
     return ScopeError(f"cannot {purpose} scope {handle.name_text!r} ({handle.uuid}): it has ended already")

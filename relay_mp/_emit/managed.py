@@ -25,8 +25,8 @@ from relay_mp._emit.calls import PendingMarkSpec, _CallHandle
 from relay_mp._emit.event_middleware import report
 from relay_mp._emit.middleware import Family, Registration, visible
 from relay_mp._emit.settle import settle
-from relay_mp._emit.verbs import ScopeHandle, _current, check_handle, current_scope, stack_uuids
-from relay_mp._native.core import active, emit, scope_local_active, uuid7
+from relay_mp._emit.verbs import ScopeHandle, _current, check_handle, current_scope, record_stack
+from relay_mp._native.core import active, emit, uuid7
 from relay_mp.errors import CallbackError, PayloadError, RejectedError
 from relay_mp.events import KIND_END, KIND_MARK, KIND_START
 from relay_mp.types import ScopeType
@@ -189,7 +189,7 @@ def begin_call(
         name,
         category,
         bits,
-        stack_uuids(current_scope()) if scope_local_active() else None,
+        record_stack(),
         None if shown is WITHHELD else shown,
         metadata,
         shown_profile or profile,
@@ -236,7 +236,7 @@ def end_call(
         handle._name,
         category,
         handle._bits,
-        stack_uuids(current_scope()) if scope_local_active() else None,
+        record_stack(),
         None if shown is WITHHELD else shown,
         metadata,
         profile,
@@ -277,8 +277,7 @@ def emit_mark(
     """Emits a mark under a call or a scope, while somebody listens."""
     if not active():
         return
-    stack = stack_uuids(current_scope()) if scope_local_active() else None
-    emit(KIND_MARK, uuid7(), parent, None, 0, name, category, 0, stack, data, metadata, profile, schema)
+    emit(KIND_MARK, uuid7(), parent, None, 0, name, category, 0, record_stack(), data, metadata, profile, schema)
 
 
 def emit_marks(marks: Sequence[PendingMarkSpec], parent: bytes) -> None:
@@ -357,14 +356,14 @@ _Pair = tuple[bytes, bytes, str, int]
 
 def _begin_guardrail(name: str, parent: ScopeHandle, metadata: Any, asked: dict[str, Any]) -> _Pair:
     uuid = uuid7()
-    stack = stack_uuids(current_scope()) if scope_local_active() else None
+    stack = record_stack()
     start_us = emit(KIND_START, uuid, parent._uuid, None, 0, name, _GUARDRAIL, 0, stack, asked, metadata, None, None)
     return uuid, parent._uuid, name, start_us
 
 
 def _end_guardrail(pair: _Pair, metadata: Any, answer: dict[str, Any]) -> None:
     uuid, parent, name, start_us = pair
-    stack = stack_uuids(current_scope()) if scope_local_active() else None
+    stack = record_stack()
     emit(KIND_END, uuid, parent, None, start_us + 1, name, _GUARDRAIL, 0, stack, answer, metadata, None, None)
 
 

@@ -27,7 +27,7 @@ from typing import Any, Final
 from relay_mp._emit.context import ScopeStack
 from relay_mp._emit.verbs import current_scope, make_foreign_handle
 from relay_mp.errors import PropagationError, ScopeError
-from relay_mp.events import canonical_uuid
+from relay_mp.events import REMOTE_MARK, canonical_uuid
 from relay_mp.types import ScopeType
 
 __all__ = [
@@ -291,6 +291,8 @@ def create_scope_stack_from_propagation(context: PropagationContext) -> ScopeSta
     root = make_foreign_handle(
         parent if trace is None else trace, None, "propagated-root", ScopeType.Agent.code, trace=trace
     )
+    if trace is not None:
+        root._stack = trace + REMOTE_MARK  # so that what is emitted under it tells the trace: see events.py
     if trace is None or trace == parent:
         return ScopeStack(root, root)
     top = make_foreign_handle(

@@ -50,7 +50,13 @@ from relay_mp._emit.arguments import (
 from relay_mp._emit.block import STATUS_OK as _STATUS_OK, failure_status, run_in_blocks
 from relay_mp._native.core import uuid7
 from relay_mp.errors import ScopeError
-from relay_mp.events import KIND_END as _KIND_END, KIND_MARK as _KIND_MARK, KIND_START as _KIND_START, canonical_uuid
+from relay_mp.events import (
+    KIND_END as _KIND_END,
+    KIND_MARK as _KIND_MARK,
+    KIND_START as _KIND_START,
+    REMOTE_MARK as _REMOTE_MARK,
+    canonical_uuid,
+)
 from relay_mp.types import ScopeAttributes, ScopeType
 
 
@@ -149,8 +155,7 @@ def event(name: str, *, handle: ScopeHandle | None = None, data: Json | None = N
     envelope.uuid = uuid
     envelope.parent = parent.uuid_bytes
     # Scope-local subscribers follow the stack that is in use, whatever the mark's parent.
-    emit_event(&envelope, <str>name, None, stack_uuids(current) if wants_stacks() else None, data, metadata, None,
-               data_schema)
+    emit_event(&envelope, <str>name, None, _record_stack(current), data, metadata, None, data_schema)
 
 
 # --------------------------------------------------------------------------------------------- scopes
@@ -196,8 +201,7 @@ cdef int64_t _emit_start(ScopeHandle handle, int64_t timestamp_us, object input_
     envelope.timestamp_us = timestamp_us
     envelope.uuid = handle.uuid_bytes
     envelope.parent = handle.parent_bytes
-    emit_event(&envelope, handle.name_text, None, stack_uuids(handle.outer) if wants_stacks() else None, input_, metadata,
-               None, None)
+    emit_event(&envelope, handle.name_text, None, _record_stack(handle.outer), input_, metadata, None, None)
     return timestamp_us
 
 

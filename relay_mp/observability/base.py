@@ -45,6 +45,7 @@ class Exporter:
         self._sinks = list(sinks)
         self._names: list[str] = []
         self._ended: list[str] = []
+        self._reported: list[str] = []
         self._shut_down = False
 
     def _describe(self) -> str:
@@ -83,6 +84,7 @@ class Exporter:
         except BaseException:
             self._deregister_all()
             raise
+        self._reported = list(self._names)
 
     def deregister(self, name: str) -> bool:
         """Ends the export: events emitted before are still exported.
@@ -144,9 +146,10 @@ class Exporter:
         self._ended.clear()
 
     def report(self) -> dict[str, ExporterReport]:
-        """What became of what each sink was given, by its name; none where it was never registered."""
+        """What became of what each sink was given since its newest registration, by its name; none where there
+        was none, or the session is closed."""
         session = current()
-        names = [*self._names, *self._ended]
+        names = self._reported
         reports = session.stats().exporters if session is not None else {}
         return {name: reports[name] for name in names if name in reports}
 

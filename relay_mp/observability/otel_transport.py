@@ -19,6 +19,8 @@ Environment, where the configuration leaves a default; `OTEL_EXPORTER_OTLP_<SIGN
     PROTOCOL       "grpc" or "http/protobuf"
     HEADERS        `key=value,...`, percent-encoded; those of the configuration win
     TIMEOUT        of one attempt, in seconds
+    OTEL_BSP_*, OTEL_BLRP_*   MAX_QUEUE_SIZE, MAX_EXPORT_BATCH_SIZE, and SCHEDULE_DELAY in milliseconds, for
+                   traces and logs
     COMPRESSION    "gzip", "deflate" (HTTP only) or "none"
     CERTIFICATE, CLIENT_KEY, CLIENT_CERTIFICATE, INSECURE
     OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_EXPERIMENTAL_RESOURCE_DETECTORS
@@ -48,6 +50,7 @@ try:
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
     from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope as ScopeMessage
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -60,9 +63,21 @@ from relay_mp.observability.http import HttpReceiver, resolve_headers
 from relay_mp.observability.otel import DEFAULT_SERVICE_NAME, DEFAULT_TIMEOUT_MILLIS, TRANSPORTS
 from relay_mp.observability.outbox import Limits, Refused, Retryable
 
-__all__ = ["Signal", "Transport", "attempt_limits", "connect", "encode_origin", "is_disabled", "make_resource"]
+__all__ = [
+    "ExportTraceServiceRequest",
+    "Signal",
+    "Span",
+    "Transport",
+    "attempt_limits",
+    "connect",
+    "encode_origin",
+    "is_disabled",
+    "make_resource",
+]
 
 logger = logging.getLogger("relay_mp")
+
+ExportTraceServiceRequest = trace_service_pb2.ExportTraceServiceRequest
 
 Signal = Literal["traces", "logs", "metrics"]
 
@@ -75,7 +90,7 @@ _SERVICES = {
     "logs": logs_service_pb2.DESCRIPTOR.services_by_name["LogsService"],
     "metrics": metrics_service_pb2.DESCRIPTOR.services_by_name["MetricsService"],
 }
-_RESPONSES = {
+_RESPONSES: dict[str, Any] = {
     "traces": trace_service_pb2.ExportTraceServiceResponse,
     "logs": logs_service_pb2.ExportLogsServiceResponse,
     "metrics": metrics_service_pb2.ExportMetricsServiceResponse,
@@ -150,7 +165,27 @@ def attempt_limits(signal: Signal, connection: Mapping[str, Any], **defaults: An
             seconds = float(asked)
         except ValueError:
             logger.warning("the OTLP timeout %r of the environment is no number of seconds; %s it is", asked, seconds)
-    return Limits(**{"timeout_seconds": seconds, **defaults, **connection["limits"]})
+    return Limits(**{"timeout_seconds": seconds, **defaults, **_batching(signal), **connection["limits"]})
+
+
+_BATCHING = {
+    "MAX_QUEUE_SIZE": ("max_queue_items", 1),
+    "MAX_EXPORT_BATCH_SIZE": ("max_batch_items", 1),
+    "SCHEDULE_DELAY": ("schedule_delay_seconds", 0.001),
+}
+
+
+def _batching(signal: str) -> dict[str, float]:
+    """What the environment says of the SDK's batch processors."""
+    found: dict[str, float] = {}
+    prefix = {"traces": "OTEL_BSP_", "logs": "OTEL_BLRP_"}.get(signal)
+    for name, (limit, unit) in _BATCHING.items() if prefix else ():
+        text = os.environ.get(f"{prefix}{name}", "").strip()
+        if text.isdecimal() and int(text):
+            found[limit] = int(text) * unit
+        elif text:
+            logger.warning("%s%s is %r, no number above 0; it is not heeded", prefix, name, text)
+    return found
 
 
 def _headers(signal: str, connection: Mapping[str, Any]) -> dict[str, str]:
@@ -301,7 +336,8 @@ class _Grpc:
         message = f"{self._endpoint} answered {error.code().name}: {error.details()}"
         after = _retry_delay(error)
         # Exhausted for good, or for the moment: that it gives a delay says which.
-        if error.code() in _RETRYABLE_CODES or (error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and after is not None):
+        recovers = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and after is not None
+        if error.code() in _RETRYABLE_CODES or recovers:
             return Retryable(message, after)
         return Refused(message)
 

@@ -1,0 +1,91 @@
+"""The projection `full`: all that the events of a scope say, under `relay_mp.*`.
+
+    relay_mp.uuid, .parent_uuid, .scope_type, .handle_attributes, .seq     what the scope is
+    relay_mp.start.data.*, relay_mp.end.data.*, .metadata.*, ...           what its start and its end carried
+    relay_mp.mark.*                                                        what a mark carried
+
+Objects are taken apart one level deep; what is further in is JSON text.
+"""
+
+from typing import Any
+
+from relay_mp.events import MarkEvent, ScopeEvent
+from relay_mp.observability.otel_values import add_flat
+
+__all__ = ["FullProjection", "add_payloads", "mark_attributes"]
+
+INTERNAL, CLIENT = 1, 3
+"""Span.SpanKind."""
+
+_NAMED = frozenset(("model_name", "tool_call_id"))
+"""Keys of `category_profile` that have a name of their own, as in the peer."""
+
+_CALLS = frozenset(("tool", "llm", "retriever", "embedder", "reranker"))
+
+
+class FullProjection:
+    """See the module. What any projection has: the names below, and these methods."""
+
+    shows_marks = True
+    """Whether marks are shown at all."""
+
+    takes_mappings = True
+    """Whether attributes may get second names."""
+
+    def name(self, event: ScopeEvent) -> str:
+        """What the span is called."""
+        return event.name
+
+    def kind(self, event: ScopeEvent) -> int:
+        """Its Span.SpanKind."""
+        return CLIENT if event.category in _CALLS else INTERNAL
+
+    def attributes(self, start: ScopeEvent | None, end: ScopeEvent | None) -> dict[str, Any]:
+        """What the span carries; one of its two events may be missing."""
+        event: Any = start or end
+        found: dict[str, Any] = {
+            "relay_mp.uuid": event.uuid,
+            "relay_mp.parent_uuid": event.parent_uuid,
+            "relay_mp.scope_type": event.category,
+            "relay_mp.handle_attributes": event.attributes,
+            "relay_mp.seq": event.seq,
+        }
+        if start is not None:
+            add_payloads(found, "relay_mp.start", start)
+        if end is not None:
+            add_payloads(found, "relay_mp.end", end)
+        return found
+
+    def mark_attributes(self, mark: MarkEvent) -> dict[str, Any]:
+        """What a mark's span event, or span, carries."""
+        return mark_attributes(mark)
+
+    def mark_span_attributes(self, mark: MarkEvent, *, as_tool: bool) -> dict[str, Any]:
+        """What a mark's own span carries besides, as a tool or not."""
+        return {"relay_mp.mark.projection": "tool", "relay_mp.scope_type": "tool"} if as_tool else {}
+
+
+def add_payloads(found: dict[str, Any], prefix: str, event: Any) -> None:
+    """Adds an event's payloads."""
+    add_flat(found, f"{prefix}.data", event.data)
+    add_flat(found, f"{prefix}.metadata", event.metadata)
+    profile = event.category_profile
+    if isinstance(profile, dict):
+        for key in _NAMED & profile.keys():
+            found[f"relay_mp.{key}"] = profile[key]
+        add_flat(found, f"{prefix}.category_profile", {k: v for k, v in profile.items() if k not in _NAMED} or None)
+    if event.data_schema is not None:
+        found[f"{prefix}.data_schema"] = event.data_schema
+
+
+def mark_attributes(mark: MarkEvent) -> dict[str, Any]:
+    """What a mark says."""
+    found: dict[str, Any] = {
+        "relay_mp.mark.uuid": mark.uuid,
+        "relay_mp.mark.parent_uuid": mark.parent_uuid,
+        "relay_mp.mark.seq": mark.seq,
+    }
+    if mark.category is not None:
+        found["relay_mp.mark.category"] = mark.category
+    add_payloads(found, "relay_mp.mark", mark)
+    return found

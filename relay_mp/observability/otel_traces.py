@@ -1,0 +1,392 @@
+"""Traces where the dispatcher runs: a span for each scope, made when it ends, sent by the outbox.
+
+    start ──▶ kept, with its place in the trace (otel_ids.py)
+    mark  ──▶ an event of its parent's span while that is open, else a span of no length
+    end   ──▶ Span message, its attributes by the projection ──▶ Outbox ──▶ ExportTraceServiceRequest
+
+All state is kept by uuid, so that agents of many processes may interleave in any way. A scope that never
+ends is sent when the exporter is, as it stands, with `relay_mp.unfinished`; an end without a start at
+once, with `relay_mp.orphan`, as a span of no length where the end was. A full queue drops spans, and
+counts their events.
+
+Each span says which process and thread began it (`process.pid`, `thread.id`), and also where it ended, if
+that was elsewhere.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from relay_mp._deliver.dispatcher import logger
+from relay_mp._deliver.reports import ExporterReport
+from relay_mp.events import Event, MarkEvent, ScopeEvent
+from relay_mp.observability.otel_full import FullProjection
+from relay_mp.observability.otel_gen_ai import GenAiProjection
+from relay_mp.observability.otel_ids import Place, Traces
+from relay_mp.observability.otel_transport import (
+    ExportTraceServiceRequest,
+    Span,
+    attempt_limits,
+    connect,
+    encode_origin,
+    is_disabled,
+    make_resource,
+)
+from relay_mp.observability.otel_values import clean, write_attributes
+from relay_mp.observability.outbox import Outbox
+from relay_mp.observability.sink import OpenScopes, Sink
+
+__all__ = ["TracesSink"]
+
+MAX_SPAN_EVENTS = 1000
+"""Marks that become events of one span; further ones become spans of their own."""
+
+MAX_SPAN_EVENT_BYTES = 1 << 20
+"""The same in bytes."""
+
+MAX_RESOURCES = 1000
+"""Resources that differ by promoted metadata; further ones lose what is promoted."""
+
+MAX_BATCH_BYTES = 3 << 20
+"""Receivers of gRPC mostly take no more than 4 MiB."""
+
+MAX_STATUS_BYTES = 4096
+
+DROP_REJECTED = "rejected"
+
+# Whether the parent is remote is known: Span.flags, with the sampled bit.
+_LOCAL, _REMOTE = 0x101, 0x301
+_STATUSES = {"OK": 1, "ERROR": 2}
+_MAX_NS = (1 << 64) - 1
+_SAMPLER_BITS = 56
+
+
+class _Open:
+    """A scope that has begun."""
+
+    __slots__ = ("event_bytes", "events", "place", "resource", "start")
+
+    def __init__(self, start: ScopeEvent, place: Place, resource: int) -> None:
+        self.start = start
+        self.place = place
+        self.resource = resource
+        self.events: list[Any] = []
+        self.event_bytes = 0
+
+
+class TracesSink(Sink):
+    """See OpenTelemetryConfig.
+
+    Args:
+        connection: see OtlpConfig.connection.
+        projection: "full", "gen_ai" or "openinference".
+        mark_projection, mark_exclude_names, attribute_mappings, promote_metadata_prefixes: see there.
+        promote_resource_metadata_prefixes, completed_span_context_ttl_millis: see there.
+        max_open_scopes, max_attribute_bytes: see there.
+        max_span_events: marks that become events of one span; further ones become spans.
+
+    Raises:
+        ImportError: the extra is not installed.
+        ValueError: the endpoint is no address, or a variable of `header_env` is not set.
+        OSError: a certificate cannot be read.
+    """
+
+    def __init__(
+        self,
+        connection: dict[str, Any],
+        projection: str,
+        *,
+        mark_projection: str = "inherit",
+        mark_exclude_names: Sequence[str] = ("llm.chunk",),
+        attribute_mappings: Sequence[dict[str, str]] = (),
+        promote_metadata_prefixes: Sequence[str] = (),
+        promote_resource_metadata_prefixes: Sequence[str] = (),
+        completed_span_context_ttl_millis: int = 60_000,
+        max_open_scopes: int = 1_000_000,
+        max_attribute_bytes: int = 1 << 20,
+        max_span_events: int = MAX_SPAN_EVENTS,
+    ) -> None:
+        super().__init__()
+        self._projection = make_projection(projection)
+        self._marks_as_tools = mark_projection == "tool"
+        self._never_tools = frozenset(mark_exclude_names)
+        self._aliases = [(m["key"], m["alias"]) for m in attribute_mappings if self._projection.takes_mappings]
+        self._promoted = tuple(promote_metadata_prefixes)
+        self._promoted_to_resource = tuple(promote_resource_metadata_prefixes)
+        self._max_attribute_bytes = max_attribute_bytes
+        self._max_span_events = max_span_events
+        self._is_disabled = is_disabled()
+        self._is_sampled = make_sampler()
+        self._connection = connection
+        self._requests = [self._make_request({})]
+        self._resources: dict[tuple[tuple[str, Any], ...], int] = {(): 0}
+        self._traces = Traces(max_open_scopes, completed_span_context_ttl_millis)
+        self._open: OpenScopes[_Open] = OpenScopes(max_open_scopes, self._send_unfinished)
+        self._newest_us = 0
+        self._transport = connect("traces", connection)
+        limits = attempt_limits("traces", connection, max_batch_bytes=MAX_BATCH_BYTES)
+        self._outbox = Outbox(self, self._send, limits, ended=self._transport.close, name="relay_mp-otel-traces")
+
+    # ---- events ----
+
+    def _export(self, event: Event) -> None:
+        if self._is_disabled:
+            self.count_ignored()
+            return
+        self._newest_us = max(self._newest_us, event.timestamp_us)
+        if isinstance(event, MarkEvent):
+            self._mark(event)
+        elif event.scope_category == "start":
+            self._begin(event)
+        else:
+            self._end(event)
+
+    def _begin(self, start: ScopeEvent) -> None:
+        place = self._traces.begin(start)
+        if self._is_left_out(place.trace):
+            self.count_ignored()
+        else:
+            self._open.begin(start.uuid, _Open(start, place, self._resource_of(start)))
+
+    def _end(self, end: ScopeEvent) -> None:
+        uuid = end.packed_uuid
+        place = self._traces.place(end)
+        trace = self._traces.trace_of(uuid) or place.trace
+        self._traces.end(uuid, end.timestamp_us)
+        if self._is_left_out(trace):
+            self.count_ignored()
+            return
+        kept = self._open.end(end.uuid)
+        if kept is not None:
+            self._send_scope(kept, end, end.timestamp_us, {})
+            return
+        span = self._describe(end, None, end, place, end.timestamp_us, end.timestamp_us, {"relay_mp.orphan": True})
+        self._put(span, self._resource_of(end), 1)
+
+    def _mark(self, mark: MarkEvent) -> None:
+        place = self._traces.place(mark)
+        if not self._projection.shows_marks or self._is_left_out(place.trace):
+            self.count_ignored()
+            return
+        kept = self._open.get(mark.parent_uuid)
+        as_tool = self._marks_as_tools and mark.name not in self._never_tools
+        if kept is None or as_tool or not self._has_room(kept):
+            self._put(self._mark_span(mark, place, as_tool=as_tool, is_orphan=kept is None), self._resource_of(mark), 1)
+            return
+        event = Span.Event(name=clean(mark.name, self._max_attribute_bytes), time_unix_nano=_ns(mark.timestamp_us))
+        self._write(event.attributes, self._projection.mark_attributes(mark), mark)
+        kept.events.append(event)
+        kept.event_bytes += event.ByteSize()
+
+    def _has_room(self, kept: _Open) -> bool:
+        return len(kept.events) < self._max_span_events and kept.event_bytes < MAX_SPAN_EVENT_BYTES
+
+    def _is_left_out(self, trace: bytes) -> bool:
+        return self._is_sampled is not None and not self._is_sampled(trace)
+
+    # ---- spans ----
+
+    def _send_scope(self, kept: _Open, end: ScopeEvent | None, end_us: int, more: dict[str, Any]) -> None:
+        start = kept.start
+        span = self._describe(start, start, end, kept.place, start.timestamp_us, end_us, more)
+        span.events.extend(kept.events)
+        self._put(span, kept.resource, 1 + len(kept.events) + (end is not None))
+
+    def _send_unfinished(self, kept: _Open) -> None:
+        self._traces.end(kept.start.packed_uuid, self._newest_us)
+        try:
+            self._send_scope(kept, None, max(self._newest_us, kept.start.timestamp_us), {"relay_mp.unfinished": True})
+        except Exception as error:  # it is another event that is in hand
+            self.count_failure(error)
+            self.count_dropped(type(error).__name__, 1 + len(kept.events))
+
+    def _describe(
+        self,
+        event: ScopeEvent,
+        start: ScopeEvent | None,
+        end: ScopeEvent | None,
+        place: Place,
+        start_us: int,
+        end_us: int,
+        more: dict[str, Any],
+    ) -> Any:
+        """A scope's span, from what is known of it: one of the two events, or both."""
+        projection = self._projection
+        span = self._make_span(event, projection.name(event), place, start_us, end_us)
+        span.kind = projection.kind(event)
+        attributes = projection.attributes(start, end)
+        if start is not None and end is not None and (start.pid, start.thread_id) != (end.pid, end.thread_id):
+            attributes |= {"relay_mp.end.process.pid": end.pid, "relay_mp.end.thread.id": end.thread_id}
+        if end is not None:
+            _set_status(span, end.metadata)
+        self._write(span.attributes, attributes | more | _worker(event), start, end)
+        return span
+
+    def _mark_span(self, mark: MarkEvent, place: Place, *, as_tool: bool, is_orphan: bool) -> Any:
+        """A mark on its own: of no length."""
+        span = self._make_span(mark, f"mark:{mark.name}", place, mark.timestamp_us, mark.timestamp_us)
+        span.kind = Span.SPAN_KIND_INTERNAL
+        projection = self._projection
+        attributes = projection.mark_attributes(mark) | projection.mark_span_attributes(mark, as_tool=as_tool)
+        if is_orphan:
+            attributes["relay_mp.mark.orphan"] = True
+        self._write(span.attributes, attributes | _worker(mark), mark)
+        return span
+
+    def _make_span(self, event: Event, name: str, place: Place, start_us: int, end_us: int) -> Any:
+        return Span(
+            trace_id=place.trace,
+            span_id=event.packed_uuid[8:],
+            parent_span_id=place.parent_span or b"",
+            name=clean(name, self._max_attribute_bytes),
+            start_time_unix_nano=_ns(start_us),
+            end_time_unix_nano=_ns(max(start_us, end_us)),
+            flags=_REMOTE if place.is_remote else _LOCAL,
+        )
+
+    def _write(self, target: Any, attributes: dict[str, Any], *events: Event | None) -> None:
+        for key, alias in self._aliases:
+            if key in attributes:
+                attributes.setdefault(alias, attributes[key])
+        if self._promoted:
+            for event in events:
+                attributes |= _promoted(event, self._promoted)
+        write_attributes(target, attributes, self._max_attribute_bytes)
+
+    # ---- resources and requests ----
+
+    def _resource_of(self, event: Event) -> int:
+        """Which of the requests an event's span goes into: that of the outermost scope, by its metadata."""
+        if not self._promoted_to_resource:
+            return 0
+        parent = self._open.get(event.parent_uuid)
+        if parent is not None:
+            return parent.resource
+        promoted = tuple(sorted(_promoted(event, self._promoted_to_resource).items()))
+        if promoted not in self._resources:
+            if len(self._resources) > MAX_RESOURCES:
+                return 0
+            self._requests.append(self._make_request(dict(promoted)))
+            self._resources[promoted] = len(self._requests) - 1
+        return self._resources[promoted]
+
+    def _make_request(self, more: dict[str, Any]) -> Any:
+        """A request without spans."""
+        resource, scope, schema_url = encode_origin(make_resource(self._connection, more), self._connection)
+        request = ExportTraceServiceRequest()
+        spans = request.resource_spans.add(resource=resource, schema_url=schema_url)
+        spans.scope_spans.add(scope=scope)
+        return request
+
+    def _put(self, span: Any, resource: int, events: int) -> None:
+        self._outbox.put((resource, span, events), span.ByteSize(), events=events)
+
+    def _send(self, payloads: Sequence[tuple[int, Any, int]], timeout_seconds: float) -> None:
+        by_resource: dict[int, list[Any]] = {}
+        for resource, span, _ in payloads:
+            by_resource.setdefault(resource, []).append(span)
+        request = ExportTraceServiceRequest()
+        for resource, spans in by_resource.items():
+            request.MergeFrom(self._requests[resource])
+            request.resource_spans[-1].scope_spans[0].spans.extend(spans)
+        rejected = self._transport.send(request.SerializeToString(), timeout_seconds)
+        if rejected:
+            # It does not say which: so many of the batch's events as it rejected of its spans.
+            share = min(rejected / len(payloads), 1.0)
+            events = round(sum(events for _, _, events in payloads) * share)
+            self.count_failure(f"the receiver rejected {rejected} of {len(payloads)} spans")
+            self.count_dropped(DROP_REJECTED, events)
+            self.count_exported(-events)
+
+    # ---- the sink's life ----
+
+    def _complete(self, report: ExporterReport) -> None:
+        self._open.complete(report)
+        report.flushed = self._outbox.flushed(report.taken)
+
+    def _is_closed(self) -> bool:
+        return self._outbox.is_closed
+
+    def poke(self) -> None:
+        """Sends now what has gathered."""
+        self._outbox.poke()
+
+    def _finish(self, seconds: float | None) -> None:
+        try:
+            for kept in self._open.drain():
+                self._send_unfinished(kept)
+        finally:
+            self._outbox.finish(seconds)
+
+    def close(self) -> None:
+        """Waits until all is sent or given up."""
+        super().close()
+        self._outbox.close()
+
+
+def make_projection(name: str) -> Any:
+    """The projection of that name; `openinference` needs an extra of its own.
+
+    Raises:
+        ImportError: which is not installed.
+    """
+    if name == "openinference":
+        from relay_mp.observability.openinference import OpenInferenceProjection
+
+        return OpenInferenceProjection()
+    return GenAiProjection() if name == "gen_ai" else FullProjection()
+
+
+def make_sampler() -> Callable[[bytes], bool] | None:
+    """Which traces are exported, by OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG; None: all.
+
+    A trace is in or out as a whole, in every process alike: the ratio looks at the last 56 bits of the trace's
+    id, which are random in a UUIDv7 too, as OpenTelemetry's consistent probability sampling does. That a remote
+    parent was sampled is taken as given.
+    """
+    name = os.environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    kind = name.removeprefix("parentbased_")
+    if kind in ("", "always_on"):
+        return None
+    if kind == "always_off":
+        return lambda trace: False
+    asked = os.environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1"
+    try:
+        ratio = float(asked)
+    except ValueError:
+        ratio = -1.0
+    if kind != "traceidratio" or not 0 <= ratio <= 1:
+        logger.warning("the sampler %r (%r) of the environment is not known; all traces are exported", name, asked)
+        return None
+    threshold = round((1 - ratio) * (1 << _SAMPLER_BITS))
+    return lambda trace: int.from_bytes(trace[-_SAMPLER_BITS // 8 :], "big") >= threshold
+
+
+def _ns(time_us: int) -> int:
+    return min(max(time_us * 1000, 0), _MAX_NS)
+
+
+def _worker(event: Event) -> dict[str, Any]:
+    return {"process.pid": event.pid, "thread.id": event.thread_id or None}
+
+
+def _set_status(span: Any, metadata: Any) -> None:
+    if not isinstance(metadata, dict):
+        return
+    code = _STATUSES.get(str(metadata.get("otel.status_code")), 0)
+    span.status.code = code
+    description = metadata.get("otel.status_description")
+    if code == _STATUSES["ERROR"] and isinstance(description, str):
+        span.status.message = clean(description, MAX_STATUS_BYTES)
+
+
+def _promoted(event: Event | None, prefixes: tuple[str, ...]) -> dict[str, Any]:
+    """An event's metadata whose keys begin so, where they are plain values."""
+    metadata = event.metadata if event is not None else None
+    if not isinstance(metadata, dict):
+        return {}
+    return {
+        key: value
+        for key, value in metadata.items()
+        if isinstance(key, str) and key.startswith(prefixes) and isinstance(value, (str, int, float))
+    }
