@@ -71,7 +71,7 @@ class _Scope:
     def __init__(self, event: ScopeEvent, parent: "_Scope | None", root: "_Agent") -> None:
         self.uuid, self.name, self.parent_uuid = event.uuid, event.name, event.parent_uuid
         self.category = event.category
-        self.agent = parent.agent if parent is not None else root
+        self.agent: _Agent = parent.agent if parent is not None else root
         self.start: ScopeEvent | None = None
         self.end: ScopeEvent | None = None
         self.is_said = False

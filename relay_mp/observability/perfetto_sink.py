@@ -325,7 +325,8 @@ class PerfettoSink(Sink):
         if parent.thread == piece.thread or parent.lane is None or self._open.get(parent.start.uuid) is not parent:
             return ""
         self._flows += 1
-        shared = {"cat": "parent", "id": f"{os.getpid()}.{self._flows}"}
+        # 64 bits in hexadecimal, all that Perfetto's trace processor takes. With the pid, as a successor appends.
+        shared = {"cat": "parent", "id": f"0x{os.getpid():x}{self._flows:08x}"}
         from_ns = max(parent.begins_ns, piece.begins_ns - piece.depth + parent.depth)
         tail = self._event("s", "child", parent.start.pid, self._track(parent.thread, parent.lane), from_ns) | shared
         head = self._event("f", "child", piece.start.pid, number, max(piece.begins_ns, from_ns)) | shared

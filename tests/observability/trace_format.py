@@ -1,5 +1,6 @@
 """A check of the Chrome trace format: what its readers rely on."""
 
+import re
 from collections import defaultdict
 
 KEYS = {
@@ -70,6 +71,8 @@ def arrows(events, tracks):
     found = {}
     for event in events:
         if event["ph"] in "sf":
+            # Perfetto's trace processor drops all others, see test_perfetto_ui.py.
+            assert re.fullmatch("0x[0-9a-f]{1,16}", event["id"]), event
             at = nanoseconds(event["ts"])
             around = [p for p in tracks[event["pid"], event["tid"]] if bounds(p)[0] <= at <= bounds(p)[1]]
             assert around, f"an arrow in the void: {event}"
