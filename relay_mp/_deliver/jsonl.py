@@ -21,7 +21,7 @@ MAX_WRITE_BYTES = 256 * 1024
 """Of the lines that go with one write, if they are more than one. So much of a file's end is looked at."""
 
 LOOKED_FOR_LINES = 256
-"""So many of the first lines are looked for at the file's end: more than a dispatcher writes ahead of what it delivers."""
+"""So many of the first lines are looked for at the file's end: more than a dispatcher writes ahead."""
 
 
 class _Event(Protocol):
@@ -34,19 +34,24 @@ class JsonlFile:
     Args:
         path: the file; made with its directory at the first event if `lazily`, else now.
         overwrite: empties a file that is there.
+        behind: the file that this one goes on from: lines may be in that one, see `has`.
 
     Raises:
         OSError: it cannot be opened, somebody else is writing to it, it ends in what is no event, or a
             write failed. A line that was written in part is taken back.
     """
 
-    def __init__(self, path: str, *, overwrite: bool = False, lazily: bool = False) -> None:
+    def __init__(
+        self, path: str, *, overwrite: bool = False, lazily: bool = False, behind: "JsonlFile | None" = None
+    ) -> None:
         self.path = path
         self.lines = 0
         self._file = -1
         self._tail: bytes | None = None  # the end of the file, behind which nothing of this writer's is; None: not read
         self._found_bytes = 0
         self._looks_left = LOOKED_FOR_LINES
+        if behind is not None:
+            self._tail, self._found_bytes, self._looks_left = behind._tail, behind._found_bytes, behind._looks_left
         if not lazily:
             self._open(overwrite)
 

@@ -1,7 +1,8 @@
 """The ATOF exporter: the canonical event stream as JSON lines, in a file or to an HTTP receiver.
 
-File: each event is one line and goes to the kernel before the next one is looked at. A full disk or a
-missing directory is a counted failure; the line is then wholly missing, never half there. Stream: lines
+File: each event is one line, which is with the kernel before the event counts as delivered, and before its other
+subscribers are called or right with them; lines that have gathered go with one write. A full disk or a missing
+directory is a counted failure; the line is then wholly missing, never half there. Stream: lines
 wait in a bounded queue for a thread that posts them, so that a receiver that is slow or down holds up
 nothing; what it does not take in time is dropped and counted. Either way the application goes on, and
 `session.stats().exporters` says how it went.

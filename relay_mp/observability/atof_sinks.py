@@ -1,6 +1,6 @@
 """Where ATOF goes: lines in a file, or lines in HTTP requests. Runs where the dispatcher runs.
 
-    event ──▶ FileSink ──▶ JsonlFile: the line is with the kernel before the next event is looked at
+    events ─▶ FileSink ──▶ JsonlFile: the lines are with the kernel before an event counts as delivered
     event ──▶ StreamSink ──▶ line ──▶ Outbox ──▶ POST
 
 The file: whatever kills the dispatcher, no line is half there, and its successor writes none twice.
@@ -129,10 +129,10 @@ class FileSink:
         self._lines_when_checked = self._file.lines
         self._next_check = time.monotonic() + CHECK_SECONDS
 
-    def _reopen(self) -> None:
+    def _reopen(self, behind: JsonlFile | None = None) -> None:
         self._file.close()
         self._earlier_lines += self._file.lines
-        self._file = JsonlFile(self._path, lazily=True)
+        self._file = JsonlFile(self._path, lazily=True, behind=behind)
 
     def _rotate(self) -> None:
         self._check_it_is_there()
@@ -140,7 +140,7 @@ class FileSink:
             if self._fsync != "never":
                 self._file.flush()
             os.rename(self._path, self._rotated_name(self._next_number()))
-            self._reopen()
+            self._reopen(self._file)
             self._remove_old()
         self._lines_when_checked = 0
 

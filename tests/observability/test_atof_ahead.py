@@ -13,6 +13,7 @@ import named_subscribers
 import pytest
 import step_subscribers
 
+import relay_mp
 from relay_mp import AtofExporter, AtofExporterConfig, scope, subscribers
 from relay_mp._deliver.dispatcher import RUN_EVENTS
 from relay_mp._deliver.jsonl import LOOKED_FOR_LINES, MAX_WRITE_BYTES, JsonlFile
@@ -81,8 +82,7 @@ def check_report(session, lines):
 
 
 @PROCESS
-@pytest.mark.parametrize("where", ["before", "torn", "behind"])
-@pytest.mark.parametrize("rotate_bytes", [0, 6000])
+@pytest.mark.parametrize(("where", "rotate_bytes"), [("before", 0), ("torn", 0), ("behind", 0), ("behind", 6000)])
 def test_killed_at_a_write_of_many_lines_no_line_is_missing_torn_or_twice(session, tmp_path, where, rotate_bytes):
     directory, strikes = tmp_path / "out", tmp_path / "strikes"
     directory.mkdir()
@@ -104,7 +104,7 @@ def test_killed_at_a_write_of_many_lines_no_line_is_missing_torn_or_twice(sessio
 
 
 @PROCESS
-@pytest.mark.parametrize("at", [1, RUN_EVENTS // 2, 3 * RUN_EVENTS])
+@pytest.mark.parametrize("at", [RUN_EVENTS // 2, 3 * RUN_EVENTS])
 def test_killed_by_a_callback_while_lines_are_ahead_the_file_has_each_once(session, tmp_path, at):
     exporter = exporter_of(tmp_path / "out")
     exporter.register("file")
@@ -125,9 +125,10 @@ def test_killed_by_a_callback_while_lines_are_ahead_the_file_has_each_once(sessi
 
 
 @PROCESS
-def test_an_event_that_is_given_up_leaves_each_line_once(session, tmp_path):
-    """The lines behind it were written ahead of it: the mark of its loss comes behind them."""
-    exporter = exporter_of(tmp_path / "out")
+@pytest.mark.parametrize("rotate_bytes", [0, 4000])
+def test_an_event_that_is_given_up_leaves_each_line_once(session, tmp_path, rotate_bytes):
+    """The lines behind it were written ahead of it: the mark of its loss comes behind them, or in the next file."""
+    exporter = exporter_of(tmp_path / "out", rotate_bytes=rotate_bytes)
     exporter.register("file")
     arguments = {"path": str(tmp_path / "ledger"), "kills": "kills"}
     subscribers.register("poisoned", "step_subscribers:Poisoned", arguments=arguments)
@@ -168,6 +169,43 @@ def test_what_a_callback_registers_while_lines_are_ahead_spoils_no_count(session
     check_report(session, len(expected))
 
 
+OWNER_THAT_IS_KILLED = """
+import os, signal, sys, threading
+import relay_mp
+from relay_mp import scope, subscribers
+entered, opened = threading.Event(), threading.Event()
+def callback(event):
+    if event.name == "hold":
+        entered.set()
+        opened.wait()
+    if event.name == "10":
+        os.kill(os.getpid(), signal.SIGKILL)
+relay_mp.session(recovery_directory=sys.argv[1])
+subscribers.register("x", callback)
+config = relay_mp.AtofExporterConfig()
+config.output_directory, config.filename = sys.argv[1], "events.jsonl"
+relay_mp.AtofExporter(config).register("file")
+scope.event("hold")
+entered.wait()
+for i in range(200):
+    scope.event(f"{i}")
+opened.set()
+threading.Event().wait()
+"""
+
+
+def test_what_a_killed_owner_had_in_its_file_ahead_is_recovered_too(run_script, tmp_path):
+    run_script(OWNER_THAT_IS_KILLED, tmp_path, returncode=-signal.SIGKILL)
+    with relay_mp.session(recovery_directory=str(tmp_path)):
+        pass
+    (recovered,) = tmp_path.glob("relay-mp-recovered-*.jsonl")
+    again = [json.loads(line)["name"] for line in recovered.read_text().splitlines()]
+    written = names(tmp_path)
+    assert written == ["hold", *numbers(len(written) - 1)]
+    assert again == numbers(200)[10:]
+    assert 0 < len(written) - 1 - 10 <= RUN_EVENTS
+
+
 def kill_at_random(session, tmp_path, kills, seed):
     chance = random.Random(seed)
     exporter = exporter_of(tmp_path / "out", rotate_bytes=chance.choice([0, 40_000]))
@@ -195,7 +233,7 @@ def kill_at_random(session, tmp_path, kills, seed):
 def test_killed_anywhere_the_file_has_each_line_once_and_the_report_counts_them(session, tmp_path):
     seed = random.randrange(1 << 32)
     print("seed", seed)
-    kill_at_random(session, tmp_path, 4, seed)
+    kill_at_random(session, tmp_path, 3, seed)
 
 
 @PROCESS
