@@ -10,7 +10,8 @@ cdef uint64_t NAPPING_NS = 20_000_000
 @cython.no_gc  # no cycle goes through it: nothing but a batch holds it
 @cython.freelist(256)
 cdef class Record:
-    """A record that was taken out of the ring, and its place there.
+    """A record that was taken out of the ring, and its place there. Unpacks to payload, seq, next_position, slot,
+    owner_seq.
 
     Attributes:
         payload: the record, a private copy.
@@ -222,6 +223,7 @@ cdef class Reader:
         """
         cdef int at = start, end = min(<int>len(batch), start + limit)
         cdef Record record
+        self._segment._header()
         while at < end:
             record = <Record?>batch[at]
             if not record._follows or record.event is None or record.position >= before:
@@ -245,6 +247,7 @@ cdef class Reader:
         cdef Record record
         cdef object event
         cdef int at, which, count = <int>len(callbacks)
+        self._segment._header()
         for at in range(start, end):
             record = <Record?>batch[at]
             self._segment._check_slot(record.slot)

@@ -119,7 +119,7 @@ def drain_some(reader):
         reader.begin(slot, owner_seq, True)
         reader.done(next_position)
     reader.end_batch()
-    return [msgpack.unpackb(record[0]) for record in batch]
+    return [msgpack.unpackb(record.payload) for record in batch]
 
 
 def names(reader):
@@ -294,8 +294,8 @@ def test_seq_grows_with_the_stream(segment):
     for n in range(200):
         emit("m", "x" * (n * 7 % 1500))
         batch = reader.next_batch(1, 0.0)
-        assert batch[0][1] // core.UNIT_BYTES < batch[0][2]
-        reader.done(batch[0][2])
+        assert batch[0].position == batch[0].seq // core.UNIT_BYTES < batch[0].next_position
+        reader.done(batch[0].next_position)
         reader.end_batch()
     assert segment.tail > 200
 
@@ -320,13 +320,13 @@ def test_a_record_that_is_not_done_is_read_by_the_next_reader(segment):
     for n in range(3):
         emit(f"m{n}")
     (one, two, _) = first.next_batch(10, 0.0)
-    assert first.begin(*one[3:]) == 0
-    first.done(one[2])
-    assert first.begin(*two[3:]) == 0  # and dies in its callbacks
+    assert first.begin(one.slot, one.owner_seq) == 0
+    first.done(one.next_position)
+    assert first.begin(two.slot, two.owner_seq) == 0  # and dies in its callbacks
     second = core.Reader(segment)
     again = second.next_batch(10, 0.0)
-    assert [msgpack.unpackb(record[0])[4] for record in again] == ["m1", "m2"]
-    assert [second.begin(*record[3:]) for record in again] == [-1, 0]
+    assert [msgpack.unpackb(record.payload)[4] for record in again] == ["m1", "m2"]
+    assert [second.begin(record.slot, record.owner_seq) for record in again] == [-1, 0]
 
 
 def test_begin_tells_what_is_missing(small):
@@ -396,17 +396,17 @@ def test_an_event_at_the_limit_arrives_whole(tmp_path):
     with attached(tmp_path / "segment", ring_bytes=1 << 23, max_event_bytes=(1 << 22) - 4096) as segment:
         reader = core.Reader(segment)
         emit("m", "")
-        overhead = len(reader.next_batch(1, 0.0)[0][0])
+        overhead = len(reader.next_batch(1, 0.0)[0].payload)
         # A string's head is 4 bytes longer in str 32 than in fixstr.
         for length in range(segment.max_event_bytes - overhead - 6, segment.max_event_bytes - overhead + 4):
             emit("m", "x" * length)
             (record,) = reader.next_batch(1, 0.0)
-            fields = msgpack.unpackb(record[0])
+            fields = msgpack.unpackb(record.payload)
             whole = payload(fields, 9) == "x" * length
             fits = overhead + 4 + length <= segment.max_event_bytes
             assert whole == fits
-            assert len(record[0]) <= segment.max_event_bytes
-            reader.done(record[2])
+            assert len(record.payload) <= segment.max_event_bytes
+            reader.done(record.next_position)
             reader.end_batch()
         assert counters(segment, 1)["cut"] > 0
 
@@ -1032,6 +1032,8 @@ READER_CALLS = {
     "fenced_slots": (),
     "forgive": (0,),
     "begin": (1, 1),
+    "run_end": ([], 0, 1, 1),
+    "deliver": ([], 0, 0, (), None, None, None),
     "give_up": (1, 1),
     "unmarked": (1,),
     "prepare_mark": (1, 1, 1),

@@ -124,7 +124,7 @@ def test_registrations_take_effect_at_their_place_within_a_batch(gate, session):
 
 
 def test_a_gate_that_a_callback_installs_holds_from_the_next_event_on(gate, session):
-    found, gates = [], relay_mp.runtime_registrations
+    found, takes, gates = [], taking(), relay_mp.runtime_registrations
 
     def install(event):
         if event.name == "3":
@@ -138,6 +138,7 @@ def test_a_gate_that_a_callback_installs_holds_from_the_next_event_on(gate, sess
     deliver(gate)
     gates.deregister_conditional_middleware_guardrail("closed")
     assert found == numbers(4)
+    assert takes.names == numbers(10)  # with what it had taken it is not called
 
 
 def test_scope_local_subscribers_see_their_scope_and_takers_take_each_event_once(gate, session):
