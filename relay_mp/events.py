@@ -22,13 +22,12 @@ floats are written `1e-05`, as Python does, where the peer writes `0.00001`.
 
 import functools
 import json
-import json.encoder
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import msgpack  # type: ignore[import-untyped]
 
-from relay_mp._records import RecordView, json_line, read_fields, view
+from relay_mp._records import RecordView, canonical_uuid, json_line, read_payload, rfc3339, view
 from relay_mp.errors import PayloadError, RecordError
 from relay_mp.types import CATEGORIES, DataSchema, Json, JsonObject, LogSeverity, attribute_names
 
@@ -82,85 +81,13 @@ _ENVELOPES = frozenset(
     for stack in (bytes, type(None))
 )
 
-_NOT_DECODED = object()
 _SEVERITIES = {severity.value: severity for severity in LogSeverity}
 
 _unpack: Callable[[bytes], Any] = msgpack.unpackb
 _pack: Callable[[object], bytes] = msgpack.packb
-_quote: Callable[[str], str] = json.encoder.encode_basestring
-
-
-# ------------------------------------------------------------------------------------------ formats
-
-
-def canonical_uuid(value: bytes) -> str:
-    """16 bytes as the usual 36 characters, lower case."""
-    digits = value.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-# A scope is the parent of many events in a row: one look-up each instead of one formatting.
-_parent_text = functools.lru_cache(maxsize=256)(canonical_uuid)
-
-
-def _civil_date(days: int) -> tuple[int, int, int]:
-    """Year, month and day of a day count since 1970-01-01, in the proleptic Gregorian calendar.
-
-    Source: Howard Hinnant, chrono-Compatible Low-Level Date Algorithms, `civil_from_days`. Here because
-    `datetime` stops at the years 1 and 9999, and a record's 64 bits of microseconds do not.
-    """
-    shifted = days + 719_468
-    era, day_of_era = divmod(shifted, 146_097)
-    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
-    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
-    shifted_month = (5 * day_of_year + 2) // 153
-    day = day_of_year - (153 * shifted_month + 2) // 5 + 1
-    month = shifted_month + 3 if shifted_month < 10 else shifted_month - 9
-    return year_of_era + era * 400 + (month <= 2), month, day
-
-
-def _format_second(seconds: int) -> str:
-    days, second_of_day = divmod(seconds, 86_400)
-    year, month, day = _civil_date(days)
-    hour, second_of_hour = divmod(second_of_day, 3600)
-    minute, second = divmod(second_of_hour, 60)
-    # Beyond four digits the sign is written, as ISO 8601's expanded years and the peer do.
-    year_text = f"{year:04d}" if 0 <= year <= 9999 else f"{year:+05d}"
-    return f"{year_text}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}"
-
-
-# Events come by the thousand within one second. One tuple, replaced whole, so that no lock is needed.
-_last_second: tuple[int, str] = (0, _format_second(0))
-
-
-def rfc3339(timestamp_us: int) -> str:
-    """Microseconds since the epoch as RFC 3339 in UTC, with 0, 3 or 6 digits of fraction, as needed."""
-    global _last_second
-    seconds, fraction_us = divmod(timestamp_us, 1_000_000)
-    known_second, text = _last_second
-    if known_second != seconds:
-        text = _format_second(seconds)
-        _last_second = (seconds, text)
-    if not fraction_us:
-        return f"{text}+00:00"
-    if fraction_us % 1000:
-        return f"{text}.{fraction_us:06d}+00:00"
-    return f"{text}.{fraction_us // 1000:03d}+00:00"
 
 
 # ----------------------------------------------------------------------------------------- payloads
-
-
-def _unpack_payload(field: object) -> Any:
-    # A field cut for its size holds its marker in place of bytes.
-    if type(field) is bytes:
-        try:
-            return _unpack(field)
-        except Exception as error:
-            raise RecordError(f"a payload of {len(field)} bytes is no msgpack: {error}") from error
-    if field is None or isinstance(field, dict):
-        return field
-    raise RecordError(f"a payload field holds a {type(field).__name__}; expected bytes, a map or nil")
 
 
 def canonical_payload(value: Any) -> Any:
@@ -184,32 +111,30 @@ def canonical_payload(value: Any) -> Any:
 
 
 def _payload(field: object) -> Any:
+    # A field cut for its size holds its marker in place of bytes.
     if field is None:
         return None
+    if type(field) is bytes:
+        return read_payload(field)
+    if type(field) is not dict:
+        raise RecordError(f"a payload field holds a {type(field).__name__}; expected bytes, a map or nil")
     try:
-        return canonical_payload(_unpack_payload(field))
-    except (TypeError, RecursionError) as error:
+        return canonical_payload(field)
+    except RecursionError as error:
         raise RecordError(f"a payload is no JSON: {error}") from error
 
 
-def _refuse(value: object) -> Any:
-    raise TypeError(f"{type(value).__name__} is no JSON type")
-
-
-_encode: Callable[[Any], str] = json.JSONEncoder(
-    ensure_ascii=False, check_circular=False, allow_nan=False, sort_keys=True, separators=(",", ":")
+_dumps: Callable[[Any], str] = json.JSONEncoder(
+    ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")
 ).encode
 
 
-def _payload_json(field: object) -> str:
-    if field is None:
-        return "null"
-    value = _unpack_payload(field)
+def _text(event: "Event") -> str:
+    """`to_json()` of what the native half does not write."""
     try:
-        return _encode(value)
-    except (TypeError, ValueError, RecursionError):
-        # NaN and infinities, which the native encoder never writes, or no JSON at all.
-        return _encode(_payload(field))
+        return _dumps(event.to_dict())
+    except RecursionError as error:
+        raise RecordError(f"an event is nested too deep to be written: {error}") from error
 
 
 def pack_record(
@@ -253,9 +178,7 @@ class _Event(RecordView):
 
     kind: ClassVar[str]
 
-    def _decode(self) -> list[Any]:
-        self._fields = fields = read_fields(self._record) or self._decode_unusual()
-        return fields
+    _decode_payload = staticmethod(_payload)
 
     def _decode_unusual(self) -> list[Any]:
         """What the native encoder has not written: msgpack in another form, or damaged; says what is wrong with it."""
@@ -281,58 +204,6 @@ class _Event(RecordView):
         return ATOF_VERSION
 
     @property
-    def uuid(self) -> str:
-        """A scope's start and end share it; a mark has its own."""
-        return canonical_uuid((self._fields or self._decode())[1])
-
-    @property
-    def packed_uuid(self) -> bytes:
-        """`uuid` as it is in the record: 16 bytes."""
-        uuid: bytes = (self._fields or self._decode())[1]
-        return uuid
-
-    @property
-    def packed_parent(self) -> bytes | None:
-        """`parent_uuid` as it is in the record."""
-        parent: bytes | None = (self._fields or self._decode())[2]
-        return parent
-
-    @property
-    def parent_uuid(self) -> str | None:
-        """The enclosing scope."""
-        parent_uuid = (self._fields or self._decode())[2]
-        return None if parent_uuid is None else _parent_text(parent_uuid)
-
-    @property
-    def timestamp_us(self) -> int:
-        """When, in microseconds since the epoch. Not in the JSON, which has `timestamp`."""
-        timestamp_us: int = (self._fields or self._decode())[3]
-        return timestamp_us
-
-    @property
-    def timestamp(self) -> str:
-        """When, as RFC 3339 in UTC."""
-        return rfc3339((self._fields or self._decode())[3])
-
-    @property
-    def name(self) -> str:
-        """The scope's or the mark's name."""
-        name: str = (self._fields or self._decode())[4]
-        return name
-
-    @property
-    def thread_id(self) -> int:
-        """The emitting thread, by the kernel's number for it. Not in the JSON."""
-        thread_id: int = (self._fields or self._decode())[7]
-        return thread_id
-
-    @property
-    def packed_stack(self) -> bytes | None:
-        """`stack` as it is in the record: 16 bytes a scope."""
-        packed: bytes | None = (self._fields or self._decode())[8]
-        return packed
-
-    @property
     def stack(self) -> tuple[str, ...] | None:
         """The emitter's open scopes, innermost first, or None where nobody asked for them.
 
@@ -343,6 +214,8 @@ class _Event(RecordView):
         if packed is None:
             return None
         packed = packed.removesuffix(REMOTE_MARK)
+        if len(packed) % 16:
+            raise RecordError(f"a stack has {len(packed)} bytes; expected 16 for each scope")
         return tuple(canonical_uuid(packed[start : start + 16]) for start in range(0, len(packed), 16))
 
     @property
@@ -352,42 +225,8 @@ class _Event(RecordView):
         packed = self.packed_stack
         return packed[-32:-16] if packed is not None and packed.endswith(REMOTE_MARK) else None
 
-    @property
-    def data(self) -> Json:
-        """A start's input, an end's output, a mark's data. Shared by all subscribers: do not change it."""
-        data: Json = self._payload(9)
-        return data
-
-    @property
-    def metadata(self) -> Json:
-        """What describes the event rather than the work. Shared by all subscribers: do not change it."""
-        metadata: Json = self._payload(10)
-        return metadata
-
-    @property
-    def category_profile(self) -> JsonObject | None:
-        """What is particular to the category, such as `model_name`. Unknown keys are kept."""
-        category_profile: JsonObject | None = self._payload(11)
-        return category_profile
-
-    @property
-    def data_schema(self) -> DataSchema | None:
-        """The name and version of the schema that `data` follows, if it was said."""
-        data_schema: DataSchema | None = self._payload(12)
-        return data_schema
-
-    def _payload(self, index: int) -> Any:
-        payloads = self._payloads
-        if payloads is None:
-            payloads = self._payloads = [_NOT_DECODED] * FIELD_COUNT
-        value = payloads[index]
-        if value is _NOT_DECODED:
-            field = (self._fields or self._decode())[index]
-            value = payloads[index] = _payload(field)
-        return value
-
     def _category(self) -> str | None:
-        category = (self._fields or self._decode())[5]
+        category = self._field(5)
         if category is None or type(category) is str:
             return category
         try:
@@ -396,15 +235,14 @@ class _Event(RecordView):
             return "unknown"
 
     def _shared_dict(self) -> JsonObject:
-        fields = self._fields or self._decode()
         return {
             "atof_version": ATOF_VERSION,
             "category": self._category(),
-            "category_profile": _payload(fields[11]),
-            "data": _payload(fields[9]),
-            "data_schema": _payload(fields[12]),
+            "category_profile": self._fresh(11),
+            "data": self._fresh(9),
+            "data_schema": self._fresh(12),
             "kind": self.kind,
-            "metadata": _payload(fields[10]),
+            "metadata": self._fresh(10),
             "name": self.name,
             "parent_uuid": self.parent_uuid,
             "timestamp": self.timestamp,
@@ -439,7 +277,7 @@ class ScopeEvent(_Event):
     @property
     def scope_category(self) -> Literal["start", "end"]:
         """Which of the two it is."""
-        return "end" if (self._fields or self._decode())[0] == KIND_END else "start"
+        return "end" if self._field(0) == KIND_END else "start"
 
     @property
     def category(self) -> str:
@@ -449,7 +287,7 @@ class ScopeEvent(_Event):
     @property
     def attributes(self) -> list[str]:
         """The scope's attributes by name: sorted, no duplicates."""
-        return attribute_names((self._fields or self._decode())[6])
+        return attribute_names(self._field(6))
 
     @property
     def annotated_request(self) -> "AnnotatedLLMRequest | None":
@@ -486,25 +324,11 @@ class ScopeEvent(_Event):
     def to_json(self) -> str:
         """The event in canonical ATOF 0.1, as one line without a line break: the text of `to_dict()`."""
         line = json_line(self._record, True)
-        return self._json() if line is None else line[:-1].decode()
+        return _text(self) if line is None else line[:-1].decode()
 
     def to_json_line(self) -> bytes:
         """`to_json()` in UTF-8 with a line break behind it: what a JSON lines file holds."""
-        return json_line(self._record, True) or f"{self._json()}\n".encode("utf-8", "surrogatepass")
-
-    def _json(self) -> str:
-        fields = self._fields or self._decode()
-        attributes = _encode(attribute_names(fields[6])) if fields[6] else "[]"
-        phase = "end" if fields[0] == KIND_END else "start"
-        parent = "null" if fields[2] is None else f'"{_parent_text(fields[2])}"'
-        return (
-            f'{{"atof_version":"0.1","attributes":{attributes},"category":{_quote(self.category)}'
-            f',"category_profile":{_payload_json(fields[11])}'
-            f',"data":{_payload_json(fields[9])},"data_schema":{_payload_json(fields[12])}'
-            f',"kind":"scope","metadata":{_payload_json(fields[10])},"name":{_quote(fields[4])}'
-            f',"parent_uuid":{parent},"scope_category":"{phase}"'
-            f',"timestamp":"{rfc3339(fields[3])}","uuid":"{canonical_uuid(fields[1])}"}}'
-        )
+        return json_line(self._record, True) or f"{_text(self)}\n".encode("utf-8", "surrogatepass")
 
     def _label(self) -> str:
         return f"{self.scope_category} of {self.category}"
@@ -585,23 +409,11 @@ class MarkEvent(_Event):
     def to_json(self) -> str:
         """The event in canonical ATOF 0.1, as one line without a line break: the text of `to_dict()`."""
         line = json_line(self._record, False)
-        return self._json() if line is None else line[:-1].decode()
+        return _text(self) if line is None else line[:-1].decode()
 
     def to_json_line(self) -> bytes:
         """`to_json()` in UTF-8 with a line break behind it: what a JSON lines file holds."""
-        return json_line(self._record, False) or f"{self._json()}\n".encode("utf-8", "surrogatepass")
-
-    def _json(self) -> str:
-        fields = self._fields or self._decode()
-        category = self._category()
-        parent = "null" if fields[2] is None else f'"{_parent_text(fields[2])}"'
-        return (
-            f'{{"atof_version":"0.1","category":{"null" if category is None else _quote(category)}'
-            f',"category_profile":{_payload_json(fields[11])},"data":{_payload_json(fields[9])}'
-            f',"data_schema":{_payload_json(fields[12])},"kind":"mark"'
-            f',"metadata":{_payload_json(fields[10])},"name":{_quote(fields[4])},"parent_uuid":{parent}'
-            f',"timestamp":"{rfc3339(fields[3])}","uuid":"{canonical_uuid(fields[1])}"}}'
-        )
+        return json_line(self._record, False) or f"{_text(self)}\n".encode("utf-8", "surrogatepass")
 
 
 Event: TypeAlias = ScopeEvent | MarkEvent

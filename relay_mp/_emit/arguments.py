@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
-
 from relay_mp._native.core import active, pack
+from relay_mp._records import read_payload
 from relay_mp.errors import PayloadError, ScopeError
 from relay_mp.events import SEVERITY_KEY, canonical_payload
 from relay_mp.types import DataSchema, LogSeverity, ScopeAttributes
@@ -120,7 +119,7 @@ def freeze_if_heard(value: object, argument: str) -> Any:
 def thaw(frozen: Any) -> Any:
     """The payload again: JSON types, keys sorted at every depth, the caller's own copy."""
     if type(frozen) is bytes:
-        return canonical_payload(msgpack.unpackb(frozen))
+        return read_payload(frozen)
     return canonical_payload(frozen)
 
 
