@@ -4,8 +4,10 @@ Also what it costs to be there at all: importing, attaching, an attached worker'
 their size as `x`, and are to the smallest one.
 """
 
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,6 +37,7 @@ SUBSCRIBERS = [1, 8, 32]
 RING_MIB = [1, 16, 64, 256]
 PAYLOAD_BYTES = [0, 1 << 10, 4 << 10, 16 << 10, 64 << 10, 256 << 10, 1 << 20]
 MEMCPY = "memcpy of as much in C"
+SHARED_MEMCPY = "memcpy of as much in C, into a ring of shared memory"
 
 
 @contextmanager
@@ -87,18 +90,26 @@ def _stand_by(pipe: Any) -> None:
 
 @contextmanager
 def importing(module: str) -> Iterator[Callable[[], float]]:
-    """A side: nanoseconds that a fresh interpreter takes longer for the import than for nothing."""
+    """A side: nanoseconds that a fresh interpreter takes longer for the import than for nothing.
+
+    With bytecode, as an installer leaves it, in a place of its own: not every environment has its own written
+    (PYTHONDONTWRITEBYTECODE), and then a checkout would be compiled at each import, and an installed peer not.
+    """
     if module == "nemo_relay":
         try:
             __import__(module)
         except ImportError as error:
             raise Unavailable(f"not installed ({error})") from None
-    yield lambda: max(_interpreter(f"import {module}") - _interpreter("pass"), 1.0)
+    with tempfile.TemporaryDirectory(prefix="relay-mp-bench-") as directory:
+        environment = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        environment["PYTHONPYCACHEPREFIX"] = directory
+        _interpreter(f"import {module}", environment)
+        yield lambda: max(_interpreter(f"import {module}", environment) - _interpreter("pass", environment), 1.0)
 
 
-def _interpreter(code: str) -> float:
+def _interpreter(code: str, environment: dict[str, str]) -> float:
     start = time.perf_counter_ns()
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
     return float(time.perf_counter_ns() - start)
 
 
@@ -168,13 +179,19 @@ def _curve(part: Part, title: str, circumstance: str, values: list[int]) -> None
 
 
 def _memcpy(part: Part) -> None:
+    """Into one place, which the caches hold; and into the next of 64 MiB of shared memory, as the ring is."""
     values = part.pick(PAYLOAD_BYTES)
+    groups = [
+        ("growth, memcpy, bytes", "memcpy", MEMCPY),
+        ("growth, memcpy into shared memory, bytes", "ring", SHARED_MEMCPY),
+    ]
     try:
         with program() as binary:
-            sides = [Side(f"{value:,}", in_c, (binary, "memcpy", value, 20)) for value in values]
-            rows = part.compare("growth, memcpy, bytes", sides, part.scaled(ROUNDS, 2), curve=MEMCPY)
-            for row, value in zip(rows, values, strict=True):
-                row["x"] = value
+            for group, mode, curve in groups:
+                sides = [Side(f"{value:,}", in_c, (binary, mode, value, 20)) for value in values]
+                rows = part.compare(group, sides, part.scaled(ROUNDS, 2), curve=curve)
+                for row, value in zip(rows, values, strict=True):
+                    row["x"] = value
     except Unavailable as reason:
         part.skip("memcpy", reason)
 

@@ -13,7 +13,7 @@ from benchmarks.fleet import Fleet, Order, Run, Sink, fleet
 from benchmarks.harness import Part, Side, print_rows, wait_until
 from benchmarks.histogram import Histogram, merged
 from benchmarks.payloads import FOUR_FIELDS
-from benchmarks.peers import PEERS, Peer, Relay
+from benchmarks.peers import FLOOR, PEERS, Peer, Relay
 from relay_mp import subscribers
 
 PRODUCERS = [1, 2, 4, 8, 16]
@@ -108,7 +108,8 @@ def run(part: Part) -> None:
         for producers in part.pick(PRODUCERS):
             sides = [Side("relay_mp", producing, (ROOMY, mode, producers, False, seconds))]
             sides.append(Side("relay_mp, threads", producing, (ROOMY, mode, producers, True, seconds)))
-            sides += [Side(peer.name, producing, (peer, mode, producers, False, seconds)) for peer in part.pick(PEERS)]
+            others = [*part.pick(PEERS), *([FLOOR] if mode == PACED else [])]
+            sides += [Side(peer.name, producing, (peer, mode, producers, False, seconds)) for peer in others]
             _add(part, f"{mode}, {producers} producers", sides, rounds, mode=mode, producers=producers)
     for producers in part.pick([1, 8]):
         sides = [Side(name, occupied, (share, producers, part.scale)) for name, share in OCCUPANCIES.items()]

@@ -33,10 +33,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import msgpack
+
 import relay_mp
 from benchmarks.harness import Unavailable, children
 from benchmarks.loops import Work
-from benchmarks.payloads import EVENT_NAME
+from benchmarks.payloads import EVENT_NAME, record
 
 RING_BYTES = 16 << 20
 OnEvent = Callable[[Any], object]
@@ -151,6 +153,39 @@ class Relay(_Scoped):
 class Nemo(_Scoped):
     name: ClassVar[str] = "nemo-relay"
     one_stream: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Floor(Peer):
+    """No channel: `msgpack.packb` of the record, in the producer's place. What the machine takes of any call there.
+
+    A call after a sleep finds cold caches and a processor that others want as well: a floor for latency under load.
+    """
+
+    name: ClassVar[str] = "floor: msgpack.packb, nothing emitted"
+    one_stream: ClassVar[bool] = False
+    read: ClassVar[Callable[[Any], Any]] = bool
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        yield []
+
+    @contextmanager
+    def consume(self, address: list[OnEvent], on_event: OnEvent) -> Iterator[None]:
+        address.append(on_event)
+        yield
+
+    @contextmanager
+    def produce(self, address: Any, payload: Any, verb: str = MARK, data: str = "payload") -> Iterator[Work]:
+        seen = 0
+
+        def settle(calls: int) -> None:
+            nonlocal seen
+            for _ in range(calls - seen):
+                address[0](None)
+            seen = calls
+
+        yield Work("packb(record)", {"packb": msgpack.packb, "record": record(payload)}, settle)
 
 
 # ------------------------------------------------------------------------- queues between processes
@@ -329,6 +364,7 @@ def _exporter(base: type, success: Any, callback: _Callback) -> Any:
 
 
 RELAY = Relay()
+FLOOR = Floor()
 RELAY_PROCESS = Relay(dispatcher="process", label="relay_mp, dispatcher process")
 QUEUES: list[Peer] = [MultiprocessingQueue(), SimpleQueue(), FasterFifo()]
 PEERS: list[Peer] = [Nemo(), *QUEUES, OpenTelemetry(), QueueHandler()]

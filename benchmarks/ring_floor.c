@@ -2,15 +2,18 @@
  *
  *     ring_floor write BYTES     a number of calls on stdin, a line each; for each line one on stdout: nanoseconds of
  *     ring_floor memcpy BYTES    all of them in a loop, then of each. `write`: claim, copy with CRC, commit, wake.
+ *     ring_floor ring BYTES      the same as memcpy, but each call into the next place of 64 MiB of shared memory.
  *     ring_floor claim SEGMENT   takes a slot of a live session, claims, says so, and never commits: to be killed
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <signal.h>
 #include <unistd.h>
@@ -41,6 +44,24 @@ static void write_once(void) {
 static void copy_once(void) {
     memcpy(copy, payload, payload_bytes);
     __asm__ volatile("" ::: "memory"); /* the copy is wanted */
+}
+
+/* As the ring of the payloads' curve: more than any cache holds, and each place comes again only a lap later. */
+#define LAP_BYTES (UINT64_C(64) << 20)
+
+static uint8_t *lap;
+static uint64_t lap_at;
+
+static void copy_onwards(void) {
+    if (lap_at + payload_bytes > LAP_BYTES) lap_at = 0;
+    memcpy(lap + lap_at, payload, payload_bytes);
+    lap_at += (payload_bytes + 63) / 64 * 64;
+}
+
+static void open_lap(void) {
+    lap = mmap(NULL, LAP_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (lap == MAP_FAILED) fail("no shared memory", errno);
+    memset(lap, 1, LAP_BYTES); /* its pages are there, as the ring's are once it has been formatted */
 }
 
 static void nothing(void) { __asm__ volatile("" ::: "memory"); }
@@ -130,7 +151,9 @@ int main(int count, char **arguments) {
     payload_bytes = (uint32_t)strtoul(arguments[2], NULL, 10);
     if (payload_bytes > MAX_PAYLOAD_BYTES) fail("bytes", payload_bytes);
     bool writes = strcmp(arguments[1], "write") == 0;
+    bool copies_onwards = strcmp(arguments[1], "ring") == 0;
     if (writes) open_ring();
-    rounds(writes ? write_once : copy_once, writes);
+    if (copies_onwards) open_lap();
+    rounds(writes ? write_once : copies_onwards ? copy_onwards : copy_once, writes);
     return 0;
 }

@@ -15,11 +15,13 @@ from benchmarks.emit import EMPTY_CALL, NOBODY, PACKB, group
 from benchmarks.harness import duration
 from benchmarks.load import FLAT_OUT, PACED
 from benchmarks.payloads import SMALL
-from benchmarks.peers import QUEUES
+from benchmarks.peers import FLOOR, QUEUES
 
 FLAT_WITHIN = 1.25
 MEMCPYS = 4.0
-"""What "at memcpy speed" is read as: a payload is copied into the record, checksummed, and copied into the ring."""
+"""What "at memcpy speed" is read as: a payload is copied into the record, checksummed, and copied into the ring. The
+memcpy it is measured by goes into the next place of shared memory as large as the ring, which no cache holds; the
+figure of one that stays within the caches stands beside it."""
 SLOPE_BYTES = ("16,384", "262,144")
 
 
@@ -73,6 +75,15 @@ def _mark_packb(run: _Run) -> Any:
 def _p99(mode: str) -> Callable[[_Run], Any]:
     eight, one = f"{mode}, 8 producers", f"{mode}, 1 producers"
     return lambda run: _times(run, "p99", ("load", eight, "relay_mp"), ("load", one, "nemo-relay"), 1 / 20)
+
+
+def _p99_paced(run: _Run) -> Any:
+    figure, met = _p99(PACED)(run)
+    try:
+        floor = run.value("p99", "load", f"{PACED}, 8 producers", FLOOR.name)
+    except _Missing:
+        return figure, met
+    return f"{figure}; `msgpack.packb` alone in their place {duration(floor)}", met
 
 
 def _scope(run: _Run) -> Any:
@@ -154,8 +165,10 @@ def _linear(run: _Run) -> Any:
     def slope(named: str) -> float:
         return (run.value("median", "growth", named, large) - run.value("median", "growth", named, small)) / size
 
-    ours, copy = slope("growth, payload, bytes"), slope("growth, memcpy, bytes")
-    return f"{1 / ours:.1f} GB/s, memcpy {1 / copy:.1f} GB/s: {ours / copy:.1f} times as long", ours / copy <= MEMCPYS
+    ours = slope("growth, payload, bytes")
+    copy, cached = slope("growth, memcpy into shared memory, bytes"), slope("growth, memcpy, bytes")
+    copies = f"memcpy into a ring of shared memory {1 / copy:.1f} GB/s, within the caches {1 / cached:.1f} GB/s"
+    return f"{1 / ours:.1f} GB/s, {copies}: {ours / copy:.1f} times as long", ours / copy <= MEMCPYS
 
 
 def _import(run: _Run) -> Any:
@@ -174,7 +187,7 @@ _FLAT_TARGET = f"flat (read as: within {FLAT_WITHIN}x)"
 TARGETS: list[tuple[str, str, Callable[[_Run], Any]]] = [
     ("mark, median", "at most 1/20 of nemo-relay's", _mark_nemo),
     ("mark, median", "at most half of `msgpack.packb` of the record", _mark_packb),
-    ("mark, p99, 8 producers, paced", "at most 1/20 of nemo-relay's with one process", _p99(PACED)),
+    ("mark, p99, 8 producers, paced", "at most 1/20 of nemo-relay's with one process", _p99_paced),
     ("mark, p99, 8 producers, flat out", "at most 1/20 of nemo-relay's with one process", _p99(FLAT_OUT)),
     ("`with scope(...)`, median", "at most 1/20 of nemo-relay's", _scope),
     ("mark, nobody subscribed", "at most 3x an empty Python function call", _nobody),

@@ -7,7 +7,8 @@ Data flows one way:
     _native                   C and Cython: encode, ring, registry; knows no event's meaning
     _deliver                  dispatcher, registry of subscribers, liveness: where the dispatcher runs
     _session                  a session's life: create, attach, flush, statistics, recover, close
-    observability             exporters
+    observability             exporters; loaded on first use
+    plugin                    configurations of middleware and exporters; loaded on first use
     testing                   for the tests of programs that emit events
     codecs, annotated         providers' requests and responses, in one view; loaded on first use
     typed                     managed calls on your own types; loaded on first use
@@ -24,8 +25,6 @@ from relay_mp import (
     guardrails,
     intercepts,
     llm,
-    observability,
-    plugin,
     runtime_registrations,
     scope,
     scope_local,
@@ -103,10 +102,6 @@ from relay_mp.errors import (
     SubscriberError,
 )
 from relay_mp.events import Event, MarkEvent, ScopeEvent
-from relay_mp.observability.atif import AtifExporter, AtifFileExporter
-from relay_mp.observability.atof import AtofExporter, AtofExporterConfig, AtofExporterMode
-from relay_mp.observability.perfetto import PerfettoExporter
-from relay_mp.observability.prometheus import PrometheusExporter
 from relay_mp.types import (
     DataSchema,
     Json,
@@ -233,14 +228,18 @@ __all__ = [
 
 
 if TYPE_CHECKING:
-    from relay_mp import codecs, pools, typed
+    from relay_mp import codecs, observability, plugin, pools, typed
     from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
+    from relay_mp.observability.atif import AtifExporter, AtifFileExporter
+    from relay_mp.observability.atof import AtofExporter, AtofExporterConfig, AtofExporterMode
     from relay_mp.observability.otel import (
         OpenTelemetryConfig,
         OpenTelemetryRuntimeDiagnostic,
         OpenTelemetryRuntimeDiagnostics,
         OpenTelemetrySubscriber,
     )
+    from relay_mp.observability.perfetto import PerfettoExporter
+    from relay_mp.observability.prometheus import PrometheusExporter
 
     __version__: str
 else:
@@ -251,14 +250,22 @@ else:
         "OpenTelemetryRuntimeDiagnostic": "observability.otel",
         "OpenTelemetryRuntimeDiagnostics": "observability.otel",
         "OpenTelemetrySubscriber": "observability.otel",
+        "AtifExporter": "observability.atif",
+        "AtifFileExporter": "observability.atif",
+        "AtofExporter": "observability.atof",
+        "AtofExporterConfig": "observability.atof",
+        "AtofExporterMode": "observability.atof",
+        "PerfettoExporter": "observability.perfetto",
+        "PrometheusExporter": "observability.prometheus",
         "codecs": "codecs",
+        "observability": "observability",
+        "plugin": "plugin",
         "pools": "pools",
         "typed": "typed",
     }
 
     def __getattr__(name):
-        # multiprocessing, for pools, and the package's metadata each take about as long to load as the rest of the
-        # package, codecs a third of it.
+        # What a worker that only emits has no use for: together they take longer to load than all the rest.
         if name in _LOADED_LATE:
             from importlib import import_module
 
@@ -269,3 +276,6 @@ else:
 
             return version("relay_mp")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

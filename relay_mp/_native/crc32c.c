@@ -14,43 +14,87 @@ static uint32_t crc_portable(uint32_t crc, const uint8_t *bytes, size_t length) 
 
 #if defined(__x86_64__)
 #include <nmmintrin.h>
-__attribute__((target("sse4.2"))) static uint32_t crc_hardware(uint32_t crc, const uint8_t *bytes, size_t length) {
-    uint64_t wide = crc;
-    for (; length >= 8; bytes += 8, length -= 8) {
-        uint64_t word;
-        memcpy(&word, bytes, 8);
-        wide = _mm_crc32_u64(wide, word);
-    }
-    crc = (uint32_t)wide;
-    for (; length; bytes++, length--) crc = _mm_crc32_u8(crc, *bytes);
-    return crc;
-}
+#define HARDWARE __attribute__((target("sse4.2")))
+#define CRC_8(crc, byte) _mm_crc32_u8(crc, byte)
+#define CRC_64(crc, word) _mm_crc32_u64(crc, word)
+typedef uint64_t crc_register;
 static int has_hardware(void) { return __builtin_cpu_supports("sse4.2"); }
 #elif defined(__aarch64__) && defined(__linux__)
 #include <arm_acle.h>
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
-__attribute__((target("+crc"))) static uint32_t crc_hardware(uint32_t crc, const uint8_t *bytes, size_t length) {
-    for (; length >= 8; bytes += 8, length -= 8) {
-        uint64_t word;
-        memcpy(&word, bytes, 8);
-        crc = __crc32cd(crc, word);
-    }
-    for (; length; bytes++, length--) crc = __crc32cb(crc, *bytes);
-    return crc;
-}
+#define HARDWARE __attribute__((target("+crc")))
+#define CRC_8(crc, byte) __crc32cb(crc, byte)
+#define CRC_64(crc, word) __crc32cd(crc, word)
+typedef uint32_t crc_register;
 static int has_hardware(void) { return (getauxval(AT_HWCAP) & HWCAP_CRC32) != 0; }
-#else
-static uint32_t crc_hardware(uint32_t crc, const uint8_t *bytes, size_t length) { return crc_portable(crc, bytes, length); }
-static int has_hardware(void) { return 0; }
 #endif
 
-uint32_t rmp_crc32c(uint32_t crc, const void *bytes, size_t length) {
-    static int hardware = -1; /* racing threads write the same value */
-    int use = __atomic_load_n(&hardware, __ATOMIC_RELAXED);
-    if (use < 0) {
-        use = has_hardware();
-        __atomic_store_n(&hardware, use, __ATOMIC_RELAXED);
-    }
-    return ~(use ? crc_hardware(~crc, bytes, length) : crc_portable(~crc, bytes, length));
+#ifdef HARDWARE
+
+static inline uint64_t word_at(const uint8_t *bytes) {
+    uint64_t word;
+    memcpy(&word, bytes, 8);
+    return word;
 }
+
+/* The instruction gives a result every cycle, but takes three: one stream after another leaves two thirds of it idle.
+ * So three streams of STREAM_BYTES run side by side, and are joined: the checksum of A then B is that of A, moved over
+ * as many zeros as B is long, xor that of B begun at 0. What moving does to each byte of a checksum is looked up.
+ * After Gopal et al., Fast CRC Computation for iSCSI Polynomial Using CRC32 Instruction (Intel, 2011). */
+#define STREAM_BYTES 512u
+
+static uint32_t moved_byte[4][256];
+
+static inline uint32_t moved(uint32_t crc) {
+    return moved_byte[0][crc & 0xff] ^ moved_byte[1][crc >> 8 & 0xff] ^ moved_byte[2][crc >> 16 & 0xff] ^
+           moved_byte[3][crc >> 24];
+}
+
+HARDWARE static uint32_t crc_hardware(uint32_t crc, const uint8_t *bytes, size_t length) {
+    crc_register first = crc;
+    for (; length >= 3 * STREAM_BYTES; bytes += 3 * STREAM_BYTES, length -= 3 * STREAM_BYTES) {
+        crc_register second = 0, third = 0;
+        for (size_t i = 0; i < STREAM_BYTES; i += 8) {
+            first = CRC_64(first, word_at(bytes + i));
+            second = CRC_64(second, word_at(bytes + STREAM_BYTES + i));
+            third = CRC_64(third, word_at(bytes + 2 * STREAM_BYTES + i));
+        }
+        first = moved(moved((uint32_t)first) ^ (uint32_t)second) ^ (uint32_t)third;
+    }
+    for (; length >= 8; bytes += 8, length -= 8) first = CRC_64(first, word_at(bytes));
+    crc = (uint32_t)first;
+    for (; length; bytes++, length--) crc = CRC_8(crc, *bytes);
+    return crc;
+}
+
+HARDWARE static void learn_moves(void) {
+    uint32_t of_bit[32];
+    for (int bit = 0; bit < 32; bit++) {
+        crc_register crc = (uint32_t)1 << bit;
+        for (size_t i = 0; i < STREAM_BYTES; i += 8) crc = CRC_64(crc, 0);
+        of_bit[bit] = (uint32_t)crc;
+    }
+    for (int byte = 0; byte < 4; byte++)
+        for (int value = 0; value < 256; value++)
+            for (int bit = 0; bit < 8; bit++)
+                if (value >> bit & 1) moved_byte[byte][value] ^= of_bit[8 * byte + bit];
+}
+
+static int use_hardware;
+
+/* When the extension is loaded: nothing on the emit path has to ask whether it was done. 7 us. */
+__attribute__((constructor)) static void prepare(void) {
+    use_hardware = has_hardware();
+    if (use_hardware) learn_moves();
+}
+
+uint32_t rmp_crc32c(uint32_t crc, const void *bytes, size_t length) {
+    return ~(use_hardware ? crc_hardware(~crc, bytes, length) : crc_portable(~crc, bytes, length));
+}
+
+#else
+
+uint32_t rmp_crc32c(uint32_t crc, const void *bytes, size_t length) { return ~crc_portable(~crc, bytes, length); }
+
+#endif

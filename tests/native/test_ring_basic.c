@@ -267,6 +267,29 @@ TEST(a_tail_that_goes_bad_during_resync_is_reported) {
     rmp_segment_close(&segment, false);
 }
 
+static uint32_t crc_by_the_bit(const uint8_t *bytes, size_t length) {
+    uint32_t crc = 0xffffffffu;
+    for (size_t i = 0; i < length; i++) {
+        crc ^= bytes[i];
+        for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (0x82f63b78u & (0u - (crc & 1)));
+    }
+    return ~crc;
+}
+
+TEST(crc32c_of_long_payloads_is_that_of_the_definition) { /* from 1536 bytes on three streams are joined */
+    static uint8_t bytes[8192];
+    uint32_t state = 1;
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)((state = state * 1664525u + 1013904223u) >> 24);
+    static const size_t lengths[] = {1528, 1535, 1536, 1537, 1544, 3071, 3072, 3073, 5000, 8100};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+        for (size_t offset = 0; offset < 9; offset++) {
+            uint32_t expected = crc_by_the_bit(bytes + offset, lengths[i]);
+            CHECK_EQUAL(rmp_crc32c(0, bytes + offset, lengths[i]), expected);
+            uint32_t begun = rmp_crc32c(0, bytes + offset, 7);
+            CHECK_EQUAL(rmp_crc32c(begun, bytes + offset + 7, lengths[i] - 7), expected);
+        }
+}
+
 TEST(crc32c_agrees_with_its_specification) {
     CHECK_EQUAL(rmp_crc32c(0, "123456789", 9), 0xe3069283u); /* RFC 3720 and every catalogue */
     uint8_t bytes[32] = {0};
