@@ -63,7 +63,10 @@ LAZY = {
     ("relay_mp.observability.otel_traces", "relay_mp.observability.openinference"),
     ("relay_mp.pools", "asyncio"),
 }
-NOT_IMPORTED_BY_THE_PACKAGE = ["numpy", "psutil", "multiprocessing", "concurrent.futures", "asyncio"]
+NOT_IMPORTED_BY_THE_PACKAGE = [
+    "numpy", "psutil", "multiprocessing", "concurrent.futures", "asyncio", "http.client",
+    "relay_mp.observability", "relay_mp.plugin", "relay_mp._plugins", "relay_mp.codecs",
+]  # fmt: skip
 MAX_FUNCTION_LINES = 100
 
 
@@ -148,6 +151,28 @@ def test_pools_can_be_imported_in_every_way(statement):
     assert printed == "relay_mp.pools\n"
 
 
+def test_what_is_loaded_late_is_loaded_once_by_threads_that_ask_at_once():
+    code = """
+import pickle, sys, threading
+import relay_mp
+late = [name for name in relay_mp.__all__ if name not in vars(relay_mp)]
+start, found = threading.Barrier(8), []
+def ask(number):
+    start.wait()
+    found.append({name: id(getattr(relay_mp, name)) for name in sorted(late, key=lambda name: hash((name, number)))})
+threads = [threading.Thread(target=ask, args=(number,)) for number in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert len(found) == 8 and all(names == found[0] for names in found)
+assert pickle.loads(pickle.dumps(relay_mp.AtofExporterMode)) is relay_mp.AtofExporterMode
+print(len(late))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert int(ran.stdout) > 10
+
+
 def test_version_is_the_metadatas():
     assert relay_mp.__version__ == importlib.metadata.version("relay_mp")
 
@@ -155,6 +180,7 @@ def test_version_is_the_metadatas():
 def test_the_root_package_has_what_it_lists():
     assert relay_mp.__all__ == sorted(relay_mp.__all__)
     assert [name for name in relay_mp.__all__ if not hasattr(relay_mp, name)] == []
+    assert set(relay_mp.__all__) <= set(dir(relay_mp))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         relay_mp.nonsense  # noqa: B018
 
