@@ -110,7 +110,7 @@ class Registry:
         """Whether any scope-local registration may still see an event."""
         self._finishing: tuple[Subscription, ...] = ()
         self._earlier: dict[str, ExporterReport] = {}
-        self._published: dict[str, ExporterReport] = {}
+        self._published: dict[str, ExporterReport] | None = {}
         self.saved_reports: tuple[int, dict[str, ExporterReport]] = 0, {}
         """As a successor finds them, and how many events had been delivered then; see table."""
         self._publish_counts = publish_counts
@@ -175,6 +175,8 @@ class Registry:
         subscription.close()
 
     def _note_change(self) -> None:
+        # Reports are saved along, as they are by then: what was published last is not there any more.
+        self._published = None
         if self._save is not None:
             self._save()
 

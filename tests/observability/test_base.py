@@ -93,6 +93,17 @@ def test_a_report_stays_after_the_end_and_goes_on_under_the_same_name(session, t
         assert (report.state, report.exported) == ("closed", n)
 
 
+@BOTH
+def test_an_exporter_of_the_same_name_that_was_given_nothing_ends_at_once(session, tmp_path, caplog):
+    """Its last report is the same as that of its predecessor, and yet it is published."""
+    for _ in range(5):
+        found = exporter("atof_file", path=str(tmp_path / "e.jsonl"))
+        found.register("x")
+        found.shutdown()
+        assert session.stats().exporters["x"].state == "closed"
+    assert "has not sent everything in time" not in caplog.text
+
+
 def test_reports_add_up():
     earlier = ExporterReport(taken=5, exported=3, drops={"full": 2}, failures=1, last_error="old")
     now = ExporterReport(taken=4, exported=2, drops={"full": 1, "refused": 1}, queued=1)
