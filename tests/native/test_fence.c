@@ -172,6 +172,37 @@ TEST(a_new_reader_knows_what_the_last_one_fenced) {
         }
 }
 
+/* A payload may look like fenced heads at each of its units. A reader is killed at each unit of its release: the next
+ * one holds nothing back for what was never fenced. */
+TEST(what_a_released_payload_says_is_no_fence) {
+    enum { UNITS = 5, PAYLOAD_BYTES = UNITS * RMP_UNIT_BYTES - 24 };
+    for (unsigned released = 1; released <= UNITS; released++) {
+        rmp_segment segment = make_segment(64, 4, LENGTH_LIMIT);
+        const rmp_ring *ring = &segment.ring;
+        uint8_t payload[PAYLOAD_BYTES] = {0};
+        for (uint32_t unit = 1; unit < UNITS; unit++) {
+            uint64_t word = rmp_word(RMP_FENCED, 1, 1, unit);
+            memcpy(payload + unit * RMP_UNIT_BYTES - 24, &word, sizeof word);
+        }
+        CHECK_EQUAL(rmp_ring_write(ring, 1, 1, payload, PAYLOAD_BYTES), RMP_OK);
+        rmp_reader reader;
+        rmp_reader_open(&reader, ring);
+        rmp_reader_delivered(&reader, UNITS);
+        pid_t child = fork_child();
+        if (!child) {
+            signal_at("reader.unit_released", released, SIGKILL);
+            rmp_reader_release(&reader);
+            _exit(1);
+        }
+        CHECK(was_killed(wait_child(child)));
+        rmp_reader_open(&reader, ring);
+        CHECK_EQUAL(reader.fenced_count, 0);
+        rmp_reader_release(&reader);
+        CHECK_EQUAL(ring->header->free_pos, UNITS);
+        rmp_segment_close(&segment, false);
+    }
+}
+
 /* More slow writers than the reader can remember: it waits for the next, and passes nothing unheld. */
 TEST(no_more_is_fenced_than_can_be_remembered) {
     rmp_segment segment = make_segment(256, 8, LENGTH_LIMIT);
