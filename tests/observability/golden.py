@@ -3,6 +3,7 @@
 python tests/observability/golden.py     writes them anew; look at the difference before you commit it
 """
 
+import contextlib
 import json
 import re
 import sys
@@ -11,12 +12,23 @@ import urllib.request
 from pathlib import Path
 
 import relay_mp
-from relay_mp import AtifFileExporter, AtofExporter, AtofExporterConfig, PerfettoExporter, PrometheusExporter
+from relay_mp import (
+    AtifFileExporter,
+    AtofExporter,
+    AtofExporterConfig,
+    OpenTelemetryConfig,
+    OpenTelemetrySubscriber,
+    PerfettoExporter,
+    PrometheusExporter,
+)
 
 sys.path.insert(0, str(Path(__file__).parent))
+from otlp_receiver import OtlpReceiver, attributes
 from scenarios import SCENARIOS
 
 from relay_mp.observability.perfetto_sink import LANE_THREADS
+
+PROJECTIONS = ("full", "gen_ai", "openinference")
 
 DIRECTORY = Path(__file__).parent / "golden"
 
@@ -32,7 +44,13 @@ def exports(scenario, directory):
         "perfetto": PerfettoExporter(directory / "trace.json"),
         "prometheus": prometheus,
     }
-    with relay_mp.session():
+    with contextlib.ExitStack() as stack:
+        receivers = {projection: stack.enter_context(OtlpReceiver()) for projection in PROJECTIONS}
+        for projection, receiver in receivers.items():
+            config = OpenTelemetryConfig(projection, receiver.endpoint)
+            config.service_name = "golden"
+            exporters[projection] = OpenTelemetrySubscriber(config)
+        stack.enter_context(relay_mp.session())
         for name, exporter in exporters.items():
             exporter.register(name)
         scenario()
@@ -47,6 +65,7 @@ def exports(scenario, directory):
         "atof.jsonl": (directory / "events.jsonl").read_text(),
         "atif.json": json.dumps(trajectories, indent=1, ensure_ascii=False) + "\n",
         "perfetto.json": _without_process(trace),
+        **{f"otel_{name}.json": _spans(receiver) for name, receiver in receivers.items()},
         "prometheus.txt": re.sub(r"(?m)^(# .*|.*_created.*|.*_bucket.*)\n", "", metrics),
     }
 
@@ -57,6 +76,43 @@ def _without_process(trace):
     for number in sorted(numbers, reverse=True):
         trace = re.sub(rf"(?<=[ :]){number}(?=[,.}}\" ])", str(1 + number // LANE_THREADS), trace)
     return re.sub(r'"seq":\d+(,|(?=}))', "", trace).replace(",}", "}")
+
+
+def _spans(receiver):
+    """Spans as JSON: ids in hexadecimal, times in microseconds since the first."""
+    sent = receiver.sent("traces")
+    begin_ns = min(one.item.start_time_unix_nano for one in sent)
+    assert {one.resource["service.name"] for one in sent} == {"golden"}
+    spans = [_span(one.item, begin_ns) for one in sent]
+    return json.dumps(spans, indent=1, ensure_ascii=False) + "\n"
+
+
+def _span(span, begin_ns):
+    def micros(time_ns):
+        return (time_ns - begin_ns) // 1000
+
+    return {
+        "name": span.name,
+        "trace_id": span.trace_id.hex(),
+        "span_id": span.span_id.hex(),
+        "parent_span_id": span.parent_span_id.hex(),
+        "kind": span.kind,
+        "flags": hex(span.flags),
+        "from_us": micros(span.start_time_unix_nano),
+        "until_us": micros(span.end_time_unix_nano),
+        "status": [span.status.code, span.status.message],
+        "attributes": _stable(attributes(span.attributes)),
+        "events": [
+            {"name": event.name, "at_us": micros(event.time_unix_nano), "attributes": _stable(attributes(event.attributes))}
+            for event in span.events
+        ],
+    }
+
+
+def _stable(found):
+    """Attributes without what differs from run to run."""
+    varying = ("process.pid", "thread.id", "relay_mp.seq", "relay_mp.mark.seq")
+    return {key: value for key, value in found.items() if key not in varying}
 
 
 def main():

@@ -18,7 +18,13 @@ def exported(tmp_path_factory):
 
 
 @pytest.mark.parametrize("scenario", scenarios.SCENARIOS)
-@pytest.mark.parametrize("file", ["atof.jsonl", "atif.json", "perfetto.json", "prometheus.txt"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "atof.jsonl", "atif.json", "otel_full.json", "otel_gen_ai.json", "otel_openinference.json", "perfetto.json",
+        "prometheus.txt",
+    ],
+)  # fmt: skip
 def test_export_is_the_golden_file(exported, scenario, file):
     """If the change is meant: python tests/observability/golden.py"""
     assert exported[scenario][file] == (golden.DIRECTORY / f"{scenario}.{file}").read_text()

@@ -9,13 +9,17 @@ import agents
 import pytest
 import trace_format
 from nat.atif import Trajectory
+from otlp_receiver import OtlpReceiver
 from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver
+from spans import nodes_by_span_id, nodes_of_spans
 
 from relay_mp import (
     AtifFileExporter,
     AtofExporter,
     AtofExporterConfig,
+    OpenTelemetryConfig,
+    OpenTelemetrySubscriber,
     PerfettoExporter,
     PrometheusExporter,
     subscribers,
@@ -38,17 +42,26 @@ def stream_config(url):
     return config
 
 
+def otel(receiver):
+    config = OpenTelemetryConfig("full", receiver.endpoint)
+    config.transport = "grpc" if receiver.protocol == "grpc" else "http_binary"
+    config.limits = {"max_queue_items": 100_000, "shutdown_timeout_seconds": FLUSH_SECONDS}
+    return OpenTelemetrySubscriber(config)
+
+
 @pytest.mark.parametrize(
     "session", ["thread", pytest.param("process", marks=pytest.mark.long)], indirect=True
 )
 def test_every_export_is_the_forest_of_the_json_lines(session, tmp_path):
     prometheus = PrometheusExporter(max_names=10_000)
-    with Receiver() as receiver:
+    with Receiver() as receiver, OtlpReceiver() as http, OtlpReceiver("grpc") as grpc:
         exporters = {
             "atof": AtofExporter([file_config(tmp_path), stream_config(receiver.url)]),
             "atif": AtifFileExporter(tmp_path / "atif"),
             "perfetto": PerfettoExporter(tmp_path / "trace.json"),
             "prometheus": prometheus,
+            "otel http": otel(http),
+            "otel grpc": otel(grpc),
         }
         for name, exporter in exporters.items():
             exporter.register(name)
@@ -59,6 +72,7 @@ def test_every_export_is_the_forest_of_the_json_lines(session, tmp_path):
         for exporter in exporters.values():
             exporter.shutdown(FLUSH_SECONDS)
         streamed = b"".join(receiver.bodies)
+        traces = [http.spans, grpc.spans]
 
     lines = (tmp_path / "events.jsonl").read_bytes()
     truth = agents.nodes_of_lines(lines.splitlines())
@@ -69,6 +83,8 @@ def test_every_export_is_the_forest_of_the_json_lines(session, tmp_path):
     check_trajectories(tmp_path / "atif", truth)
     check_trace(tmp_path / "trace.json", truth)
     check_metrics(metrics, truth)
+    for spans in traces:
+        check_spans(spans, truth)
 
 
 def check_reports(session, events):
@@ -119,3 +135,10 @@ def check_metrics(text, truth):
     assert re.search(r"^relay_mp_open_scopes 0\.0$", text, re.MULTILINE)
 
 
+def check_spans(spans, truth):
+    assert nodes_of_spans(spans) == nodes_by_span_id(truth)
+    (run,) = [uuid for uuid, node in truth.items() if node[0] == "run"]
+    assert {span.trace_id.hex() for span in spans} == {run.replace("-", "")}
+    assert len({(span.trace_id, span.span_id) for span in spans}) == len(spans)
+    workers = {value.value.int_value for span in spans for value in span.attributes if value.key == "process.pid"}
+    assert len(workers) == PROCESSES + 1
