@@ -124,7 +124,8 @@ class OpenTelemetryConfig(OtlpConfig):
         completed_span_context_ttl_millis: how long it is remembered which trace a scope was of that has
             ended, for what comes late.
         max_open_scopes: scopes whose end is waited for; the oldest is exported as unfinished beyond that.
-        max_attribute_bytes: of one attribute's value; what is longer is cut, and says so.
+        max_attribute_bytes: of one attribute's value; what is longer is cut, and says so. Default: 2 MiB, the largest
+            event of the default ring.
     """
 
     def __init__(self, otel_type: Literal["full", "gen_ai", "openinference"], endpoint: str = "") -> None:
@@ -137,7 +138,7 @@ class OpenTelemetryConfig(OtlpConfig):
         self.promote_resource_metadata_prefixes: list[str] = []
         self.completed_span_context_ttl_millis = 60_000
         self.max_open_scopes = 1_000_000
-        self.max_attribute_bytes = 1 << 20
+        self.max_attribute_bytes = 2 << 20
 
     def arguments(self) -> dict[str, Any]:
         """The sink's arguments, JSON types only.

@@ -12,7 +12,7 @@ from typing import Any
 from relay_mp.events import MarkEvent, ScopeEvent
 from relay_mp.observability.otel_values import add_flat
 
-__all__ = ["FullProjection", "add_payloads", "mark_attributes"]
+__all__ = ["CLIENT", "INTERNAL", "FullProjection", "add_payloads", "error_type", "mark_attributes"]
 
 INTERNAL, CLIENT = 1, 3
 """Span.SpanKind."""
@@ -54,7 +54,7 @@ class FullProjection:
             add_payloads(found, "relay_mp.start", start)
         if end is not None:
             add_payloads(found, "relay_mp.end", end)
-        return found
+        return found | error_type(end)
 
     def mark_attributes(self, mark: MarkEvent) -> dict[str, Any]:
         """What a mark's span event, or span, carries."""
@@ -63,6 +63,12 @@ class FullProjection:
     def mark_span_attributes(self, mark: MarkEvent, *, as_tool: bool) -> dict[str, Any]:
         """What a mark's own span carries besides, as a tool or not."""
         return {"relay_mp.mark.projection": "tool", "relay_mp.scope_type": "tool"} if as_tool else {}
+
+
+def error_type(end: ScopeEvent | None) -> dict[str, str]:
+    """The conventions' `error.type` of a scope that failed: an event has an error's text, not its type."""
+    failed = end is not None and isinstance(end.metadata, dict) and end.metadata.get("otel.status_code") == "ERROR"
+    return {"error.type": "_OTHER"} if failed else {}
 
 
 def add_payloads(found: dict[str, Any], prefix: str, event: Any) -> None:

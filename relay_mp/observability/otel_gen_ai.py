@@ -17,12 +17,10 @@ from typing import Any
 from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
 from relay_mp.codecs import request_of, response_of
 from relay_mp.events import MarkEvent, ScopeEvent
+from relay_mp.observability.otel_full import CLIENT, INTERNAL, error_type
 from relay_mp.observability.otel_values import json_text
 
 __all__ = ["PROVIDERS", "GenAiProjection", "input_tokens", "model_of", "profile_of"]
-
-INTERNAL, CLIENT = 1, 3
-"""Span.SpanKind."""
 
 _OPERATIONS = {
     "agent": "invoke_agent",
@@ -87,9 +85,7 @@ class GenAiProjection:
             found["gen_ai.request.model"] = profile_of(event).get("model_name")
         elif event.category == "retriever" and start is not None and isinstance(start.data, str):
             found["gen_ai.retrieval.query.text"] = start.data
-        if end is not None and isinstance(end.metadata, dict) and end.metadata.get("otel.status_code") == "ERROR":
-            found["error.type"] = "_OTHER"  # an event has the error's text, not its type
-        return found
+        return found | error_type(end)
 
     def mark_attributes(self, mark: MarkEvent) -> dict[str, Any]:
         """Nothing."""

@@ -103,7 +103,7 @@ class TracesSink(Sink):
         promote_resource_metadata_prefixes: Sequence[str] = (),
         completed_span_context_ttl_millis: int = 60_000,
         max_open_scopes: int = 1_000_000,
-        max_attribute_bytes: int = 1 << 20,
+        max_attribute_bytes: int = 2 << 20,
         max_span_events: int = MAX_SPAN_EVENTS,
     ) -> None:
         super().__init__()

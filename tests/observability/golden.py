@@ -103,8 +103,8 @@ def _span(span, begin_ns):
         "status": [span.status.code, span.status.message],
         "attributes": _stable(attributes(span.attributes)),
         "events": [
-            {"name": event.name, "at_us": micros(event.time_unix_nano), "attributes": _stable(attributes(event.attributes))}
-            for event in span.events
+            {"name": one.name, "at_us": micros(one.time_unix_nano), "attributes": _stable(attributes(one.attributes))}
+            for one in span.events
         ],
     }
 

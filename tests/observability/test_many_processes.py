@@ -50,18 +50,19 @@ def otel(receiver):
 
 
 @pytest.mark.parametrize(
-    "session", ["thread", pytest.param("process", marks=pytest.mark.long)], indirect=True
+    ("session", "protocol"),
+    [("thread", "http/protobuf"), pytest.param("process", "grpc", marks=pytest.mark.long)],
+    indirect=["session"],
 )
-def test_every_export_is_the_forest_of_the_json_lines(session, tmp_path):
+def test_every_export_is_the_forest_of_the_json_lines(session, protocol, tmp_path):
     prometheus = PrometheusExporter(max_names=10_000)
-    with Receiver() as receiver, OtlpReceiver() as http, OtlpReceiver("grpc") as grpc:
+    with Receiver() as receiver, OtlpReceiver(protocol) as otlp:
         exporters = {
             "atof": AtofExporter([file_config(tmp_path), stream_config(receiver.url)]),
             "atif": AtifFileExporter(tmp_path / "atif"),
             "perfetto": PerfettoExporter(tmp_path / "trace.json"),
             "prometheus": prometheus,
-            "otel http": otel(http),
-            "otel grpc": otel(grpc),
+            "otel": otel(otlp),
         }
         for name, exporter in exporters.items():
             exporter.register(name)
@@ -72,7 +73,7 @@ def test_every_export_is_the_forest_of_the_json_lines(session, tmp_path):
         for exporter in exporters.values():
             exporter.shutdown(FLUSH_SECONDS)
         streamed = b"".join(receiver.bodies)
-        traces = [http.spans, grpc.spans]
+        spans = otlp.spans
 
     lines = (tmp_path / "events.jsonl").read_bytes()
     truth = agents.nodes_of_lines(lines.splitlines())
@@ -83,8 +84,7 @@ def test_every_export_is_the_forest_of_the_json_lines(session, tmp_path):
     check_trajectories(tmp_path / "atif", truth)
     check_trace(tmp_path / "trace.json", truth)
     check_metrics(metrics, truth)
-    for spans in traces:
-        check_spans(spans, truth)
+    check_spans(spans, truth)
 
 
 def check_reports(session, events):

@@ -5,19 +5,24 @@ In an emitting call NaN and infinities become null, lone surrogates and nesting 
 payloads, and, in records of other writers, anything that msgpack can say.
 """
 
+import contextlib
 import json
 import urllib.request
 
 import pytest
 from nat.atif import Trajectory
+from otlp_receiver import OtlpReceiver
 from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver
+from spans import attributes_of, by_name
 
 import relay_mp
 from relay_mp import (
     AtifFileExporter,
     AtofExporter,
     AtofExporterConfig,
+    OpenTelemetryConfig,
+    OpenTelemetrySubscriber,
     PerfettoExporter,
     PrometheusExporter,
     ScopeType,
@@ -27,10 +32,19 @@ from relay_mp._native import core
 from relay_mp.events import decode, pack_record
 from relay_mp.observability.atif_sink import AtifSink
 from relay_mp.observability.atof_sinks import FileSink
+from relay_mp.observability.otel_traces import TracesSink
 from relay_mp.observability.perfetto_sink import PerfettoSink
 from relay_mp.observability.prometheus_sink import PrometheusSink
 
-BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
+# Of the size that a program's has: an event of 1 MiB fits.
+BOTH = pytest.mark.parametrize(
+    "session",
+    [{"dispatcher": dispatcher, "ring_bytes": 16 << 20} for dispatcher in ("thread", "process")],
+    ids=["thread", "process"],
+    indirect=True,
+)
+
+PROJECTIONS = ("full", "gen_ai", "openinference")
 
 CONTROLS = "".join(map(chr, range(32))) + "\x7f\x80\u2028\u2029\ufeff\uffff\U0001f600"
 
@@ -56,7 +70,8 @@ def test_odd_payloads_arrive_in_every_export(session, tmp_path):
     }
     file, stream = AtofExporterConfig(), AtofExporterConfig()
     file.output_directory, file.filename = str(tmp_path), "events.jsonl"
-    with Receiver() as receiver:
+    with Receiver() as receiver, contextlib.ExitStack() as stack:
+        otlp = {projection: stack.enter_context(OtlpReceiver()) for projection in PROJECTIONS}
         stream.sink_type, stream.url, stream.transport = "stream", receiver.url, "ndjson"
         prometheus = PrometheusExporter()
         exporters = {
@@ -65,6 +80,8 @@ def test_odd_payloads_arrive_in_every_export(session, tmp_path):
             "trace": PerfettoExporter(tmp_path / "trace.json"),
             "prometheus": prometheus,
         }
+        for projection, one in otlp.items():
+            exporters[projection] = OpenTelemetrySubscriber(OpenTelemetryConfig(projection, one.endpoint))
         for name, exporter in exporters.items():
             exporter.register(name)
         with pytest.raises(relay_mp.PayloadError):
@@ -80,6 +97,7 @@ def test_odd_payloads_arrive_in_every_export(session, tmp_path):
         for exporter in exporters.values():
             exporter.shutdown()
         streamed = b"".join(receiver.bodies)
+        spans = {projection: one.spans for projection, one in otlp.items()}
     written = (tmp_path / "events.jsonl").read_bytes()
     assert streamed == written
     start, mark, after, end = (json.loads(line) for line in written.decode().split("\n")[:-1])
@@ -95,9 +113,70 @@ def test_odd_payloads_arrive_in_every_export(session, tmp_path):
     assert [event["name"] for event in trace if event["ph"] in "Xi"] == [CONTROLS, "after", CONTROLS]
     names = {sample.labels.get("name") for family in metrics for sample in family.samples}
     assert CONTROLS in names
-    reports = session.stats().exporters.values()
-    assert [(r.taken, r.exported, r.dropped) for r in reports] == [(4, 4, 0)] * len(exporters) + [(4, 4, 0)]
+    check_spans(spans, expected)
+    reports = session.stats().exporters
+    assert reports["gen_ai"].ignored == 2
+    assert all((r.taken, r.exported + r.ignored, r.dropped) == (4, 4, 0) for r in reports.values())
+    assert len(reports) == len(exporters) + 1
     assert session.stats().lost == session.stats().subscriber_errors == session.stats().cut == 0
+
+
+def check_spans(spans, expected):
+    # The second mark is a span of its own: the first has filled its parent's.
+    assert {name: sorted(span.name for span in found)[1:] for name, found in spans.items()} == {
+        "full": ["mark:after"], "gen_ai": [], "openinference": ["mark:after"],
+    }  # fmt: skip
+    full, gen_ai, inference = (next(s for s in found if s.name != "mark:after") for found in spans.values())
+    assert full.name == inference.name == CONTROLS
+    assert gen_ai.name == f"invoke_agent {CONTROLS}"
+    assert [event.name for event in full.events] == [CONTROLS]
+    found = attributes_of(full)
+    for key, value in expected.items():
+        said = found[f"relay_mp.start.data.{key}"]
+        assert (said if isinstance(value, str) else json.loads(said)) == value
+    assert json.loads(attributes_of(inference)["input.value"]) == expected
+
+
+def test_a_value_that_is_too_long_is_cut_and_says_so(session):
+    with OtlpReceiver() as receiver:
+        config = OpenTelemetryConfig("full", receiver.endpoint)
+        config.max_attribute_bytes = 100
+        exporter = OpenTelemetrySubscriber(config)
+        exporter.register("traces")
+        with scope.scope("a" * 200, ScopeType.Agent, input={"text": "ü" * 100, "list": ["x"] * 100, "fits": "y" * 100}):
+            pass
+        with scope.scope("many", ScopeType.Agent, input={str(number): number for number in range(65)}):
+            pass
+        exporter.shutdown()
+        spans = by_name(receiver.spans)
+    cut, many = attributes_of(spans["a" * 100 + "…(200 bytes)"]), attributes_of(spans["many"])
+    assert cut["relay_mp.start.data.text"] == "ü" * 50 + "…(200 bytes)"
+    assert cut["relay_mp.start.data.list"].endswith("…(401 bytes)")
+    assert cut["relay_mp.start.data.fits"] == "y" * 100
+    # More keys than an object may have as attributes of their own.
+    assert many["relay_mp.start.data"].startswith('{"0":0,')
+
+
+def otlp_sink(projection):
+    def make(_directory):
+        sink = TracesSink(**OpenTelemetryConfig(projection, "http://127.0.0.1:1").arguments())
+        sent = sink._outbox.put = Sent(sink)  # encoded, and there it ends: what is looked at is the sink
+        sink.sent = sent.spans
+        return sink
+
+    return make
+
+
+class Sent:
+    """In an outbox's place: keeps what is put, which is then exported."""
+
+    def __init__(self, sink):
+        self.sink, self.spans = sink, []
+
+    def __call__(self, payload, _size_bytes, *, events):
+        self.spans.append(payload[1])
+        self.sink.count_exported(events)
+        return True
 
 
 SINKS = {
@@ -105,6 +184,7 @@ SINKS = {
     "atif": lambda directory: AtifSink(output_directory=str(directory / "atif")),
     "perfetto": lambda directory: PerfettoSink(str(directory / "t.json")),
     "prometheus": lambda directory: PrometheusSink(),
+    **{f"otel {projection}": otlp_sink(projection) for projection in PROJECTIONS},
 }
 
 AGENT = bytes(15) + b"\1"
@@ -141,8 +221,10 @@ def test_a_record_of_another_writer_harms_no_other_event(kind, payload, tmp_path
     report = sink.report()
     assert raised <= 1
     assert (report.taken, report.queued, report.state) == (5, 0, "closed")
-    assert report.exported + report.dropped == 5
-    check_output(kind, tmp_path, kept=report.exported)
+    assert report.exported + report.ignored + report.dropped == 5
+    if kind.startswith("otel"):
+        check_traces(kind, sink.sent)
+    check_output(kind, tmp_path, kept=report.exported + report.ignored)
 
 
 def surrogate_record(payload):
@@ -152,6 +234,12 @@ def surrogate_record(payload):
     packed = msgpack.packb(payload, unicode_errors="surrogatepass")
     fields = [2, bytes(15) + b"\2", AGENT, core.now_us(), "n", None, 0, 0, None, packed, None, None, None]
     return decode(msgpack.packb(fields), 1, 1)
+
+
+def check_traces(kind, spans):
+    names = [event.name for span in spans for event in span.events]
+    assert [span.name.split()[-1] for span in spans] == ["n"]
+    assert kind == "otel gen_ai" or {"before", "after"} <= set(names)
 
 
 def check_output(kind, directory, kept):
