@@ -110,6 +110,7 @@ from relay_mp.types import (
     LogSeverity,
     MetricKind,
     MetricMeasurement,
+    MetricTemporality,
     MetricValueType,
     ScopeAttributes,
     ScopeType,
@@ -155,9 +156,12 @@ __all__ = [
     "MarkEvent",
     "MetricKind",
     "MetricMeasurement",
+    "MetricTemporality",
     "MetricValueType",
     "MiddlewareError",
     "OpenTelemetryConfig",
+    "OpenTelemetryMetricConfig",
+    "OpenTelemetryMetricSubscriber",
     "OpenTelemetryRuntimeDiagnostic",
     "OpenTelemetryRuntimeDiagnostics",
     "OpenTelemetrySubscriber",
@@ -240,6 +244,7 @@ if TYPE_CHECKING:
     )
     from relay_mp.observability.perfetto import PerfettoExporter
     from relay_mp.observability.prometheus import PrometheusExporter
+    from relay_mp.observability.otel_metrics import OpenTelemetryMetricConfig, OpenTelemetryMetricSubscriber
 
     __version__: str
 else:
@@ -247,6 +252,8 @@ else:
         "AnnotatedLLMRequest": "annotated",
         "AnnotatedLLMResponse": "annotated",
         "OpenTelemetryConfig": "observability.otel",
+        "OpenTelemetryMetricConfig": "observability.otel_metrics",
+        "OpenTelemetryMetricSubscriber": "observability.otel_metrics",
         "OpenTelemetryRuntimeDiagnostic": "observability.otel",
         "OpenTelemetryRuntimeDiagnostics": "observability.otel",
         "OpenTelemetrySubscriber": "observability.otel",

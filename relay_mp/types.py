@@ -25,6 +25,7 @@ __all__ = [
     "LogSeverity",
     "MetricKind",
     "MetricMeasurement",
+    "MetricTemporality",
     "MetricValueType",
     "RuntimeRegistrationIdentity",
     "RuntimeRegistrationKind",
@@ -146,6 +147,17 @@ class MetricValueType(_Coded):
     U64 = "u64"
     I64 = "i64"
     F64 = "f64"
+
+
+class MetricTemporality(_Coded):
+    """What an exported sum or histogram covers: all since the start, or only what came since the last export.
+
+    Up-down counters always cover all. `LowMemory` is `Delta` for all kinds that there are here.
+    """
+
+    Cumulative = "cumulative"
+    Delta = "delta"
+    LowMemory = "low_memory"
 
 
 class _Attributes:

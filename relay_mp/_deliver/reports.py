@@ -41,6 +41,7 @@ class ExporterReport:
         unfinished: scopes that were exported without their end.
         orphans: ends of scopes whose start it has not seen.
         evicted: open scopes given up because there were too many.
+        overflowed: measurements that went into an overflow series because there were too many others.
         last_error: the newest failure, in words.
         place: where it is reached, for those that are asked rather than send.
         buffers: whether what it has taken may be in memory only.
@@ -59,6 +60,7 @@ class ExporterReport:
     unfinished: int = 0
     orphans: int = 0
     evicted: int = 0
+    overflowed: int = 0
     last_error: str | None = None
     place: str | None = None
     buffers: bool = True
@@ -117,4 +119,7 @@ class ExporterReport:
 
 
 _NAMES = tuple(f.name for f in fields(ExporterReport))
-_SUMMED = ("taken", "exported", "ignored", "unconfirmed", "flushed", "failures", "unfinished", "orphans", "evicted")
+_SUMMED = (
+    "taken", "exported", "ignored", "unconfirmed", "flushed", "failures", "unfinished", "orphans", "evicted",
+    "overflowed",
+)  # fmt: skip

@@ -53,8 +53,8 @@ class Item(NamedTuple):
     events: int
     """How many events it stands for, in the counts."""
     size_bytes: int
-    taken: int
-    """How many events the sink had taken when it was put."""
+    before: int
+    """How many events the sink had taken before its first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,7 @@ class Outbox:
         self._ended = ended
         self._queue: deque[Item] = deque()
         self._queued_bytes = 0
+        self._sending = 0
         self._changed = threading.Condition()
         self._is_poked = self._is_finished = self._is_abandoned = False
         self._deadline: float | None = None
@@ -138,7 +139,7 @@ class Outbox:
         with self._changed:
             fits = len(self._queue) < limits.max_queue_items
             if fits and self._queued_bytes + size_bytes <= limits.max_queue_bytes and not self._is_finished:
-                self._queue.append(Item(payload, events, size_bytes, self._sink.taken))
+                self._queue.append(Item(payload, events, size_bytes, self._sink.taken - events))
                 self._queued_bytes += size_bytes
                 if len(self._queue) == 1 or len(self._queue) >= limits.max_batch_items:
                     self._changed.notify()
@@ -146,10 +147,20 @@ class Outbox:
         self._sink.count_dropped(DROP_FULL, events)
         return False
 
+    def add(self, events: int = 1) -> bool:
+        """Counts further events with the newest item, whose payload takes them along. False if none waits."""
+        with self._changed:
+            if len(self._queue) == self._sending:
+                return False
+            newest = self._queue[-1]
+            before = newest.before if newest.events else self._sink.taken - events
+            self._queue[-1] = newest._replace(events=newest.events + events, before=before)
+            return True
+
     def poke(self) -> None:
         """Sends what is there without waiting for more."""
         with self._changed:
-            self._is_poked = bool(self._queue)
+            self._is_poked = self._has_events
             self._changed.notify()
 
     def finish(self, seconds: float | None = None) -> None:
@@ -181,7 +192,7 @@ class Outbox:
     def flushed(self, taken: int) -> int:
         """How many of the events that the sink has taken are past this queue, from the first."""
         with self._changed:
-            return self._queue[0].taken - self._queue[0].events if self._queue else taken
+            return next((item.before for item in self._queue if item.events), taken)
 
     # ---- the thread's side ----
 
@@ -198,6 +209,8 @@ class Outbox:
                 for item in batch:
                     self._queue.popleft()
                     self._queued_bytes -= item.size_bytes
+                self._sending = 0
+                self._is_poked = self._is_poked and self._has_events
         self._ended()
 
     def _next_batch(self) -> list[Item]:
@@ -212,7 +225,13 @@ class Outbox:
                     break
                 self._changed.wait(left)
             self._is_poked = False
-            return self._first_items()
+            batch = self._first_items()
+            self._sending = len(batch)
+            return batch
+
+    @property
+    def _has_events(self) -> bool:
+        return any(item.events for item in self._queue)
 
     @property
     def _is_hurried(self) -> bool:

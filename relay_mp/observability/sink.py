@@ -125,6 +125,8 @@ class Sink:
 
     def count_dropped(self, cause: str, events: int = 1) -> None:
         """Events were given up."""
+        if not events:
+            return
         with self._lock:
             self._counts.drops[cause] = self._counts.drops.get(cause, 0) + events
 

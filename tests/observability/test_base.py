@@ -229,6 +229,41 @@ def test_what_is_flushed_is_in_order(make_outbox):
     assert outbox.flushed(sink.taken) == 2
 
 
+def test_an_item_takes_more_events_while_it_waits(make_outbox):
+    gate = Gate()
+    sink, outbox = make_outbox(gate)
+    assert not outbox.add()
+    sink.take(outbox, 0)
+    assert gate.entered.wait(WAIT_SECONDS)
+    assert not outbox.add()  # it is on its way
+    for n in (1, 2):
+        sink.take(outbox, n)
+    sink._counts.taken += 1
+    assert outbox.add()
+    assert outbox.flushed(sink.taken) == 0
+    gate.open.set()
+    outbox.close()
+    assert gate.batches == [[0], [1, 2]]
+    assert (sink.report().exported, outbox.flushed(sink.taken)) == (4, 4)
+
+
+def test_an_item_without_events_is_waited_for_by_nobody(make_outbox):
+    gate = Gate()
+    gate.open.set()
+    sink, outbox = make_outbox(gate, schedule_delay_seconds=3600.0)
+    sink._counts.taken = 5
+    outbox.put("quiet", 0, events=0)
+    outbox.poke()
+    assert outbox.flushed(sink.taken) == 5
+    sink._counts.taken += 1
+    assert outbox.add()
+    assert outbox.flushed(sink.taken) == 5
+    outbox.poke()
+    assert gate.entered.wait(WAIT_SECONDS)
+    outbox.close()
+    assert (gate.batches, sink.report().exported, outbox.flushed(sink.taken)) == ([["quiet"]], 1, 6)
+
+
 def test_retries_end_at_their_deadline(make_outbox):
     attempts = []
 
