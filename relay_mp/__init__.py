@@ -160,6 +160,8 @@ __all__ = [
     "MetricValueType",
     "MiddlewareError",
     "OpenTelemetryConfig",
+    "OpenTelemetryLogConfig",
+    "OpenTelemetryLogSubscriber",
     "OpenTelemetryMetricConfig",
     "OpenTelemetryMetricSubscriber",
     "OpenTelemetryRuntimeDiagnostic",
@@ -244,6 +246,7 @@ if TYPE_CHECKING:
     )
     from relay_mp.observability.perfetto import PerfettoExporter
     from relay_mp.observability.prometheus import PrometheusExporter
+    from relay_mp.observability.otel_logs import OpenTelemetryLogConfig, OpenTelemetryLogSubscriber
     from relay_mp.observability.otel_metrics import OpenTelemetryMetricConfig, OpenTelemetryMetricSubscriber
 
     __version__: str
@@ -252,6 +255,8 @@ else:
         "AnnotatedLLMRequest": "annotated",
         "AnnotatedLLMResponse": "annotated",
         "OpenTelemetryConfig": "observability.otel",
+        "OpenTelemetryLogConfig": "observability.otel_logs",
+        "OpenTelemetryLogSubscriber": "observability.otel_logs",
         "OpenTelemetryMetricConfig": "observability.otel_metrics",
         "OpenTelemetryMetricSubscriber": "observability.otel_metrics",
         "OpenTelemetryRuntimeDiagnostic": "observability.otel",

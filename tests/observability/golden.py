@@ -11,20 +11,26 @@ import tempfile
 import urllib.request
 from pathlib import Path
 
+from google.protobuf.json_format import MessageToDict
+
 import relay_mp
 from relay_mp import (
     AtifFileExporter,
     AtofExporter,
     AtofExporterConfig,
     OpenTelemetryConfig,
+    OpenTelemetryLogConfig,
+    OpenTelemetryLogSubscriber,
+    OpenTelemetryMetricConfig,
+    OpenTelemetryMetricSubscriber,
     OpenTelemetrySubscriber,
     PerfettoExporter,
     PrometheusExporter,
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
-from otlp_receiver import OtlpReceiver, attributes
-from scenarios import SCENARIOS
+from otlp_receiver import OtlpReceiver, attributes, plain
+from scenarios import BEGIN_US, SCENARIOS
 
 from relay_mp.observability.perfetto_sink import LANE_THREADS
 
@@ -46,10 +52,13 @@ def exports(scenario, directory):
     }
     with contextlib.ExitStack() as stack:
         receivers = {projection: stack.enter_context(OtlpReceiver()) for projection in PROJECTIONS}
-        for projection, receiver in receivers.items():
-            config = OpenTelemetryConfig(projection, receiver.endpoint)
+        for projection, of_traces in receivers.items():
+            config = OpenTelemetryConfig(projection, of_traces.endpoint)
             config.service_name = "golden"
             exporters[projection] = OpenTelemetrySubscriber(config)
+        receiver = stack.enter_context(OtlpReceiver())
+        exporters["otel_logs"] = OpenTelemetryLogSubscriber(OpenTelemetryLogConfig(receiver.endpoint))
+        exporters["otel_metrics"] = OpenTelemetryMetricSubscriber(OpenTelemetryMetricConfig(receiver.endpoint))
         stack.enter_context(relay_mp.session())
         for name, exporter in exporters.items():
             exporter.register(name)
@@ -65,7 +74,9 @@ def exports(scenario, directory):
         "atof.jsonl": (directory / "events.jsonl").read_text(),
         "atif.json": json.dumps(trajectories, indent=1, ensure_ascii=False) + "\n",
         "perfetto.json": _without_process(trace),
-        **{f"otel_{name}.json": _spans(receiver) for name, receiver in receivers.items()},
+        **{f"otel_{name}.json": _spans(of_traces) for name, of_traces in receivers.items()},
+        "otel_logs.json": _logs(receiver),
+        "otel_metrics.json": _metrics(receiver),
         "prometheus.txt": re.sub(r"(?m)^(# .*|.*_created.*|.*_bucket.*)\n", "", metrics),
     }
 
@@ -113,6 +124,30 @@ def _stable(found):
     """Attributes without what differs from run to run."""
     varying = ("process.pid", "thread.id", "relay_mp.seq", "relay_mp.mark.seq")
     return {key: value for key, value in found.items() if key not in varying}
+
+
+def _logs(receiver):
+    """Records as JSON, in the same way."""
+    records = [
+        {
+            "event_name": record.event_name,
+            "at_us": record.time_unix_nano // 1000 - BEGIN_US,
+            "severity": [record.severity_number, record.severity_text],
+            "body": plain(record.body),
+            "trace_id": record.trace_id.hex(),
+            "span_id": record.span_id.hex(),
+            "flags": hex(record.flags),
+            "attributes": _stable(attributes(record.attributes)),
+        }
+        for record in receiver.logs
+    ]
+    return json.dumps(records, indent=1, ensure_ascii=False) + "\n"
+
+
+def _metrics(receiver):
+    """Metrics as OTLP's JSON, without times."""
+    text = json.dumps([MessageToDict(metric) for metric in receiver.metrics], indent=1, ensure_ascii=False) + "\n"
+    return re.sub(r'\n *"(startT|t)imeUnixNano": "\d+",', "", text)
 
 
 def main():

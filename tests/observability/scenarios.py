@@ -1,7 +1,9 @@
 """Small programs whose exports are golden files, and larger ones for many processes. Times and uuids are given."""
 
+from relay_mp import MetricKind, MetricMeasurement, MetricValueType
+from relay_mp._emit.metrics import METRIC_SCHEMA, measurements_payload
 from relay_mp._native import core
-from relay_mp.events import KIND_END, KIND_MARK, KIND_START
+from relay_mp.events import KIND_END, KIND_MARK, KIND_START, SEVERITY_KEY
 from relay_mp.types import CATEGORIES
 
 BEGIN_US = 1_700_000_000_000_000
@@ -35,10 +37,15 @@ class Story:
         self.number += 1
         self._emit(KIND_MARK, uuid_of(self.number), name, None, parent, data, metadata, None)
 
-    def _emit(self, kind, uuid, name, category, parent, data, metadata, profile):
+    def metric(self, name, parent, *measurements):
+        self.number += 1
+        data = measurements_payload(measurements)
+        self._emit(KIND_MARK, uuid_of(self.number), name, None, parent, data, None, None, METRIC_SCHEMA)
+
+    def _emit(self, kind, uuid, name, category, parent, data, metadata, profile, schema=None):
         self.clock_us += 1000
         code = None if category is None else CATEGORIES.index(category)
-        core.emit(kind, uuid, parent, self.clock_us, 0, name, code, 0, None, data, metadata, profile, None)
+        core.emit(kind, uuid, parent, self.clock_us, 0, name, code, 0, None, data, metadata, profile, schema)
 
 
 def request(*messages):
@@ -109,4 +116,26 @@ def loose_ends():
     s.mark("top")
 
 
-SCENARIOS = {"one_agent": one_agent, "interleaved": interleaved, "loose_ends": loose_ends}
+def measured():
+    """Marks of several severities, and measurements of each kind."""
+    s = Story()
+    agent = s.start("cache", "agent")
+    s.mark("nearly full", agent, {"entries": [900, None]}, {SEVERITY_KEY: "warn", "shard": 3})
+    s.mark("looked up", agent, "a", {SEVERITY_KEY: "debug"})
+    for n in (1, 2, 3):
+        shard = {"shard": n % 2}
+        s.metric(
+            "measured",
+            agent,
+            MetricMeasurement("cache.hits", MetricKind.Counter, MetricValueType.U64, n, "{hit}", "Found.", shard),
+            MetricMeasurement("cache.open", MetricKind.UpDownCounter, MetricValueType.I64, 2 - n),
+            MetricMeasurement("cache.fill", MetricKind.Gauge, MetricValueType.F64, n / 4),
+            MetricMeasurement(
+                "cache.time", MetricKind.Histogram, MetricValueType.F64, n * 0.5, "s", boundaries=[0.5, 1]
+            ),
+        )
+    s.end(agent)
+    s.mark("failed", None, None, {SEVERITY_KEY: "error"})
+
+
+SCENARIOS = {"one_agent": one_agent, "interleaved": interleaved, "loose_ends": loose_ends, "measured": measured}

@@ -21,8 +21,8 @@ def exported(tmp_path_factory):
 @pytest.mark.parametrize(
     "file",
     [
-        "atof.jsonl", "atif.json", "otel_full.json", "otel_gen_ai.json", "otel_openinference.json", "perfetto.json",
-        "prometheus.txt",
+        "atof.jsonl", "atif.json", "otel_full.json", "otel_gen_ai.json", "otel_logs.json", "otel_metrics.json",
+        "otel_openinference.json", "perfetto.json", "prometheus.txt",
     ],
 )  # fmt: skip
 def test_export_is_the_golden_file(exported, scenario, file):
