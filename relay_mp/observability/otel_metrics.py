@@ -68,8 +68,9 @@ class OpenTelemetryMetricSubscriber(OtlpSubscriber):
 
     A mark counts as exported when a receiver has taken what it went into. What cannot be sent is sent again: with
     cumulative temporality whatever it has come to by then, until `shutdown`; with delta the same, for
-    `retry_deadline_seconds`. A mark whose measurements contradict earlier ones in kind, type or unit is given up as a
-    whole ("descriptor_conflict"). Sums of ints that exceed 64 bits are exported as floats.
+    `retry_deadline_seconds`. What a receiver took without its answer coming back is sent twice, which cumulative
+    sums do not mind and delta sums cannot tell. A mark whose measurements contradict earlier ones in kind, type or
+    unit is given up as a whole ("descriptor_conflict"). Sums of ints that exceed 64 bits are exported as floats.
 
     A dispatcher process that is killed takes along what it has not exported: its marks are counted as unconfirmed, and
     cumulative sums begin anew, which their start time tells.

@@ -5,6 +5,7 @@ import http.server
 import json
 import socket
 import threading
+import time
 from collections import deque
 
 WAIT_SECONDS = 30
@@ -107,6 +108,14 @@ class Receiver:
 
     def __exit__(self, *_):
         self.close()
+
+
+def wait_until(condition):
+    """Returns once it is true."""
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def closed_port():

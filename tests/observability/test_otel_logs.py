@@ -9,6 +9,7 @@ from collections import Counter
 
 import pytest
 from otlp_receiver import PROTOCOLS, OtlpReceiver, attributes, plain
+from receiver import wait_until
 
 import relay_mp
 from relay_mp import (
@@ -48,7 +49,12 @@ def http():
 
 def configured(config, receiver, **settings):
     config.transport = "grpc" if receiver.protocol == "grpc" else "http_binary"
-    config.limits = {"retry_initial_seconds": 0.01, "retry_max_seconds": 0.01, **settings.pop("limits", {})}
+    config.limits = {
+        "schedule_delay_seconds": 3600.0,
+        "retry_initial_seconds": 0.01,
+        "retry_max_seconds": 0.01,
+        **settings.pop("limits", {}),
+    }
     for setting, value in settings.items():
         assert hasattr(config, setting)
         setattr(config, setting, value)
@@ -307,8 +313,9 @@ def test_a_receiver_that_is_down_costs_what_does_not_fit(session, receiver):
     receiver.down()
     for n in range(100):
         scope.event(str(n))
-    assert not made.force_flush(timeout=0.2)
+    subscribers.flush()
     assert made.report()["logs"].drops == {"full": 50}
+    wait_until(lambda: made.report()["logs"].failures)
     receiver.up()
     assert made.force_flush()
     assert names(receiver) == [str(n) for n in range(50)]
@@ -330,20 +337,22 @@ def test_what_is_left_at_shutdown_is_given_up_in_time(session, receiver):
 
 
 @pytest.mark.parametrize("session", ["process"], indirect=True)
-def test_after_a_killed_dispatcher_every_record_is_exported_or_counted(session, receiver):
-    made = subscriber(receiver)
+def test_after_a_killed_dispatcher_every_record_is_exported_or_counted(session, http):
+    made = subscriber(http)
     scope.event("first")
     assert made.force_flush()
-    receiver.plan += ["stall"]
+    http.plan += ["stall"]
     for n in range(5):
         scope.event(f"taken {n}")
-    assert not made.force_flush(timeout=0.2)  # in mid-batch
+    subscribers.flush()
+    session.poke_exporter("logs")
+    wait_until(lambda: http.requests == 2)  # in mid-batch
     os.kill(session._segment.lease()[1], signal.SIGKILL)
-    receiver.release.set()
+    http.release.set()
     for n in range(5):
         scope.event(f"after {n}")
     assert made.force_flush()
-    found = Counter(names(receiver))
+    found = Counter(names(http))
     assert all(found[f"after {n}"] == 1 for n in range(5))
     assert found["first"] == 1
     made.shutdown()
@@ -411,7 +420,10 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize(("protocol", "dispatcher"), [("grpc", "thread"), ("http/protobuf", "process")])
+@pytest.mark.parametrize(
+    ("protocol", "dispatcher"),
+    [("grpc", "thread"), pytest.param("http/protobuf", "process", marks=pytest.mark.long)],
+)
 def test_the_records_of_many_processes_are_their_marks(protocol, dispatcher, run_script, tmp_path):
     with OtlpReceiver(protocol) as receiver:
         transport = "grpc" if protocol == "grpc" else "http_binary"
