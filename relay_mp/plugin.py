@@ -20,8 +20,8 @@ from relay_mp._deliver import named
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._emit.middleware import Gate, Registration, registry
 from relay_mp._native import core
-from relay_mp._plugins import files
-from relay_mp._plugins.context import PluginContext
+from relay_mp._plugins import exporting, files
+from relay_mp._plugins.context import ExporterSpec, PluginContext
 from relay_mp._plugins.document import (
     ComponentSpec,
     ConfigDiagnostic,
@@ -65,6 +65,10 @@ __all__ = [
 ]
 
 
+BUILT_IN = {"observability": "relay_mp.observability.component:Observability"}
+"""Kinds of plugin that come with the package; imported when a configuration has one."""
+
+
 class RuntimeDiagnostic(TypedDict):
     """Something that went wrong with what is active: how often, and where."""
 
@@ -81,6 +85,7 @@ class ConfigReport(TypedDict):
 
     diagnostics: list[ConfigDiagnostic]
     runtime_diagnostics: list[RuntimeDiagnostic]
+    exporters: NotRequired[dict[str, JsonObject]]
 
 
 class Plugin(Protocol):
@@ -144,6 +149,7 @@ class _Active:
     def __init__(self, document: Document, findings: list[ConfigDiagnostic]) -> None:
         self.findings = findings
         self.epoch = core.fork_epoch()
+        self.session: Session | None = None
         self.contexts: list[PluginContext] = []
         self.components: list[configuration.Component] = []
         ordinals: dict[str, int] = {}
@@ -168,6 +174,10 @@ class _Active:
         return [each for context in self.contexts for each in context.subscribers]
 
     @property
+    def exporters(self) -> list[ExporterSpec]:
+        return [each for context in self.contexts for each in context.exporters]
+
+    @property
     def gates(self) -> list[Gate]:
         return [each for context in self.contexts for each in context.gates]
 
@@ -177,6 +187,8 @@ class _Active:
             registry.exchange(add=(what,))
         elif isinstance(what, Gate):
             registry.add_gate(what)
+        elif isinstance(what, ExporterSpec):
+            exporting.exchange(current_or_default(), (), [what])
         else:
             current_or_default().register(what[0], what[1], None, None)
 
@@ -200,7 +212,7 @@ class _State:
 
     def __init__(self) -> None:
         self.lock = ForkSafeRLock()
-        self.kinds: dict[str, _Kind] = {}
+        self.kinds: dict[str, _Kind] = {kind: _Kind(name) for kind, name in BUILT_IN.items()}
         self.active: _Active | None = None
         self.teardown: list[RuntimeDiagnostic] = []
 
@@ -280,16 +292,33 @@ def activate(
     config: PluginConfig | JsonObject, plugin_config_path: str | os.PathLike[str] | None = None
 ) -> ConfigReport:
     """`initialize`, for code that is not asynchronous."""
+    ended = _activate(config, plugin_config_path)
+    exporting.await_ended(ended)
+    return _activated(ended)
+
+
+def _activate(config: PluginConfig | JsonObject, path: str | os.PathLike[str] | None) -> list[ExporterSpec]:
+    """Returns the exporters that end."""
     code = plain(config)
     parse(code)
-    document, findings = files.layered(code, plugin_config_path)
+    document, findings = files.layered(code, path)
     with _state.lock:
         parsed = parse(document)
         findings += examine(parsed, _find)
         refuse_errors(findings)
-        _replace(_Active(parsed, findings))
+        ended = _replace(_Active(parsed, findings))
         _state.teardown = []
-        return _report(findings)
+        return ended
+
+
+def _activated(ended: list[ExporterSpec]) -> ConfigReport:
+    with _state.lock:
+        _note_teardown(ended)
+        return _report()
+
+
+def _note_teardown(ended: list[ExporterSpec]) -> None:
+    _state.teardown += [_runtime(*each) for each in exporting.lost(ended)]
 
 
 async def initialize(
@@ -300,6 +329,11 @@ async def initialize(
     It takes the place of the one that was active, in one step: no event meets half of either. If anything
     fails, the one before stays active as it is. In a process that is in no session, this starts the default
     one.
+
+    Exporters that both configurations have alike go on without a break; those that end are flushed, for at
+    most 10 s. An exporter that cannot start, as where its port is taken, is told of in the report, tried
+    again, and stops nothing else. Exporters are installed by the session's owner alone: elsewhere the report
+    says what the owner has not installed.
 
     What counts is `config` over the user's and the system's `plugins.toml`
     ($XDG_CONFIG_HOME/relay_mp/plugins.toml, /etc/relay_mp/plugins.toml), where there are any: components
@@ -320,11 +354,15 @@ async def initialize(
         ConfigurationError: workers' room for it is too small: raise `configuration_bytes`.
         SubscriberError, SessionError: a subscriber cannot be registered, or no session started.
     """
-    return activate(config, plugin_config_path)
+    ended = _activate(config, plugin_config_path)
+    await exporting.await_ended_async(ended)
+    return _activated(ended)
 
 
 def clear() -> None:
     """Removes all that the active configuration has installed, here and in all workers. Kinds stay.
+
+    Exporters have written what was emitted before when it returns, or after 10 s, as far as they can.
 
     Raises:
         PluginError: called in a running event loop (use `clear_async`); or a subscriber could not be
@@ -332,18 +370,22 @@ def clear() -> None:
     """
     if in_event_loop():
         raise PluginError("clear() would block the running event loop: use 'await clear_async()'")
-    _clear()
+    ended = _clear()
+    exporting.await_ended(ended)
+    _note_teardown(ended)
 
 
 async def clear_async() -> None:
     """`clear` for a running event loop. Same errors, but for the first."""
-    _clear()
+    ended = _clear()
+    await exporting.await_ended_async(ended)
+    _note_teardown(ended)
 
 
-def _clear() -> None:
+def _clear() -> list[ExporterSpec]:
     with _state.lock:
         _state.teardown = []
-        _replace(None)
+        return _replace(None)
 
 
 @asynccontextmanager
@@ -373,46 +415,61 @@ def report() -> ConfigReport | None:
 
     `runtime_diagnostics` has: `middleware.unreachable`, for each registration that workers which are not
     forked cannot have; `middleware.unusable`, for what reached this process and could not be imported;
-    `middleware.worker_failures`, how often that was so in the session's workers; `plugin.teardown_failed`.
+    `middleware.worker_failures`, how often that was so in the session's workers; `plugin.teardown_failed`; for each
+    exporter `KIND.exporter_failing`, while its newest attempt failed, `KIND.events_lost`, what it has given up, and
+    `KIND.exporter_not_installed`, where that was for the session's owner to do; after a clear, what was lost.
+
+    `exporters` has each exporter's counts, by its name, as `session.stats().exporters` has them, and `subscriber`,
+    its name there, `field`, which part of the component's config it comes from, `dropped` and `lost`.
 
     Returns:
         None if nothing is active, and nothing has gone wrong.
     """
-    with _state.lock:
-        found = _report([] if _state.active is None else _state.active.findings)
-        return found if _state.active is not None or found["runtime_diagnostics"] else None
+    # Without the lock: it may be held by who waits for the dispatcher, in one of whose callbacks this may be called.
+    found = _report()
+    return found if _state.active is not None or found["runtime_diagnostics"] else None
 
 
-def _report(findings: list[ConfigDiagnostic]) -> ConfigReport:
+def _report() -> ConfigReport:
+    active = _state.active
     found = [_runtime("middleware.unreachable", each.name, each.why) for each in configuration.unreachable()]
     found += [_runtime("middleware.unusable", "", why) for why in configuration.failures()]
     failed = configuration.failures_of_all()
     if failed:
         message = "processes of this session could not get hold of middleware that it shares; their logs say why"
         found.append(_runtime("middleware.worker_failures", "", message, failed))
-    return {"diagnostics": list(findings), "runtime_diagnostics": found + _state.teardown}
+    reports = exporting.reports(active.session, active.exporters) if active else {}
+    found += [_runtime(*each) for each in exporting.troubles(active.exporters if active else [], reports)]
+    return {
+        "diagnostics": list(active.findings) if active else [],
+        "runtime_diagnostics": found + _state.teardown,
+        "exporters": exporting.described(active.exporters if active else [], reports),
+    }
 
 
-def _runtime(code: str, component: str, message: str, count: int = 1) -> RuntimeDiagnostic:
-    return {"code": code, "component": component, "message": message, "count": count}
+def _runtime(code: str, component: str, message: str, count: int = 1, field: str = "") -> RuntimeDiagnostic:
+    found: RuntimeDiagnostic = {"code": code, "component": component, "message": message, "count": count}
+    return {**found, "field": field} if field else found
 
 
 # ------------------------------------------------------------------------------------------ replacement
 
 
-def _replace(new: _Active | None) -> None:
-    """The active configuration gives way to another, or to none. Raises with all as before."""
+def _replace(new: _Active | None) -> list[ExporterSpec]:
+    """The active configuration gives way to another, or to none. Raises with all as before.
+
+    Returns:
+        The exporters that end.
+    """
     old = _state.active
     session = current_or_default() if new is not None and new.contexts else current()
     # A forked child has its parent's middleware, but the subscribers are not its to remove.
     removed = old.subscribers if old and old.epoch == core.fork_epoch() else []
     added = new.subscribers if new else []
     failures = _exchange_subscribers(session, removed, added)
-    configuration.share(new.components if new else [])
     try:
-        registry.exchange(remove=old.registrations if old else [], add=new.registrations if new else [])
+        ended = _exchange_the_rest(session, old, new)
     except BaseException:
-        configuration.share(old.components if old else [])
         _exchange_subscribers(session, added, removed)
         raise
     for gate in old.gates if old else []:
@@ -424,10 +481,30 @@ def _replace(new: _Active | None) -> None:
         context.end()
     for context in new.contexts if new else []:
         assert new is not None
+        new.session = session
         context.activate(new)
     if failures:
         _state.teardown = [_runtime("plugin.teardown_failed", name, str(error)) for name, error in failures]
         raise PluginError(f"not all that the configuration had installed could be removed: {failures[0][1]}")
+    return ended
+
+
+def _exchange_the_rest(session: Session | None, old: _Active | None, new: _Active | None) -> list[ExporterSpec]:
+    """Middleware, which can be taken back without a trace, then the exporters."""
+    before, after = (old.registrations if old else []), (new.registrations if new else [])
+    configuration.share(new.components if new else [])
+    try:
+        registry.exchange(remove=before, add=after)
+    except BaseException:
+        configuration.share(old.components if old else [])
+        raise
+    try:
+        had = old.exporters if old and old.session is session else []
+        return exporting.exchange(session, had, new.exporters if new else [])
+    except BaseException:
+        configuration.share(old.components if old else [])
+        registry.exchange(remove=after, add=before)
+        raise
 
 
 def _exchange_subscribers(

@@ -57,6 +57,7 @@ LAZY = {
     ("relay_mp._emit.llm_stream", "asyncio"),
     ("relay_mp._emit.settle", "asyncio"),
     ("relay_mp._plugins.files", "tomllib"),
+    ("relay_mp._session.exporting", "asyncio"),
     ("relay_mp._session.flush", "asyncio"),
     ("relay_mp._session.stats", "numpy"),
     ("relay_mp.events", "relay_mp.annotated"),

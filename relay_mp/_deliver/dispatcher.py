@@ -29,6 +29,7 @@ import msgpack  # type: ignore[import-untyped]
 from relay_mp._deliver import named
 from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness
 from relay_mp._deliver.registry import Registry, Subscription
+from relay_mp._deliver.replacement import Named, replace
 from relay_mp._emit import middleware
 from relay_mp._native import core
 from relay_mp._native.core import UNIT_BYTES, Reader, Record, Segment, is_dispatching
@@ -333,6 +334,9 @@ class Dispatcher:
             self._registry.close_scope(bytes.fromhex(request["scope"]), lambda: position)
         elif verb == "poke":
             self._registry.poke(request["name"], position)
+        elif verb == "replace":
+            add = [Named(*each) for each in request["add"]]
+            replace(self._registry, request["remove"], add, lambda: position, position)
         elif verb != "deregister":
             raise SubscriberError(f"unknown request {verb!r}; the processes use different versions of relay_mp")
         elif self._registry.remove(request["name"], scope, lambda: position):

@@ -5,9 +5,10 @@ time it was taken back. So both take effect at their place: what was emitted bef
 delivered, what was emitted before a registration never is, whenever the dispatcher gets there.
 """
 
+import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,6 +110,7 @@ class Registry:
         self.has_locals = False
         """Whether any scope-local registration may still see an event."""
         self._finishing: tuple[Subscription, ...] = ()
+        self._held = 0
         self._earlier: dict[str, ExporterReport] = {}
         self._published: dict[str, ExporterReport] | None = {}
         self.saved_reports: tuple[int, dict[str, ExporterReport]] = 0, {}
@@ -134,6 +136,20 @@ class Registry:
             except SessionError:
                 self._discard(subscription)
                 raise
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Emitters emit meanwhile, though the last subscriber may go: another one comes."""
+        self._hold(1)
+        try:
+            yield
+        finally:
+            self._hold(-1)
+
+    def _hold(self, more: int) -> None:
+        with self._lock:
+            self._held += more
+            self._publish()
 
     def restore(self, subscriptions: list[Subscription], reports: dict[str, ExporterReport] | None = None) -> None:
         """Takes over what an earlier dispatcher had, with its places in the stream, and its exporters' counts.
@@ -321,4 +337,4 @@ class Registry:
 
     def _publish(self) -> None:
         local = sum(s.is_live for level in self._locals.values() for s in level)
-        self._publish_counts(local + sum(s.is_live for s in self._globals), local)
+        self._publish_counts(self._held + local + sum(s.is_live for s in self._globals), local)

@@ -7,13 +7,14 @@ while the component is active, take effect at once and end with it.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+from relay_mp._emit.arguments import freeze, thaw
 from relay_mp._emit.middleware import FAMILIES, Gate, Registration
 from relay_mp.errors import PluginError
 from relay_mp.types import RuntimeRegistrationKind, RuntimeRegistrationOwner, RuntimeRegistrationOwnerKind
 
-__all__ = ["EFFECTIVE_PREFIX", "Installer", "PluginContext"]
+__all__ = ["EFFECTIVE_PREFIX", "ExporterSpec", "Installer", "PluginContext"]
 
 EFFECTIVE_PREFIX = "relay-mp-plugin.v1"
 
@@ -22,10 +23,34 @@ class Installer(Protocol):
     """Makes registrations effective: at once, once their component is active."""
 
     def add(self, context: "PluginContext", what: Any) -> None:
-        """Installs a registration, a gate or a subscriber, as a (name, callback), of an active component."""
+        """Installs a registration, a gate, an exporter, or a subscriber, as a (name, callback), of an active one."""
 
 
 Callback = Callable[..., Any]
+
+
+class ExporterSpec(NamedTuple):
+    """An exporter of a component. It is the session's: only the session's owner installs it.
+
+    Attributes:
+        kind: of the component.
+        name: the effective one, under which it is registered.
+        target: "package.module:attribute", which makes the subscriber where the dispatcher runs.
+        arguments: its arguments, JSON types only.
+        local_name: the component's own name for it.
+        field: which part of the component's config it comes from.
+        prepare: called in the owner before it is registered for the first time; may raise OSError.
+    """
+
+    kind: str
+    name: str
+    target: str
+    arguments: dict[str, Any]
+    local_name: str
+    field: str
+    prepare: Callable[[], object] | None
+
+
 _Register = Callable[["PluginContext", str, int, Callback], None]
 _RegisterBreaking = Callable[["PluginContext", str, int, bool, Callback], None]
 _Kind = RuntimeRegistrationKind
@@ -71,9 +96,11 @@ class PluginContext:
     """
 
     def __init__(self, kind: str, ordinal: int) -> None:
+        self._kind = kind
         self.owner = RuntimeRegistrationOwner(RuntimeRegistrationOwnerKind.PLUGIN, kind, ordinal)
         self.registrations: list[Registration] = []
         self.subscribers: list[tuple[str, Callback | str]] = []
+        self.exporters: list[ExporterSpec] = []
         self.gates: list[Gate] = []
         self._installer: Installer | None = None
         self._is_over = False
@@ -131,6 +158,37 @@ class PluginContext:
             raise TypeError(f"callback is a {type(callback).__name__}; expected a callable that takes an event")
         self._require_free(any(known == effective for known, _ in self.subscribers), "subscriber", name)
         self._note(self.subscribers, (effective, callback), name)
+
+    def register_exporter(
+        self,
+        name: str,
+        target: str,
+        arguments: dict[str, Any],
+        *,
+        field: str = "",
+        prepare: Callable[[], object] | None = None,
+    ) -> None:
+        """Registers an exporter of this component: a named subscriber, which `plugin.report` tells of.
+
+        It runs once in a session, where the dispatcher runs, and is installed by the session's owner only: in
+        another process of the session this does nothing. When one configuration takes the place of another, an
+        exporter that has the same name, target and arguments in both goes on as it is; others end, flushed,
+        and begin at one place in the stream.
+
+        Args:
+            name: unique among the component's subscribers and exporters.
+            target: "package.module:attribute", called with the arguments where the dispatcher runs.
+            arguments: JSON types only, no secrets: they are kept in shared memory.
+            field: which part of the component's config it comes from, for reports.
+            prepare: called in the owner before it is registered, unless one of its name is; an OSError is logged.
+        """
+        effective = self._effective(name)
+        taken = any(
+            known == effective for known in [*(n for n, _ in self.subscribers), *(e.name for e in self.exporters)]
+        )
+        self._require_free(taken, "subscriber or exporter", name)
+        kept = thaw(freeze(arguments, "arguments"))
+        self._note(self.exporters, ExporterSpec(self._kind, effective, target, kept, name, field, prepare), name)
 
     def register_conditional_middleware_guardrail(
         self,

@@ -258,6 +258,11 @@ def examine(document: Document, find: Callable[[str], Any]) -> list[ConfigDiagno
     return findings
 
 
+def _is_repeated(document: Document, component: Component) -> bool:
+    """Whether another of its kind comes before it."""
+    return next(each for each in document.components if each.kind == component.kind) is not component
+
+
 def _examine_component(document: Document, component: Component, find: Callable[[str], Any]) -> list[ConfigDiagnostic]:
     kind = component.kind
     try:
@@ -267,15 +272,24 @@ def _examine_component(document: Document, component: Component, find: Callable[
     if plugin is None:
         message = f"no plugin is registered for kind {kind!r}; call plugin.register({kind!r}, ...) first"
         return _judge(document, "unknown_component", "plugin.unknown_component", message, component=kind)
-    validate = getattr(plugin, "validate", None)
-    if validate is None:
-        return []
+    if getattr(plugin, "is_single", False) and _is_repeated(document, component):
+        message = f"there are several components of kind {kind!r}; expected one"
+        return [diagnostic("error", "plugin.duplicate_component", message, component=kind)]
     try:
-        return _checked(validate(copied(component.config)))
+        return _checked(_validated(plugin, component, document.policy))
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         # What a plugin raises, whatever it is, is a finding about its component; nothing has been touched.
         message = f"validate of plugin {kind!r} failed with {type(error).__name__}: {error}"
         return [diagnostic("error", "plugin.validate_failed", message, component=kind)]
+
+
+def _validated(plugin: Any, component: Component, policy: dict[str, str]) -> Any:
+    """What the plugin says to `validate_with_policy(config, policy)`, if it has that, else to `validate(config)`."""
+    validate = getattr(plugin, "validate", None)
+    with_policy = getattr(plugin, "validate_with_policy", None)
+    if with_policy is not None:
+        return with_policy(copied(component.config), dict(policy))
+    return None if validate is None else validate(copied(component.config))
 
 
 def _checked(found: Any) -> list[ConfigDiagnostic]:

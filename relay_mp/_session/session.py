@@ -11,12 +11,14 @@ unlinks or dispatches what its parent owns.
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from relay_mp._deliver import named
 from relay_mp._deliver.dispatcher import REPLY_ERROR, REPLY_OK
 from relay_mp._deliver.registry import Callback, Registry, Subscription
+from relay_mp._deliver.replacement import Named, replace
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._deliver.table import load_reports
 from relay_mp._emit.locks import ForkSafeRLock
@@ -175,6 +177,23 @@ class Session:
             return self.is_open and self._request("deregister", name=name, scope=scope) == REPLY_OK
         return self._registry.remove(name, scope, lambda: self._segment.tail)
 
+    def replace(self, remove: Sequence[str], add: Sequence[Named]) -> None:
+        """Ends global named subscribers and begins others, at one place in the stream: see `_deliver.replacement`.
+
+        To exchange some for others takes until the dispatcher has come to that place.
+
+        Raises:
+            SubscriberError, SessionError: all are as before.
+            FlushTimeoutError: the dispatcher has not come there within the session's flush timeout; it does it then.
+        """
+        if self._registry is None or (remove and add and not core.is_dispatching()):
+            self._request("replace", scope=None, remove=list(remove), add=[list(each) for each in add])
+            return
+        tail = self._segment.tail
+        # In a callback, the dispatcher's thread is here: nothing is delivered meanwhile, and one place serves for all.
+        position = (lambda: tail) if remove else (lambda: self._segment.tail)
+        replace(self._registry, remove, add, position, self._segment.read_pos)
+
     def subscriber_names(self) -> list[str]:
         """The live global subscribers, as far as this process knows them: the owner does."""
         if self._registry is None:
@@ -188,6 +207,14 @@ class Session:
         else:
             self._registry.poke(name, self._segment.read_pos)
         return load_reports(self._segment).get(name)
+
+    def exporter_reports(self) -> dict[str, ExporterReport]:
+        """What exporters say of themselves, by the name they are registered under; see `Stats.exporters`."""
+        if self._final_stats is not None:
+            return self._final_stats.exporters
+        if self._registry is not None:
+            self._registry.publish_reports()
+        return load_reports(self._segment)
 
     def close_scope(self, scope: bytes) -> None:
         """A scope of this process has ended: its local subscribers go at this place in the stream."""

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from relay_mp import subscribers
 from relay_mp._session.membership import current_or_default, session_id
@@ -146,9 +146,15 @@ class HttpStorageConfig:
     """
 
     endpoint: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
     header_env: dict[str, str] = field(default_factory=dict)
     timeout_millis: int = 3000
+
+    TYPE: ClassVar[str] = "http"
+
+    def to_dict(self) -> JsonObject:
+        """As a table of a configuration."""
+        return {"type": self.TYPE, **asdict(self)}
 
 
 class AtifFileExporter(Exporter):

@@ -13,25 +13,17 @@ A new kind of exporter is an entry point of the group `relay_mp.exporters`: its 
 value a callable that takes JSON keyword arguments and returns a `Sink`, or any callback.
 """
 
-import logging
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from relay_mp import subscribers
 from relay_mp._deliver.reports import CLOSED, ExporterReport
+from relay_mp._session.exporting import FLUSH_TIMEOUT_SECONDS, is_closed, wait
 from relay_mp._session.membership import current, current_or_default
-from relay_mp._session.session import Session
 from relay_mp.errors import SubscriberError
 
 __all__ = ["Exporter", "exporter"]
-
-logger = logging.getLogger("relay_mp")
-
-FLUSH_TIMEOUT_SECONDS = 10.0
-"""How long `force_flush` and `shutdown` wait for what sinks still have to send, unless they are told."""
-
-_SHORTEST_NAP, _LONGEST_NAP = 0.001, 0.05
 
 
 class Exporter:
@@ -120,7 +112,7 @@ class Exporter:
         subscribers.flush(timeout)
         if deadline is None:
             deadline = time.monotonic() + FLUSH_TIMEOUT_SECONDS
-        return _wait([*self._names, *self._ended], deadline, _Flushed())
+        return wait([*self._names, *self._ended], deadline, _Flushed())
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Deregisters, waits for the last events, closes what is open. Idempotent.
@@ -142,7 +134,7 @@ class Exporter:
         session = current()
         if self._ended and session is not None and session.is_open:
             session.flush()
-            _wait(self._ended, time.monotonic() + seconds, _is_closed)
+            wait(self._ended, time.monotonic() + seconds, is_closed)
         self._ended.clear()
 
     def report(self) -> dict[str, ExporterReport]:
@@ -162,32 +154,6 @@ class _Flushed:
 
     def __call__(self, name: str, report: ExporterReport) -> bool:
         return report.state == CLOSED or report.flushed >= self._goals.setdefault(name, report.taken)
-
-
-def _is_closed(_name: str, report: ExporterReport) -> bool:
-    return report.state == CLOSED
-
-
-def _wait(names: Sequence[str], deadline: float, is_done: Any) -> bool:
-    """Pokes the sinks until all are done. False at the deadline."""
-    nap, waiting = _SHORTEST_NAP, list(names)
-    while True:
-        session = current()
-        if session is None or not session.is_open:
-            return True  # closing it has waited for them
-        waiting = [name for name in waiting if not _is_done(session, name, is_done)]
-        if not waiting:
-            return True
-        if time.monotonic() >= deadline:
-            logger.warning("exporter %s has not sent everything in time; it goes on", ", ".join(waiting))
-            return False
-        time.sleep(nap)
-        nap = min(nap * 2, _LONGEST_NAP)
-
-
-def _is_done(session: Session, name: str, is_done: Any) -> bool:
-    report = session.poke_exporter(name)
-    return report is None or is_done(name, report)
 
 
 def exporter(kind: str, **arguments: Any) -> Exporter:

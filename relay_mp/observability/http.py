@@ -8,18 +8,22 @@ import contextlib
 import email.utils
 import http.client
 import os
+import re
 import ssl
 import time
 from urllib.parse import urlsplit
 
 from relay_mp.observability.outbox import Refused, Retryable
 
-__all__ = ["HttpReceiver", "check_url", "resolve_headers"]
+__all__ = ["HttpReceiver", "check_header_value", "check_url", "place_of", "resolve_headers"]
 
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 MAX_RETRY_AFTER_SECONDS = 60.0
 _KEPT_BODY_BYTES = 64 * 1024
 _SHOWN_BODY_CHARACTERS = 200
+
+MIN_SECRET_CHARACTERS = 6
+"""Of what is taken out of receivers' answers."""
 
 
 def check_url(url: str) -> None:
@@ -33,18 +37,46 @@ def check_url(url: str) -> None:
         raise ValueError(f"url is {url!r}; expected http://host... or https://host...")
 
 
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+"""Of a header: RFC 9110, section 5.5."""
+
+
+def check_header_value(value: str) -> bool:
+    """Whether a header may have it: no line break, among others."""
+    return _VALUE.fullmatch(value) is not None
+
+
 def resolve_headers(headers: dict[str, str], header_env: dict[str, str]) -> dict[str, str]:
     """Headers with those whose values are secrets, taken from environment variables by name.
 
     Raises:
-        ValueError: a variable is not set where the dispatcher runs.
+        ValueError: a variable is not set where the dispatcher runs, or its value is none that a header may have.
     """
     found = dict(headers)
     for header, variable in header_env.items():
+        # Its name is not repeated: people put the secret itself there by mistake.
         if variable not in os.environ:
-            raise ValueError(f"the environment variable {variable!r} for the header {header!r} is not set")
+            raise ValueError(f"the environment variable for the header {header!r} is not set where the dispatcher runs")
         found[header] = os.environ[variable]
+    for header, value in found.items():
+        if not check_header_value(value):
+            raise ValueError(f"the header {header!r} has a character that no header may have, such as a line break")
     return found
+
+
+def place_of(url: str) -> str:
+    """Of a URL what may be shown: not user, password and query, which may be secrets."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def _secrets_of(headers: dict[str, str]) -> list[str]:
+    """The values of headers, and their parts, as the token behind "Bearer"; the longest first."""
+    found = {
+        part for value in headers.values() for part in (value, *value.split()) if len(part) >= MIN_SECRET_CHARACTERS
+    }
+    return sorted(found, key=len, reverse=True)
 
 
 class HttpReceiver:
@@ -70,7 +102,8 @@ class HttpReceiver:
     ) -> None:
         check_url(url)
         parts = urlsplit(url)
-        self.url = url
+        self.url = place_of(url)
+        self._secrets = _secrets_of(headers)
         self._is_secure = parts.scheme == "https"
         self._host, self._port = str(parts.hostname), parts.port
         self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
@@ -100,11 +133,17 @@ class HttpReceiver:
             return self.post(body, content_type, timeout_seconds, **more_headers)
         if 200 <= status < 300:
             return said
-        shown = said.decode("utf-8", "replace")[:_SHOWN_BODY_CHARACTERS]
-        message = f"{self.url} answered {status} {reason}: {shown}"
+        message = f"{self.url} answered {status} {reason}: {self._shown(said)}"
         if status in self._retryable:
             raise Retryable(message, _seconds(after))
         raise Refused(message)
+
+    def _shown(self, said: bytes) -> str:
+        """What a receiver says, without the credentials that it repeats."""
+        text = said.decode("utf-8", "replace")
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text[:_SHOWN_BODY_CHARACTERS]
 
     def _request(
         self, body: bytes, headers: dict[str, str], timeout_seconds: float
