@@ -180,7 +180,10 @@ def _check_opentelemetry(section: OpenTelemetrySectionConfig, version: int, find
         counts = "export_interval_millis", "max_instruments", "cardinality_limit"
         _check_at_least(section.metrics, where.part("metrics"), findings, 1, *counts)
     if section.enabled:
-        _check_extra("otel", ["opentelemetry.sdk", "opentelemetry.proto"], where, findings)
+        modules = ["opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.grpc"]
+        _check_extra("otel", modules, where, findings)
+        if any(endpoint and endpoint.type == "openinference" for endpoint in section.endpoints):
+            _check_extra("openinference", ["openinference.semconv"], where, findings)
 
 
 def _check_endpoint(endpoint: Any, where: Where, findings: Findings) -> None:
@@ -188,8 +191,6 @@ def _check_endpoint(endpoint: Any, where: Where, findings: Findings) -> None:
         _check_url(endpoint.endpoint, where.key("endpoint"), findings)
     _check_at_least(endpoint, where, findings, 1, "timeout_millis")
     _check_headers(endpoint, where, findings)
-    if endpoint.transport == "grpc":
-        _check_extra("otel", ["grpc"], where, findings)
 
 
 def _check_traces(endpoint: OpenTelemetryEndpointConfig, where: Where, findings: Findings) -> None:

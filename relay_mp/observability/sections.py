@@ -14,11 +14,14 @@ from relay_mp.observability.config import (
     AtofFileSinkConfig,
     AtofStreamSinkConfig,
     ExporterConfig,
+    OpenTelemetryEndpointConfig,
     OpenTelemetrySectionConfig,
+    OpenTelemetrySignalEndpointConfig,
     PerfettoConfig,
     PrometheusConfig,
 )
 from relay_mp.observability.http import place_of
+from relay_mp.observability.otel import OpenTelemetryConfig, OpenTelemetrySubscriber, OtlpConfig
 from relay_mp.observability.perfetto import PerfettoExporter
 from relay_mp.observability.prometheus import PrometheusExporter
 from relay_mp.observability.reading import Where
@@ -116,7 +119,44 @@ def _atif(section: AtifConfig, where: Where) -> Iterator[Unit]:
 
 
 def _opentelemetry(section: OpenTelemetrySectionConfig, where: Where) -> Iterator[Unit]:
-    return iter(())
+    for index, endpoint in enumerate(section.endpoints):
+        if endpoint is not None:
+            make = functools.partial(_traces, endpoint)
+            place = f"opentelemetry.traces:{endpoint.type}:{place_of(endpoint.endpoint)}"
+            yield Unit(where.key("endpoints").item(index), place, make)
+
+
+def _traces(endpoint: OpenTelemetryEndpointConfig) -> Exporter:
+    config = OpenTelemetryConfig(endpoint.type, endpoint.endpoint)
+    _copy_endpoint(endpoint, config)
+    names = "mark_projection", "mark_exclude_names", "attribute_mappings"
+    for name in (*names, "promote_metadata_prefixes", "promote_resource_metadata_prefixes"):
+        setattr(config, name, getattr(endpoint, name))
+    if endpoint.completed_span_context_ttl_millis is not None:
+        config.completed_span_context_ttl_millis = endpoint.completed_span_context_ttl_millis
+    config.limits = _limits(endpoint)
+    return OpenTelemetrySubscriber(config)
+
+
+_SHARED = (
+    "transport", "headers", "header_env", "service_name", "service_namespace", "service_version",
+    "resource_attributes", "instrumentation_scope", "timeout_millis",
+)  # fmt: skip
+
+
+def _copy_endpoint(endpoint: OpenTelemetryEndpointConfig | OpenTelemetrySignalEndpointConfig, to: OtlpConfig) -> None:
+    for name in _SHARED:
+        setattr(to, name, getattr(endpoint, name))
+
+
+def _limits(section: Any) -> dict[str, Any]:
+    """The peer's bounds of a queue as those of an outbox."""
+    given = {
+        "max_queue_items": section.max_queue_size,
+        "max_batch_items": section.max_export_batch_size,
+        "schedule_delay_seconds": section.scheduled_delay_millis and section.scheduled_delay_millis / 1000,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _perfetto(section: PerfettoConfig, where: Where) -> Iterator[Unit]:

@@ -231,7 +231,7 @@ DIFFERENT: dict[str, tuple[Any, list[str], list[str], str]] = {
     "websocket": (
         stream(transport="websocket", url="ws://127.0.0.1:9"),
         [],
-        [unsupported("atof", "sinks[0].transport"), unsupported("atof", "sinks[0].url")],
+        [unsupported("atof", "sinks[0].transport")],
         "there is no such transport here",
     ),
     "storage in S3": (

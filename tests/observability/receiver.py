@@ -18,13 +18,15 @@ class Receiver:
     (status, {})    the same, with headers
     "cut"           reads half of the body, closes the connection
     "stall"         reads the body, then answers nothing until `release` is set
-    Afterwards, 200.
+    Afterwards, 200; or, if it `repeats`, 401 with the request's headers in the answer.
     """
 
     def __init__(self, plan=(), port=0):
         self.plan = deque(plan)
         self.bodies = []
         self.headers = []
+        self.seen_headers = []
+        self.repeats = False
         self.requests = 0
         self.release = threading.Event()
         self.arrived = threading.Semaphore(0)
@@ -68,8 +70,11 @@ class Receiver:
             self.release.wait(WAIT_SECONDS)
             handler.close_connection = True
             return
-        status, headers = step if isinstance(step, tuple) else (step, {})
+        self.seen_headers.append(dict(handler.headers))
+        status, headers = step if isinstance(step, tuple) else (401 if self.repeats else step, {})
         answer = b"" if status == 200 else f"because of {status}".encode()
+        if self.repeats:
+            answer = json.dumps(dict(handler.headers)).encode()
         if 200 <= status < 300:
             answer = self.acknowledge(handler, body) or answer
         handler.send_response(status)
