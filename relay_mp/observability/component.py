@@ -23,6 +23,7 @@ from relay_mp.observability.base import Exporter
 from relay_mp.observability.checks import check, check_together
 from relay_mp.observability.config import CONFIG_VERSION, ObservabilityConfig
 from relay_mp.observability.reading import UNUSABLE, Findings, Where, read, read_section
+from relay_mp.observability.unit import Unit
 from relay_mp.types import JsonObject
 
 __all__ = ["Observability"]
@@ -31,7 +32,7 @@ _SUPPORTED_VERSIONS = (3, CONFIG_VERSION)
 _ROOT = Where("observability")
 _LEGACY_ATOF = ("endpoints", "output_directory", "filename", "mode")
 
-Made = tuple[sections.Unit, Exporter]
+Made = tuple[Unit, Exporter]
 
 
 class Observability:

@@ -189,7 +189,9 @@ def read_section(section: Any, value: dict[str, Any], where: Where, findings: Fi
         if key not in known:
             findings.unknown(where.key(key))
         elif item is not None:
-            given[key] = read(hints[key], item, where.part(key) if _is_section(hints[key]) else where.key(key), findings)
+            given[key] = read(
+                hints[key], item, where.part(key) if _is_section(hints[key]) else where.key(key), findings
+            )
     missing = [
         name for name, one in known.items() if one.default is one.default_factory is MISSING and name not in given
     ]

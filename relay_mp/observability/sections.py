@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 from relay_mp.observability.atif import AtifFileExporter
 from relay_mp.observability.atof import AtofExporter, AtofExporterConfig, AtofExporterMode
@@ -14,19 +14,18 @@ from relay_mp.observability.config import (
     AtofFileSinkConfig,
     AtofStreamSinkConfig,
     ExporterConfig,
-    OpenTelemetryEndpointConfig,
     OpenTelemetrySectionConfig,
-    OpenTelemetrySignalEndpointConfig,
     PerfettoConfig,
     PrometheusConfig,
 )
 from relay_mp.observability.http import place_of
-from relay_mp.observability.otel import OpenTelemetryConfig, OpenTelemetrySubscriber, OtlpConfig
+from relay_mp.observability.otel_sections import opentelemetry_units
 from relay_mp.observability.perfetto import PerfettoExporter
 from relay_mp.observability.prometheus import PrometheusExporter
 from relay_mp.observability.reading import Where
+from relay_mp.observability.unit import Unit
 
-__all__ = ["SECTIONS", "Unit", "units"]
+__all__ = ["SECTIONS", "units"]
 
 SECTIONS: dict[str, tuple[Where, Any]] = {
     "atof": (Where("atof"), AtofConfig),
@@ -37,20 +36,6 @@ SECTIONS: dict[str, tuple[Where, Any]] = {
     "exporters": (Where("exporters"), list[ExporterConfig]),
 }
 """Each with its place, and what it is read as."""
-
-
-class Unit(NamedTuple):
-    """One exporter that a section stands for.
-
-    Attributes:
-        where: its place in the config.
-        name: of the exporter; it goes by what it writes to, so that it is the same wherever in the list it stands.
-        make: makes the exporter; may raise TypeError, ValueError and, for a missing extra, ImportError.
-    """
-
-    where: Where
-    name: str
-    make: Callable[[], Exporter]
 
 
 def units(name: str, section: Any) -> Iterator[Unit]:
@@ -118,47 +103,6 @@ def _atif(section: AtifConfig, where: Where) -> Iterator[Unit]:
     yield Unit(where, f"atif:{os.path.abspath(directory) if directory else place_of(storage[0].endpoint)}", make)
 
 
-def _opentelemetry(section: OpenTelemetrySectionConfig, where: Where) -> Iterator[Unit]:
-    for index, endpoint in enumerate(section.endpoints):
-        if endpoint is not None:
-            make = functools.partial(_traces, endpoint)
-            place = f"opentelemetry.traces:{endpoint.type}:{place_of(endpoint.endpoint)}"
-            yield Unit(where.key("endpoints").item(index), place, make)
-
-
-def _traces(endpoint: OpenTelemetryEndpointConfig) -> Exporter:
-    config = OpenTelemetryConfig(endpoint.type, endpoint.endpoint)
-    _copy_endpoint(endpoint, config)
-    names = "mark_projection", "mark_exclude_names", "attribute_mappings"
-    for name in (*names, "promote_metadata_prefixes", "promote_resource_metadata_prefixes"):
-        setattr(config, name, getattr(endpoint, name))
-    if endpoint.completed_span_context_ttl_millis is not None:
-        config.completed_span_context_ttl_millis = endpoint.completed_span_context_ttl_millis
-    config.limits = _limits(endpoint)
-    return OpenTelemetrySubscriber(config)
-
-
-_SHARED = (
-    "transport", "headers", "header_env", "service_name", "service_namespace", "service_version",
-    "resource_attributes", "instrumentation_scope", "timeout_millis",
-)  # fmt: skip
-
-
-def _copy_endpoint(endpoint: OpenTelemetryEndpointConfig | OpenTelemetrySignalEndpointConfig, to: OtlpConfig) -> None:
-    for name in _SHARED:
-        setattr(to, name, getattr(endpoint, name))
-
-
-def _limits(section: Any) -> dict[str, Any]:
-    """The peer's bounds of a queue as those of an outbox."""
-    given = {
-        "max_queue_items": section.max_queue_size,
-        "max_batch_items": section.max_export_batch_size,
-        "schedule_delay_seconds": section.scheduled_delay_millis and section.scheduled_delay_millis / 1000,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
 def _perfetto(section: PerfettoConfig, where: Where) -> Iterator[Unit]:
     def make() -> PerfettoExporter:
         return PerfettoExporter(section.path, max_open_scopes=section.max_open_scopes, payloads=section.payloads)
@@ -189,7 +133,7 @@ def _further(section: list[ExporterConfig | None], where: Where) -> Iterator[Uni
 _UNITS: dict[str, Callable[[Any, Where], Iterator[Unit]]] = {
     "atof": _atof,
     "atif": _atif,
-    "opentelemetry": _opentelemetry,
+    "opentelemetry": opentelemetry_units,
     "perfetto": _perfetto,
     "prometheus": _prometheus,
 }

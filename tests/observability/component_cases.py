@@ -1,6 +1,6 @@
 """What nemo_relay's observability component and this one say about the same documents.
 
-    python component_cases.py nemo_relay|relay_mp < cases.json > outcomes.json
+python component_cases.py nemo_relay|relay_mp < cases.json > outcomes.json
 """
 
 import importlib
@@ -148,7 +148,12 @@ DIFFERENT: dict[str, tuple[Any, list[str], list[str], str]] = {
     "a filename that is none": (file(filename=3), [INVALID], [invalid("atof", "sinks[0].filename")], NAMED),
     "below zero": (stream(timeout_millis=-1), [INVALID], [unsupported("atof", "sinks[0].timeout_millis")], NAMED),
     "a header that is none": (stream(headers={"A": 1}), [INVALID], [invalid("atof", "sinks[0].headers.A")], NAMED),
-    "endpoint missing": (atif(storage=[{"type": "http"}]), [INVALID], [unsupported("atif", "storage[0].endpoint")], NAMED),
+    "endpoint missing": (
+        atif(storage=[{"type": "http"}]),
+        [INVALID],
+        [unsupported("atif", "storage[0].endpoint")],
+        NAMED,
+    ),
     "projection": (traces(type="x"), [INVALID], [unsupported("opentelemetry", "endpoints[0].type")], NAMED),
     "mark_projection": (
         traces(mark_projection="x"),

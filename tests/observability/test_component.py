@@ -14,6 +14,7 @@ from pathlib import Path
 import agents
 import psutil
 import pytest
+from otlp_receiver import PROTOCOLS, OtlpReceiver
 from receiver import WAIT_SECONDS, Receiver, closed_port
 
 import relay_mp
@@ -28,10 +29,16 @@ from relay_mp.observability import (
     ExporterConfig,
     HttpStorageConfig,
     ObservabilityConfig,
+    OpenTelemetryEndpointConfig,
+    OpenTelemetryLogSectionConfig,
+    OpenTelemetryMetricSectionConfig,
+    OpenTelemetrySectionConfig,
     PerfettoConfig,
     PrometheusConfig,
     checks,
 )
+from relay_mp.observability.otel_sections import opentelemetry_units
+from relay_mp.observability.reading import Where
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 QUICK = {"retry_initial_seconds": 0.001, "retry_max_seconds": 0.002, "schedule_delay_seconds": 0.0}
@@ -203,7 +210,9 @@ def test_a_running_loop_is_not_blocked(session, use):
         with Receiver(["stall"]) as receiver:
             config = plugin.PluginConfig(
                 components=[
-                    ComponentSpec(ObservabilityConfig(atof=atof(AtofStreamSinkConfig(receiver.url, timeout_millis=30_000))))
+                    ComponentSpec(
+                        ObservabilityConfig(atof=atof(AtofStreamSinkConfig(receiver.url, timeout_millis=30_000)))
+                    )
                 ]
             )
 
@@ -227,7 +236,9 @@ def test_a_running_loop_is_not_blocked(session, use):
 
 def errors(config):
     found = plugin.validate({"components": [{"kind": "observability", "config": config}]})["diagnostics"]
-    return [(each["code"].removeprefix("observability."), each.get("field")) for each in found if each["level"] == "error"]
+    return [
+        (each["code"].removeprefix("observability."), each.get("field")) for each in found if each["level"] == "error"
+    ]
 
 
 def test_what_cannot_work_is_refused_before_anything_is_made(session):
@@ -264,11 +275,17 @@ def test_two_exporters_of_one_file_are_refused(session, tmp_path):
         ({"exporters": [{"kind": "nope"}]}, [("unknown_exporter", "[0].kind")]),
         ({"prometheus": {"port": 65536}}, [("unsupported_value", "port")]),
         ({"prometheus": {"port": 65535, "max_names": 1, "buckets": [0.1, 1]}}, []),
-        ({"prometheus": {"max_names": 0, "buckets": [1, 1]}}, [("unsupported_value", "max_names"), ("unsupported_value", "buckets")]),
+        (
+            {"prometheus": {"max_names": 0, "buckets": [1, 1]}},
+            [("unsupported_value", "max_names"), ("unsupported_value", "buckets")],
+        ),
         ({"perfetto": {"max_open_scopes": 0}}, [("unsupported_value", "max_open_scopes")]),
         ({"atif": {"max_trajectory_events": 0}}, [("unsupported_value", "max_trajectory_events")]),
         ({"atif": {"limits": {"max_queue_items": 0}}}, [("unsupported_value", "limits")]),
-        ({"atof": {"sinks": [{"type": "stream", "url": "http://h", "limits": {"x": 1}}]}}, [("unsupported_value", "sinks[0].limits")]),
+        (
+            {"atof": {"sinks": [{"type": "stream", "url": "http://h", "limits": {"x": 1}}]}},
+            [("unsupported_value", "sinks[0].limits")],
+        ),
         ({"atof": {"sinks": [{"type": "file", "rotate_bytes": -1}]}}, [("unsupported_value", "sinks[0].rotate_bytes")]),
         ({"exporters": [{"kind": "atif", "name": 3}]}, [("invalid_plugin_config", "[0].name")]),
     ],
@@ -280,7 +297,10 @@ def test_the_sections_of_this_package_are_checked_too(session, config, expected)
 def test_what_the_policy_lets_pass_is_left_out_and_the_rest_runs(session):
     config = {
         "policy": {"unsupported_value": "warn"},
-        "atof": {"enabled": True, "sinks": [{"type": "file", "filename": "a", "mode": "x"}, {"type": "file", "filename": "b"}]},
+        "atof": {
+            "enabled": True,
+            "sinks": [{"type": "file", "filename": "a", "mode": "x"}, {"type": "file", "filename": "b"}],
+        },
     }
     found = plugin.activate({"components": [{"kind": "observability", "config": config}]})
     assert [(each["level"], each["field"]) for each in found["diagnostics"]] == [("warning", "sinks[0].mode")]
@@ -348,7 +368,10 @@ def test_what_is_lost_is_told_by_both_reports_and_the_others_have_all(session, c
         assert (down["drops"], down["exported"]) == ({"deadline": 4}, 0)
         assert receiver.names == ["1", "2", "3"]
         assert names("good.jsonl") == ["0", "1", "2", "3"]
-        assert {("observability.events_lost", "atof.sinks[0]"), ("observability.events_lost", "atof.sinks[1]")} <= codes()
+        assert {
+            ("observability.events_lost", "atof.sinks[0]"),
+            ("observability.events_lost", "atof.sinks[1]"),
+        } <= codes()
         for name, lost in (("bad", 1), ("down", 4)):
             assert session.stats().exporters[f"relay-mp-plugin.v1.observability:1:atof:{name}"].lost == lost
         plugin.clear()
@@ -492,7 +515,10 @@ def stream(session, tmp_path):
 
     workers = [
         subprocess.Popen(
-            [sys.executable, "-c", STREAM, session.path, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-c", STREAM, session.path, str(n)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for n in range(2)
     ]
@@ -614,7 +640,11 @@ def test_configurations_may_be_replaced_inside_a_callback(session):
 
 # ---- secrets ----
 
-SECRETS = {"HEADER_SECRET": "sk-from-the-environment", "PLAIN_SECRET": "sk-in-plain-text", "URL_SECRET": "sk-in-the-query"}
+SECRETS = {
+    "HEADER_SECRET": "sk-from-the-environment",
+    "PLAIN_SECRET": "sk-in-plain-text",
+    "URL_SECRET": "sk-in-the-query",
+}
 
 
 @BOTH
@@ -688,3 +718,83 @@ def test_a_variable_that_the_dispatcher_does_not_have_is_a_report_not_an_end(ses
         "ValueError: the environment variable for the header 'x-token' is not set where the dispatcher runs"
     )
     assert names("a.jsonl") == ["m"]
+
+
+# ---- OpenTelemetry ----
+
+
+@BOTH
+def test_opentelemetry_in_all_signals_and_projections(session):
+    with OtlpReceiver("http/protobuf") as receiver:
+        endpoints = [
+            OpenTelemetryEndpointConfig(kind, receiver.endpoint, service_name="component", scheduled_delay_millis=1)
+            for kind in ("full", "gen_ai", "openinference")
+        ]
+        section = OpenTelemetrySectionConfig(
+            True,
+            endpoints,
+            logs=OpenTelemetryLogSectionConfig(True, minimum_severity="warning", scheduled_delay_millis=1),
+            metrics=OpenTelemetryMetricSectionConfig(True),
+        )
+        activate(opentelemetry=section, atof=atof(file("a.jsonl")))
+        kinds = sorted(name.split(":")[0] for name in exporters())
+        assert kinds == ["atof", "opentelemetry.logs", "opentelemetry.metrics", *["opentelemetry.traces"] * 3]
+        with scope.scope("agent", ScopeType.Agent):
+            scope.event("low", severity=relay_mp.LogSeverity.Info)
+            scope.event("high", severity=relay_mp.LogSeverity.Error)
+            measured = relay_mp.MetricMeasurement("calls", relay_mp.MetricKind.Counter, relay_mp.MetricValueType.I64, 3)
+            scope.metric("measured", [measured])
+        plugin.clear()
+        assert [each.item.name for each in receiver.sent("traces")] == ["agent"] * 3
+        assert [each.item.event_name for each in receiver.sent("logs")] == ["high"]
+        assert [each.item.name for each in receiver.sent("metrics")] == ["calls"]
+        signals = ("traces", "logs", "metrics")
+        assert {each.resource["service.name"] for s in signals for each in receiver.sent(s)} == {"component"}
+    assert names("a.jsonl")[0] == "agent"
+
+
+def test_opentelemetry_endpoints_have_the_settings_of_their_section(session):
+    endpoint = OpenTelemetryEndpointConfig(
+        "gen_ai", "http://h/v1/traces", max_queue_size=7, max_export_batch_size=3, scheduled_delay_millis=50,
+        mark_projection="tool", header_env={"x": "PATH"}, resource_attributes={"a": "b"}, transport="grpc",
+    )  # fmt: skip
+    section = OpenTelemetrySectionConfig(
+        True, [endpoint, endpoint], logs=OpenTelemetryLogSectionConfig(True, max_queue_size=2049),
+        metrics=OpenTelemetryMetricSectionConfig(True, temporality="delta", max_instruments=9),
+    )  # fmt: skip
+    made = [unit.make()._sinks[0][1] for unit in opentelemetry_units(section, Where("opentelemetry"))]
+    assert len(made) == 4  # those of the traces twice, as they are given; theirs for logs and metrics once
+    traces, _, logs, metrics = made
+    limits = {"max_queue_items": 7, "max_batch_items": 3, "schedule_delay_seconds": 0.05}
+    assert (traces["projection"], traces["mark_projection"], traces["connection"]["limits"]) == ("gen_ai", "tool", limits)
+    for each in made:
+        connection = each["connection"]
+        assert (connection["header_env"], connection["resource_attributes"]) == ({"x": "PATH"}, {"a": "b"})
+        assert connection["transport"] == "grpc"
+    assert logs["connection"]["endpoint"] == "http://h/v1/logs"
+    assert logs["connection"]["limits"] == {"max_queue_items": 2049}
+    assert metrics["connection"]["endpoint"] == "http://h/v1/metrics"
+    assert (metrics["temporality"], metrics["max_instruments"]) == ("delta", 9)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_otlp_receiver_that_refuses_or_is_down_costs_nobody_else(session, protocol, capfd):
+    transport = "grpc" if protocol == "grpc" else "http_binary"
+    with OtlpReceiver(protocol, ["refused"]) as receiver:
+        down = f"http://127.0.0.1:{closed_port()}"
+        endpoints = [
+            OpenTelemetryEndpointConfig("full", place, transport=transport, timeout_millis=500)
+            for place in (receiver.endpoint, down)
+        ]
+        activate(opentelemetry=OpenTelemetrySectionConfig(True, endpoints), atof=atof(file("a.jsonl")))
+        with scope.scope("s", ScopeType.Function):
+            pass
+        found = {each["field"]: name for name, each in exporters().items()}
+        refused = await_all(found["opentelemetry.endpoints[0]"])
+        assert (refused["drops"], refused["lost"]) == ({"refused": refused["lost"]}, refused["taken"] - refused["ignored"])
+        assert await_state(found["opentelemetry.endpoints[1]"], "failing")["last_error"]
+        assert ("observability.events_lost", "opentelemetry.endpoints[0]") in codes()
+        assert ("observability.exporter_failing", "opentelemetry.endpoints[1]") in codes()
+        assert names("a.jsonl") == ["s", "s"]
+        session.close(0.5)
+    capfd.readouterr()

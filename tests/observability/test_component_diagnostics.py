@@ -8,7 +8,6 @@ import component_cases as cases
 import pytest
 
 
-
 @pytest.fixture(scope="module")
 def said():
     """By library, what it says about each of the documents."""
