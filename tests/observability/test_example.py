@@ -23,3 +23,13 @@ def test_the_example_writes_every_format(run_script, tmp_path):
     assert len(trace_format.check(json.loads((tmp_path / "trace.json").read_text()))) == 3
     families = {family.name for family in text_string_to_metric_families((tmp_path / "metrics.txt").read_text())}
     assert "relay_mp_scope_duration_seconds" in families
+
+
+def test_the_example_of_a_configuration(run_script, tmp_path):
+    code = "import runpy, sys; sys.path.insert(0, sys.argv[2]); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
+    example = EXAMPLE.with_name("observability.py")
+    wrapped = code.replace("sys.argv[2]", repr(str(EXAMPLE.parent)))
+    said = run_script(wrapped, example, tmp_path, environment={"XDG_CONFIG_HOME": str(tmp_path)}).stdout.splitlines()
+    assert [line for line in said if line.startswith("atof")] == ["atof.sinks[1]: observability.events_lost: 26"]
+    assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 26
+    assert [line.split("-")[0] for line in said[-4:]] == ["atif/ring", "atif/unit", "events.jsonl", "trace.json"]
