@@ -89,7 +89,7 @@ class Phoenix:
         deadline = time.monotonic() + seconds
         while len(spans := self.spans(project)) < count:
             if time.monotonic() > deadline:
-                raise ViewerError(f"Phoenix has {len(spans)} spans of project {project!r} after {seconds} s; not {count}")
+                raise ViewerError(f"Phoenix has {len(spans)} of {count} spans of project {project!r} after {seconds} s")
             time.sleep(0.2)
         return spans
 
@@ -105,8 +105,8 @@ class Phoenix:
 
 def phoenix_command() -> str | None:
     """Where `phoenix` is; None if it is not installed."""
-    beside = str(Path(sys.executable).parent)
-    return os.environ.get("PHOENIX") or shutil.which("phoenix", path=f"{beside}{os.pathsep}{os.environ.get('PATH', '')}")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return os.environ.get("PHOENIX") or shutil.which("phoenix", path=path)
 
 
 @contextmanager
@@ -194,7 +194,7 @@ def browser() -> Iterator[Browser]:
     """
     command = chromium_command()
     if command is None:
-        raise ViewerError("there is no Chromium: apt-get install chromium-headless-shell, or say where it is in CHROMIUM")
+        raise ViewerError("there is no Chromium: install chromium-headless-shell, or say where it is in CHROMIUM")
     with sync_playwright() as playwright:
         # Its own sandbox cannot be had as root; it is shown nothing but this machine's own pages.
         started = playwright.chromium.launch(executable_path=command, args=["--no-sandbox"])
