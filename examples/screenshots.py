@@ -1,0 +1,96 @@
+"""The README's pictures: a run of worker_pool.py in Phoenix, and in Perfetto.
+
+    python examples/screenshots.py [DIRECTORY]        default: where the README has them, examples/screenshots
+
+Starts both without a network, see viewers.py; needs the extras `openinference` and `viewers`, and a Chromium.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import viewers
+import worker_pool
+from playwright.sync_api import Browser
+
+import relay_mp
+
+QUESTIONS = 6
+WORKERS = 2
+PROJECT = "worker_pool"
+WIDTH, HEIGHT = 1280, 720
+
+
+def main() -> None:
+    """Runs the agents once, with both exporters; then takes the pictures."""
+    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("screenshots")
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="relay-mp-screenshots-") as temporary:
+        data = Path(temporary)
+        with viewers.phoenix(data) as phoenix, viewers.browser() as chromium:
+            spans = export_a_run(phoenix, data / "trace.json")
+            show_phoenix(phoenix, spans, chromium, directory / "phoenix.png")
+            show_perfetto(data / "trace.json", chromium, directory / "perfetto.png")
+
+
+def export_a_run(phoenix: viewers.Phoenix, trace: Path) -> int:
+    """Answers a few questions with both exporters registered; returns how many spans there are."""
+    lines = Path(__file__).with_name("questions.txt").read_text(encoding="utf-8").splitlines()
+    questions = [line for line in lines if line.strip() and not line.startswith("#")][:QUESTIONS]
+    config = relay_mp.OpenTelemetryConfig("openinference", phoenix.traces_url)
+    config.set_resource_attribute("openinference.project.name", PROJECT)
+    starts: list[str] = []
+    with relay_mp.session():
+        exporters = {"phoenix": relay_mp.OpenTelemetrySubscriber(config), "file": relay_mp.PerfettoExporter(trace)}
+        for name, exporter in exporters.items():
+            exporter.register(name)
+        relay_mp.subscribers.register("count", lambda event: starts.append(event.uuid) if is_start(event) else None)
+        worker_pool.run(questions, WORKERS, "fork")
+        for exporter in exporters.values():
+            exporter.shutdown()
+    return len(starts)
+
+
+def is_start(event: relay_mp.ScopeEvent | relay_mp.MarkEvent) -> bool:
+    return isinstance(event, relay_mp.ScopeEvent) and event.scope_category == "start"
+
+
+def show_phoenix(phoenix: viewers.Phoenix, spans: int, chromium: Browser, file: Path) -> None:
+    """The page of the run's trace."""
+    found = phoenix.wait_for_spans(PROJECT, spans)
+    page = viewers.new_page(chromium, WIDTH, HEIGHT)
+    page.goto(phoenix.trace_page(PROJECT, found[0]["context"]["trace_id"]))
+    page.get_by_text("answer-question").first.wait_for()
+    page.wait_for_load_state("networkidle")
+    save(page.screenshot(), file)
+    page.close()
+
+
+def show_perfetto(trace: Path, chromium: Browser, file: Path) -> None:
+    """The tracks of all processes, zoomed to the first two agents; the first is selected: it shows its arguments."""
+    with viewers.perfetto(trace, chromium, WIDTH, HEIGHT) as ui:
+        agents = ui.query("select id, ts, ts + dur as ended from slice where name = 'answer-question' order by ts")
+        ui.page.evaluate(
+            """([slice, first, last]) => {
+                const trace = window.app.trace;
+                for (const track of trace.workspace.flatTracks) track.expand();
+                trace.timeline.setViewportTime(BigInt(first), BigInt(last));
+                trace.selection.selectSqlEvent('slice', Number(slice));
+                trace.raf.scheduleFullRedraw('force');
+            }""",
+            [agents[0]["id"], agents[0]["ts"], agents[1]["ended"]],
+        )
+        ui.settle()
+        save(ui.page.screenshot(), file)
+
+
+def save(picture: bytes, file: Path) -> None:
+    """Writes it, and says so."""
+    file.write_bytes(picture)
+    print(f"wrote {file}, {len(picture) / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()
