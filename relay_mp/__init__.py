@@ -244,10 +244,10 @@ if TYPE_CHECKING:
         OpenTelemetryRuntimeDiagnostics,
         OpenTelemetrySubscriber,
     )
-    from relay_mp.observability.perfetto import PerfettoExporter
-    from relay_mp.observability.prometheus import PrometheusExporter
     from relay_mp.observability.otel_logs import OpenTelemetryLogConfig, OpenTelemetryLogSubscriber
     from relay_mp.observability.otel_metrics import OpenTelemetryMetricConfig, OpenTelemetryMetricSubscriber
+    from relay_mp.observability.perfetto import PerfettoExporter
+    from relay_mp.observability.prometheus import PrometheusExporter
 
     __version__: str
 else:
