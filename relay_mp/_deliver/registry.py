@@ -317,7 +317,7 @@ class Registry:
                 return
             try:
                 self._note_change()
-                self._published = reports
+                self._published = self.saved_reports[1]  # those of before, while a callback has taken events ahead
             except SessionError as error:
                 logger.debug("the exporters' reports are not published: %s", error)
 

@@ -7,6 +7,7 @@ from receiver import WAIT_SECONDS
 
 import relay_mp
 from relay_mp import AtofExporter, AtofExporterConfig, scope
+from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.observability import exporter
 from relay_mp.observability.outbox import Limits, Outbox, Retryable
@@ -102,6 +103,42 @@ def test_an_exporter_of_the_same_name_that_was_given_nothing_ends_at_once(sessio
         found.shutdown()
         assert session.stats().exporters["x"].state == "closed"
     assert "has not sent everything in time" not in caplog.text
+
+
+class Reporting:
+    """An exporter's sink that says what it has taken."""
+
+    taken = 0
+
+    def __call__(self, event):
+        raise NotImplementedError
+
+    def report(self):
+        return ExporterReport(taken=self.taken, exported=self.taken)
+
+
+def test_a_report_that_could_not_be_saved_is_published_later_though_it_has_not_changed():
+    """While a callback has taken events ahead, what is saved are the reports of before."""
+    published = []
+    is_ahead = False
+
+    def save():
+        if not is_ahead:
+            registry.saved_reports = 0, registry.reports()
+        published.append(registry.saved_reports[1]["x"].taken)
+
+    registry = Registry(lambda subscribers, scope_locals: None, save)
+    sink = Reporting()
+    registry.add(Subscription("x", sink, None, target="m:Reporting", arguments={}), lambda: 0)
+    sink.taken, is_ahead = 5, True
+    registry.publish_reports()
+    assert published[-1] == 0
+    is_ahead = False
+    registry.publish_reports()
+    assert published[-1] == 5
+    saved = len(published)
+    registry.publish_reports()
+    assert len(published) == saved
 
 
 def test_reports_add_up():
