@@ -290,6 +290,32 @@ TEST(crc32c_of_long_payloads_is_that_of_the_definition) { /* from 1536 bytes on 
         }
 }
 
+/* What is behind a damaged head is searched for the next record. A payload that looks like a head, of another position,
+ * is none: it would be passed over with all that it says it is as long as. */
+TEST(resync_passes_over_a_payload_that_looks_like_a_head_of_another_position) {
+    enum { UNITS = 5, PAYLOAD_BYTES = UNITS * RMP_UNIT_BYTES - 24 };
+    for (int aborted = 0; aborted < 2; aborted++) {
+        rmp_segment segment = make_segment(64, 4, 1024);
+        const rmp_ring *ring = &segment.ring;
+        uint8_t payload[PAYLOAD_BYTES] = {0};
+        for (uint32_t unit = 1; unit < UNITS; unit++) {
+            uint64_t word = rmp_word(aborted ? RMP_ABORTED : RMP_FENCED, 1, UNITS, unit + 64);
+            memcpy(payload + unit * RMP_UNIT_BYTES - 24, &word, sizeof word);
+        }
+        CHECK_EQUAL(rmp_ring_write(ring, 1, 1, payload, PAYLOAD_BYTES), RMP_OK);
+        CHECK_EQUAL(rmp_ring_write(ring, 1, 2, payload, 10), RMP_OK);
+        CHECK_EQUAL(rmp_ring_write(ring, 1, 3, payload, PAYLOAD_BYTES), RMP_OK);
+        rmp_store_relaxed(&rmp_ring_record(ring, 0)->word, 7);
+        rmp_reader reader;
+        rmp_reader_open(&reader, ring);
+        rmp_read read;
+        rmp_reader_look(&reader, &read);
+        CHECK_EQUAL(read.kind, RMP_READ_CORRUPT);
+        CHECK_EQUAL(read.next, UNITS);
+        rmp_segment_close(&segment, false);
+    }
+}
+
 TEST(crc32c_agrees_with_its_specification) {
     CHECK_EQUAL(rmp_crc32c(0, "123456789", 9), 0xe3069283u); /* RFC 3720 and every catalogue */
     uint8_t bytes[32] = {0};
