@@ -7,10 +7,12 @@
     trace.json      a picture for https://ui.perfetto.dev or chrome://tracing: drop it there
     metrics.txt     what Prometheus would have scraped at the end (needs relay_mp[prometheus])
 
-What each exporter says of itself is printed at the end.
+Spans go to the OpenTelemetry receiver of OTEL_EXPORTER_OTLP_ENDPOINT, such as Phoenix, if that is set (needs
+relay_mp[openinference]). What each exporter says of itself is printed at the end.
 """
 
 import importlib.util
+import os
 import sys
 import tempfile
 import urllib.request
@@ -49,6 +51,10 @@ def exporters(directory: Path) -> dict[str, relay_mp.observability.Exporter]:
     }
     if importlib.util.find_spec("prometheus_client"):
         found["prometheus"] = relay_mp.PrometheusExporter()
+    if os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+        config = relay_mp.OpenTelemetryConfig("openinference")
+        config.service_name = "letters"
+        found["otel"] = relay_mp.OpenTelemetrySubscriber(config)
     return found
 
 

@@ -3,6 +3,8 @@
 base.py        what an exporter is to the program: register, deregister, force_flush, shutdown
 sink.py        what it is to the stream, where the dispatcher runs; outbox.py, http.py: how it sends
 atof, atif     the formats: NAME.py for the program, the rest of NAME where the dispatcher runs
+otel           OpenTelemetry: otel_traces with the projections otel_full, otel_gen_ai and openinference; otel_logs,
+               otel_metrics
 config.py      all of them from one configuration: the sections; loaded on first use
 component.py   the plugin of kind "observability": reading.py, checks.py and sections.py are its parts,
                starting.py its part where the dispatcher runs

@@ -72,7 +72,7 @@ class OpenInferenceProjection(FullProjection):
             "relay_mp.uuid": event.uuid,
             "relay_mp.parent_uuid": event.parent_uuid,
             "relay_mp.scope_type": category,
-            "relay_mp.handle_attributes": event.attributes,
+            "relay_mp.handle_attributes": event.attributes or "[]",
         }
         given = start.data if start is not None else None
         returned = end.data if end is not None else None

@@ -47,7 +47,7 @@ class FullProjection:
             "relay_mp.uuid": event.uuid,
             "relay_mp.parent_uuid": event.parent_uuid,
             "relay_mp.scope_type": event.category,
-            "relay_mp.handle_attributes": event.attributes,
+            "relay_mp.handle_attributes": event.attributes or "[]",
             "relay_mp.seq": event.seq,
         }
         if start is not None:

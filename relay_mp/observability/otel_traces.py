@@ -13,6 +13,7 @@ Each span says which process and thread began it (`process.pid`, `thread.id`), a
 that was elsewhere.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,10 +26,13 @@ from relay_mp.observability.otel_gen_ai import GenAiProjection
 from relay_mp.observability.otel_ids import Place, Traces
 from relay_mp.observability.otel_transport import (
     ExportTraceServiceRequest,
+    ResourceSpans,
+    ScopeSpans,
     Span,
     attempt_limits,
     connect,
     encode_origin,
+    frame,
     is_disabled,
     make_resource,
 )
@@ -58,7 +62,6 @@ DROP_REJECTED = "rejected"
 _LOCAL, _REMOTE = 0x101, 0x301
 _STATUSES = {"OK": 1, "ERROR": 2}
 _MAX_NS = (1 << 64) - 1
-_SAMPLER_BITS = 56
 
 
 class _Open:
@@ -118,7 +121,7 @@ class TracesSink(Sink):
         self._is_disabled = is_disabled()
         self._is_sampled = make_sampler()
         self._connection = connection
-        self._requests = [self._make_request({})]
+        self._heads = [self._make_head({})]
         self._resources: dict[tuple[tuple[str, Any], ...], int] = {(): 0}
         self._traces = Traces(max_open_scopes, completed_span_context_ttl_millis)
         self._open: OpenScopes[_Open] = OpenScopes(max_open_scopes, self._send_unfinished)
@@ -266,30 +269,29 @@ class TracesSink(Sink):
         if promoted not in self._resources:
             if len(self._resources) > MAX_RESOURCES:
                 return 0
-            self._requests.append(self._make_request(dict(promoted)))
-            self._resources[promoted] = len(self._requests) - 1
+            self._heads.append(self._make_head(dict(promoted)))
+            self._resources[promoted] = len(self._heads) - 1
         return self._resources[promoted]
 
-    def _make_request(self, more: dict[str, Any]) -> Any:
-        """A request without spans."""
+    # A span is encoded once, here, so that the queue holds bytes. Joined behind the encoding of a message without
+    # spans they are that message with them: protobuf's fields may come in any order, one by one.
+
+    def _make_head(self, more: dict[str, Any]) -> tuple[bytes, bytes]:
+        """What precedes spans in a request, encoded: of the resource, and of the instrumentation scope."""
         resource, scope, schema_url = encode_origin(make_resource(self._connection, more), self._connection)
-        request = ExportTraceServiceRequest()
-        spans = request.resource_spans.add(resource=resource, schema_url=schema_url)
-        spans.scope_spans.add(scope=scope)
-        return request
+        of_resource = ResourceSpans(resource=resource, schema_url=schema_url)
+        return of_resource.SerializeToString(), ScopeSpans(scope=scope).SerializeToString()
 
     def _put(self, span: Any, resource: int, events: int) -> None:
-        self._outbox.put((resource, span, events), span.ByteSize(), events=events)
+        encoded = frame(ScopeSpans.SPANS_FIELD_NUMBER, span.SerializeToString())
+        self._outbox.put((resource, encoded, events), len(encoded), events=events)
 
-    def _send(self, payloads: Sequence[tuple[int, Any, int]], timeout_seconds: float) -> None:
-        by_resource: dict[int, list[Any]] = {}
-        for resource, span, _ in payloads:
-            by_resource.setdefault(resource, []).append(span)
-        request = ExportTraceServiceRequest()
-        for resource, spans in by_resource.items():
-            request.MergeFrom(self._requests[resource])
-            request.resource_spans[-1].scope_spans[0].spans.extend(spans)
-        rejected = self._transport.send(request.SerializeToString(), timeout_seconds)
+    def _send(self, payloads: Sequence[tuple[int, bytes, int]], timeout_seconds: float) -> None:
+        by_resource: dict[int, list[bytes]] = {}
+        for resource, encoded, _ in payloads:
+            by_resource.setdefault(resource, []).append(encoded)
+        request = b"".join(self._of_resource(resource, spans) for resource, spans in by_resource.items())
+        rejected = self._transport.send(request, timeout_seconds)
         if rejected:
             # It does not say which: so many of the batch's events as it rejected of its spans.
             share = min(rejected / len(payloads), 1.0)
@@ -297,6 +299,11 @@ class TracesSink(Sink):
             self.count_failure(f"the receiver rejected {rejected} of {len(payloads)} spans")
             self.count_dropped(DROP_REJECTED, events)
             self.count_exported(-events)
+
+    def _of_resource(self, resource: int, spans: list[bytes]) -> bytes:
+        of_resource, of_scope = self._heads[resource]
+        scope_spans = frame(ResourceSpans.SCOPE_SPANS_FIELD_NUMBER, of_scope + b"".join(spans))
+        return frame(ExportTraceServiceRequest.RESOURCE_SPANS_FIELD_NUMBER, of_resource + scope_spans)
 
     # ---- the sink's life ----
 
@@ -340,9 +347,9 @@ def make_projection(name: str) -> Any:
 def make_sampler() -> Callable[[bytes], bool] | None:
     """Which traces are exported, by OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG; None: all.
 
-    A trace is in or out as a whole, in every process alike: the ratio looks at the last 56 bits of the trace's
-    id, which are random in a UUIDv7 too, as OpenTelemetry's consistent probability sampling does. That a remote
-    parent was sampled is taken as given.
+    A trace is in or out as a whole, in every process alike: the ratio looks at a hash of the trace's id. The id's own
+    last bits, which the SDK's sampler looks at, are not drawn by lot for each: a process that makes many uuids counts
+    in some of them. Whether a remote parent was sampled is not known here, and does not count.
     """
     name = os.environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
     kind = name.removeprefix("parentbased_")
@@ -358,8 +365,8 @@ def make_sampler() -> Callable[[bytes], bool] | None:
     if kind != "traceidratio" or not 0 <= ratio <= 1:
         logger.warning("the sampler %r (%r) of the environment is not known; all traces are exported", name, asked)
         return None
-    threshold = round((1 - ratio) * (1 << _SAMPLER_BITS))
-    return lambda trace: int.from_bytes(trace[-_SAMPLER_BITS // 8 :], "big") >= threshold
+    bound = round(ratio * (1 << 64))
+    return lambda trace: int.from_bytes(hashlib.blake2b(trace, digest_size=8).digest(), "big") < bound
 
 
 def _ns(time_us: int) -> int:

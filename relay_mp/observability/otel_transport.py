@@ -50,7 +50,7 @@ try:
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
     from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope as ScopeMessage
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
-    from opentelemetry.proto.trace.v1.trace_pb2 import Span
+    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -65,12 +65,15 @@ from relay_mp.observability.outbox import Limits, Refused, Retryable
 
 __all__ = [
     "ExportTraceServiceRequest",
+    "ResourceSpans",
+    "ScopeSpans",
     "Signal",
     "Span",
     "Transport",
     "attempt_limits",
     "connect",
     "encode_origin",
+    "frame",
     "is_disabled",
     "make_resource",
 ]
@@ -230,6 +233,16 @@ def encode_origin(resource: Resource, connection: Mapping[str, Any]) -> tuple[Re
     span = ReadableSpan("", SpanContext(1, 1, False), resource=resource, instrumentation_scope=scope)
     (encoded,) = encode_spans([span]).resource_spans
     return encoded.resource, encoded.scope_spans[0].scope, encoded.schema_url
+
+
+def frame(field_number: int, message: bytes) -> bytes:
+    """An encoded message as a field of another one. Source: Protocol Buffers, Encoding: tag, length, bytes."""
+    size, head = len(message), bytearray((field_number << 3 | 2,))
+    while size > 0x7F:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return bytes(head) + message
 
 
 # ---------------------------------------------------------------------------------------- receivers

@@ -57,10 +57,12 @@ def write_attributes(target: Any, attributes: Mapping[str, Any], max_bytes: int)
         if value is None:
             continue
         item = target.add()
-        item.key = clean(key, max_bytes)
+        item.key = key if key.isascii() and len(key) <= max_bytes else clean(key, max_bytes)
         kind = type(value)
         if kind is str:
-            item.value.string_value = clean(value, max_bytes)
+            # Most by far: a call less for each is a tenth of this function.
+            fits = value.isascii() and len(value) <= max_bytes
+            item.value.string_value = value if fits else clean(value, max_bytes)
         elif kind is bool:
             item.value.bool_value = value
         elif kind is int and -_INT64 <= value < _INT64:

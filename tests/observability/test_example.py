@@ -5,6 +5,7 @@ from pathlib import Path
 
 import trace_format
 from nat.atif import Trajectory
+from otlp_receiver import OtlpReceiver
 from prometheus_client.parser import text_string_to_metric_families
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "exporters.py"
@@ -12,7 +13,13 @@ EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "exporters.py"
 
 def test_the_example_writes_every_format(run_script, tmp_path):
     code = "import runpy, sys; runpy.run_path(sys.argv.pop(1), run_name='__main__')"
-    said = run_script(code, EXAMPLE, tmp_path).stdout
+    with OtlpReceiver() as receiver:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint}
+        said = run_script(code, EXAMPLE, tmp_path, environment=environment).stdout
+        spans = receiver.spans
+    assert len(spans) == 16
+    assert len({span.trace_id for span in spans}) == 1
+    assert "otel: 38 events, 38 exported" in said
     assert "atof: 38 events, 38 exported" in said
     assert "atif: 38 events, 36 exported, 2 none of it" in said
     assert len((tmp_path / "events.jsonl").read_text().splitlines()) == 38

@@ -11,6 +11,7 @@ import urllib.request
 
 import pytest
 from nat.atif import Trajectory
+from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
 from otlp_receiver import OtlpReceiver
 from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver
@@ -174,7 +175,7 @@ class Sent:
         self.sink, self.spans = sink, []
 
     def __call__(self, payload, _size_bytes, *, events):
-        self.spans.append(payload[1])
+        self.spans += ScopeSpans.FromString(payload[1]).spans
         self.sink.count_exported(events)
         return True
 
