@@ -70,6 +70,7 @@ EXPECTED_OUTPUT = [
     r"(\d+ (scope|mark) (run|answer|thought)\n){8}FlushResult\(lost=0, causes=\{\}\)\n",
     r"FlushResult\(lost=(\d+), causes=\{'full': \1\}\)\n",
     r"\[\]\n",
+    r"OpenTelemetryConfig\(endpoint='http://localhost:4318', transport='http_binary'\)\n",
     r"None\n",
     r"ScopeType.Agent root\n",
 ]
