@@ -18,6 +18,12 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+try:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+except ImportError as error:
+    raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
+
 from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, MarkEvent, ScopeEvent
@@ -25,10 +31,6 @@ from relay_mp.observability.otel_full import FullProjection
 from relay_mp.observability.otel_gen_ai import GenAiProjection
 from relay_mp.observability.otel_ids import Place, Traces
 from relay_mp.observability.otel_transport import (
-    ExportTraceServiceRequest,
-    ResourceSpans,
-    ScopeSpans,
-    Span,
     attempt_limits,
     connect,
     encode_origin,

@@ -50,7 +50,6 @@ try:
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
     from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope as ScopeMessage
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
-    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -64,11 +63,7 @@ from relay_mp.observability.otel import DEFAULT_SERVICE_NAME, DEFAULT_TIMEOUT_MI
 from relay_mp.observability.outbox import Limits, Refused, Retryable
 
 __all__ = [
-    "ExportTraceServiceRequest",
-    "ResourceSpans",
-    "ScopeSpans",
     "Signal",
-    "Span",
     "Transport",
     "attempt_limits",
     "connect",
@@ -79,8 +74,6 @@ __all__ = [
 ]
 
 logger = logging.getLogger("relay_mp")
-
-ExportTraceServiceRequest = trace_service_pb2.ExportTraceServiceRequest
 
 Signal = Literal["traces", "logs", "metrics"]
 

@@ -739,7 +739,7 @@ def test_bad_addresses_and_missing_secrets_are_refused_at_registration(session):
             OpenTelemetrySubscriber(config).register("traces")
     config = OpenTelemetryConfig("full")
     config.header_env = {"Authorization": "NO_SUCH_VARIABLE"}
-    with pytest.raises(relay_mp.SubscriberError, match="NO_SUCH_VARIABLE"):
+    with pytest.raises(relay_mp.SubscriberError, match="for the header 'Authorization' is not set"):
         OpenTelemetrySubscriber(config).register("traces")
 
 
