@@ -44,6 +44,9 @@ else:
             return getattr(importlib.import_module("relay_mp.observability.config"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
+    def __dir__():
+        return __all__
+
 
 __all__ = [
     "OBSERVABILITY_PLUGIN_KIND",

@@ -97,7 +97,9 @@ def _made(name: str, part: Any, config: dict[str, Any], findings: Findings) -> I
         except ImportError as error:
             findings.error("missing_extra", unit.where, str(error))
         except (TypeError, ValueError) as error:
-            findings.unsupported(unit.where, f"cannot be used: {error}")
+            # What the checks have found is not said again, in other words.
+            if all(each.component != unit.where.component for each in findings.unusable):
+                findings.unsupported(unit.where, f"cannot be used: {error}")
 
 
 def _with_policy(config: dict[str, Any], document: dict[str, str]) -> Findings:

@@ -41,7 +41,12 @@ from relay_mp.observability.otel_sections import opentelemetry_units
 from relay_mp.observability.reading import Where
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
-QUICK = {"retry_initial_seconds": 0.001, "retry_max_seconds": 0.002, "schedule_delay_seconds": 0.0}
+QUICK = {
+    "retry_initial_seconds": 0.001,
+    "retry_max_seconds": 0.002,
+    "schedule_delay_seconds": 0.0,
+    "shutdown_timeout_seconds": 0.1,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -429,16 +434,16 @@ def test_a_full_disk_is_counted_by_those_it_concerns(session, small_disk, capfd)
         atif=AtifConfig(True, output_directory=str(small_disk / "atif")),
         perfetto=PerfettoConfig(True, path="trace.json"),
     )
-    for number in range(500):
+    for number in range(200):
         with scope.scope(f"{number}", ScopeType.Agent):
             pass
     found = exporters()
     full, atif = found["atof:full"], found[f"atif:{small_disk}/atif"]
-    assert (full["state"], full["exported"] + full["drops"]["unwritten"]) == ("failing", 1000)
-    assert atif["drops"]["unwritten"] + atif["exported"] == 1000
+    assert (full["state"], full["exported"] + full["drops"]["unwritten"]) == ("failing", 400)
+    assert atif["drops"]["unwritten"] + atif["exported"] == 400
     assert {"atof.sinks[0]", "atif"} <= {field for code, field in codes() if code == "observability.events_lost"}
-    assert len(names("b.jsonl")) == 1000
-    assert found[f"perfetto:{os.getcwd()}/trace.json"]["exported"] == 1000
+    assert len(names("b.jsonl")) == 400
+    assert found[f"perfetto:{os.getcwd()}/trace.json"]["exported"] == 400
     plugin.clear()
     capfd.readouterr()
 
@@ -550,7 +555,7 @@ def test_replacing_loses_and_doubles_no_event_while_a_stream_runs_through(sessio
     activate(atof=atof(kept, file("changed.jsonl", name="changed")))
     stop = request.getfixturevalue("stream")
     inode = os.stat("kept.jsonl").st_ino
-    for step in range(8):
+    for step in range(6):
         settings = {"fsync": "flush"} if step % 2 else {"rotate_bytes": 1 << 40}
         more = [file(f"more-{step}.jsonl")] if step % 3 else []
         activate(atof=atof(*more, file("changed.jsonl", name="changed", **settings), kept))
@@ -742,10 +747,10 @@ def test_opentelemetry_in_all_signals_and_projections(session):
         with scope.scope("agent", ScopeType.Agent):
             scope.event("low", severity=relay_mp.LogSeverity.Info)
             scope.event("high", severity=relay_mp.LogSeverity.Error)
-            measured = relay_mp.MetricMeasurement("calls", relay_mp.MetricKind.Counter, relay_mp.MetricValueType.I64, 3)
+            measured = relay_mp.MetricMeasurement("calls", relay_mp.MetricKind.Counter, relay_mp.MetricValueType.U64, 3)
             scope.metric("measured", [measured])
         plugin.clear()
-        assert [each.item.name for each in receiver.sent("traces")] == ["agent"] * 3
+        assert sorted(each.item.name for each in receiver.sent("traces")) == ["agent", "agent", "invoke_agent agent"]
         assert [each.item.event_name for each in receiver.sent("logs")] == ["high"]
         assert [each.item.name for each in receiver.sent("metrics")] == ["calls"]
         signals = ("traces", "logs", "metrics")
@@ -766,7 +771,8 @@ def test_opentelemetry_endpoints_have_the_settings_of_their_section(session):
     assert len(made) == 4  # those of the traces twice, as they are given; theirs for logs and metrics once
     traces, _, logs, metrics = made
     limits = {"max_queue_items": 7, "max_batch_items": 3, "schedule_delay_seconds": 0.05}
-    assert (traces["projection"], traces["mark_projection"], traces["connection"]["limits"]) == ("gen_ai", "tool", limits)
+    assert (traces["projection"], traces["mark_projection"]) == ("gen_ai", "tool")
+    assert traces["connection"]["limits"] == limits
     for each in made:
         connection = each["connection"]
         assert (connection["header_env"], connection["resource_attributes"]) == ({"x": "PATH"}, {"a": "b"})
@@ -791,7 +797,7 @@ def test_an_otlp_receiver_that_refuses_or_is_down_costs_nobody_else(session, pro
             pass
         found = {each["field"]: name for name, each in exporters().items()}
         refused = await_all(found["opentelemetry.endpoints[0]"])
-        assert (refused["drops"], refused["lost"]) == ({"refused": refused["lost"]}, refused["taken"] - refused["ignored"])
+        assert refused["drops"] == {"refused": refused["taken"] - refused["ignored"]}
         assert await_state(found["opentelemetry.endpoints[1]"], "failing")["last_error"]
         assert ("observability.events_lost", "opentelemetry.endpoints[0]") in codes()
         assert ("observability.exporter_failing", "opentelemetry.endpoints[1]") in codes()

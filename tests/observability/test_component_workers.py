@@ -30,11 +30,11 @@ def run(method, path):
         code = "import json, sys, component_workers; print(json.dumps(component_workers.work(sys.argv[1])))"
         paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         command = [sys.executable, "-c", code, path]
-        done = [
-            subprocess.run(command, env={**os.environ, "PYTHONPATH": paths}, text=True, capture_output=True, timeout=60, check=True)
+        environment = {**os.environ, "PYTHONPATH": paths}
+        return [
+            json.loads(subprocess.run(command, env=environment, capture_output=True, timeout=60, check=True).stdout)
             for _ in range(WORKERS)
         ]
-        return [json.loads(each.stdout) for each in done]
     with multiprocessing.get_context(method).Pool(WORKERS) as pool:
         found = pool.map(component_workers.work, [path] * WORKERS, chunksize=1)
         pool.close()
