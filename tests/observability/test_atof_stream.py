@@ -78,7 +78,7 @@ def test_headers_may_come_from_the_environment_by_name(receiver, monkeypatch, se
 def test_a_variable_that_is_not_set_is_said_at_registration(session, receiver):
     config = stream(receiver.url)
     config.header_env = {"Authorization": "NO_SUCH_VARIABLE"}
-    with pytest.raises(relay_mp.SubscriberError, match="the environment variable for the header 'Authorization' is not set"):
+    with pytest.raises(relay_mp.SubscriberError, match="variable for the header 'Authorization' is not set"):
         AtofExporter(config).register("stream")
 
 
