@@ -71,6 +71,7 @@ def show_phoenix(phoenix: viewers.Phoenix, spans: int, chromium: Browser, file: 
 def show_perfetto(trace: Path, chromium: Browser, file: Path) -> None:
     """The tracks of all processes, zoomed to the first two agents; the first is selected: it shows its arguments."""
     with viewers.perfetto(trace, chromium, WIDTH, HEIGHT) as ui:
+        ui.settle()  # there are tracks only now
         agents = ui.query("select id, ts, ts + dur as ended from slice where name = 'answer-question' order by ts")
         ui.page.evaluate(
             """([slice, first, last]) => {
@@ -78,7 +79,7 @@ def show_perfetto(trace: Path, chromium: Browser, file: Path) -> None:
                 for (const track of trace.workspace.flatTracks) track.expand();
                 trace.timeline.setViewportTime(BigInt(first), BigInt(last));
                 trace.selection.selectSqlEvent('slice', Number(slice));
-                trace.raf.scheduleFullRedraw('force');
+                trace.raf.scheduleFullRedraw();
             }""",
             [agents[0]["id"], agents[0]["ts"], agents[1]["ended"]],
         )

@@ -198,23 +198,23 @@ class _Builder:
     def _llm_step(self, scope: _Scope, timestamp: str, response: Any) -> dict[str, Any]:
         message = _message(response)
         calls = [_tool_call(call) for call in _dicts(message.get("tool_calls"))]
-        extra = {"ancestry": scope.ancestry(), "invocation": scope.invocation()}
-        if scope.start is not None and not scope.is_said:
-            extra["llm_request"] = _content(scope.start.data)
-        extra["llm_response"] = response
-        step = {
-            "step_id": 0,
-            "source": "agent",
-            "timestamp": timestamp,
-            "message": _text(message.get("content")),
-            "model_name": self._model(scope, response),
-            "reasoning_content": _text(message.get("reasoning_content")) or None,
-            "tool_calls": calls or None,
-            "metrics": _metrics(response),
-            "llm_call_count": 1,
-            "extra": _present(extra),
-        }
-        step = _present(step)
+        step = {"step_id": 0, "source": "agent", "timestamp": timestamp, "message": _text(message.get("content"))}
+        model, reasoning, metrics = self._model(scope, response), message.get("reasoning_content"), _metrics(response)
+        if model is not None:
+            step["model_name"] = model
+        if reasoning:
+            step["reasoning_content"] = _text(reasoning)
+        if calls:
+            step["tool_calls"] = calls
+        if metrics:
+            step["metrics"] = metrics
+        step["llm_call_count"] = 1
+        step["extra"] = extra = {"ancestry": scope.ancestry(), "invocation": scope.invocation()}
+        request = _content(scope.start.data) if scope.start is not None and not scope.is_said else None
+        if request is not None:
+            extra["llm_request"] = request
+        if response is not None:
+            extra["llm_response"] = response
         for call in calls:
             scope.agent.calls[call["tool_call_id"]] = step
         return step
@@ -465,23 +465,23 @@ def _number(names: Iterable[str], *places: dict[str, Any]) -> int | None:
 
 
 def _metrics(response: Any) -> dict[str, Any] | None:
+    """What a response says it took, if it does."""
     usage = response.get("usage", response.get("usageMetadata")) if isinstance(response, dict) else None
     if not isinstance(usage, dict):
         return None
     details = usage.get("prompt_tokens_details", usage.get("input_tokens_details"))
+    cached = _number(_CACHED_NAMES, details, usage) if isinstance(details, dict) else _number(_CACHED_NAMES, usage)
+    found: dict[str, Any] = {"prompt_tokens": _number(_PROMPT_NAMES, usage)}
+    found["completion_tokens"] = _number(_COMPLETION_NAMES, usage)
+    if cached is not None:
+        found["cached_tokens"] = cached
     cost = usage.get("cost_usd", usage.get("cost"))
-    known = _present(
-        {
-            "prompt_tokens": _number(_PROMPT_NAMES, usage),
-            "completion_tokens": _number(_COMPLETION_NAMES, usage),
-            "cached_tokens": _number(_CACHED_NAMES, *([details] if isinstance(details, dict) else []), usage),
-            "cost_usd": float(cost) if isinstance(cost, (int, float)) and not isinstance(cost, bool) else None,
-        }
-    )
-    rest = {name: usage[name] for name in usage.keys() - _USED_NAMES if isinstance(usage[name], (int, float))}
-    if rest:
-        known["extra"] = rest
-    return known or None
+    if isinstance(cost, (int, float)) and not isinstance(cost, bool):
+        found["cost_usd"] = float(cost)
+    for name, value in usage.items():
+        if name not in _USED_NAMES and isinstance(value, (int, float)):
+            found.setdefault("extra", {})[name] = value
+    return _present(found)
 
 
 def _final_metrics(steps: list[dict[str, Any]], subagents: list[dict[str, Any]]) -> dict[str, Any]:
