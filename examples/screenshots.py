@@ -58,11 +58,13 @@ def is_start(event: relay_mp.ScopeEvent | relay_mp.MarkEvent) -> bool:
 
 
 def show_phoenix(phoenix: viewers.Phoenix, spans: int, chromium: Browser, file: Path) -> None:
-    """The page of the run's trace."""
+    """The page of the run's trace, with the first agent selected."""
     found = phoenix.wait_for_spans(PROJECT, spans)
+    agents = [span for span in found if span["name"] == "answer-question"]
+    first = min(agents, key=lambda span: str(span["start_time"]))
     page = viewers.new_page(chromium, WIDTH, HEIGHT)
-    page.goto(phoenix.trace_page(PROJECT, found[0]["context"]["trace_id"]))
-    page.get_by_text("answer-question").first.wait_for()
+    page.goto(f"{phoenix.trace_page(PROJECT, first['context']['trace_id'])}?selectedSpanNodeId={first['id']}")
+    page.get_by_text("How do I").first.wait_for()  # as all questions begin: it is in the agent's input
     page.wait_for_load_state("networkidle")
     save(page.screenshot(), file)
     page.close()
