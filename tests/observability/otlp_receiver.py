@@ -327,8 +327,8 @@ class Cutter:
 
     def close(self):
         """Ends: refuses connections, closes those there are."""
+        self._wake.send(b"x")  # before the flag: the thread closes this end when it has seen that
         self._is_open = False
-        self._wake.send(b"x")
         self._thread.join(WAIT_SECONDS)
 
     def _run(self):
