@@ -330,6 +330,8 @@ class Cutter:
         self._wake.send(b"x")  # before the flag: the thread closes this end when it has seen that
         self._is_open = False
         self._thread.join(WAIT_SECONDS)
+        self._wake.close()
+        self._wake_end.close()
 
     def _run(self):
         while self._is_open:
@@ -339,7 +341,7 @@ class Cutter:
                     self._connect()
                 elif one is not self._wake_end and one in self._pairs:
                     self._pass_on(one)
-        for one in [*self._pairs, self._listener, self._wake_end, self._wake]:
+        for one in [*self._pairs, self._listener]:
             one.close()
 
     def _connect(self):
