@@ -126,4 +126,10 @@ def _delivered(segment: Segment) -> int:
         places = range(core.SLOT_FIELDS[name], len(registry), core.SLOT_BYTES)
         return sum(_U64.unpack_from(registry, place)[0] for place in places)
 
-    return max(total("passed") - total("passed_lost") - total("controls") + segment.marks_begun, 0)
+    def requests_passed(slot: int) -> int:
+        fields = (core.SLOT_FIELDS[name] for name in ("controls", "control_seq", "passed"))
+        count, newest, passed = (int(_U64.unpack_from(registry, slot + field)[0]) for field in fields)
+        return count - (newest > passed)
+
+    requests = sum(requests_passed(slot) for slot in range(0, len(registry), core.SLOT_BYTES))
+    return max(total("passed") - total("passed_lost") - requests + segment.marks_begun, 0)

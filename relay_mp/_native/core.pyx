@@ -35,7 +35,7 @@ SLOT_FIELDS = {
     "lost_fenced": rmp_at_lost_fenced, "lost_corrupt": rmp_at_lost_corrupt, "base_emitted": rmp_at_base_emitted,
     "base_delivered": rmp_at_base_delivered, "base_cut": rmp_at_base_cut, "base_lost_full": rmp_at_base_lost_full,
     "base_lost_writer_died": rmp_at_base_lost_writer_died, "base_lost_fenced": rmp_at_base_lost_fenced, "base_lost_corrupt": rmp_at_base_lost_corrupt,
-    "passed": rmp_at_passed, "passed_lost": rmp_at_passed_lost, "controls": rmp_at_controls,
+    "passed": rmp_at_passed, "passed_lost": rmp_at_passed_lost, "controls": rmp_at_controls, "control_seq": rmp_at_control_seq,
     "base_controls": rmp_at_base_controls, "lost_poison": rmp_at_lost_poison, "base_lost_poison": rmp_at_base_lost_poison,
 }
 STATE_CLOSED, STATE_OPEN, STATE_CLOSING, STATE_BROKEN = 0, 1, 2, 3

@@ -103,7 +103,7 @@ cdef extern from "layout.h" nogil:
         uint64_t emitted
         uint64_t lost_full
         uint64_t cut
-        uint64_t controls
+        rmp_pair controls
         uint64_t lost_writer_died
         uint64_t lost_fenced
         uint64_t lost_corrupt
@@ -178,6 +178,8 @@ cdef extern from "registry.h" nogil:
     uint64_t rmp_registry_settle(const rmp_ring* ring, uint32_t slot)
     void rmp_registry_write_off(const rmp_ring* ring, uint32_t slot)
     uint64_t rmp_registry_missing(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
+    void rmp_registry_count_control(rmp_slot* slot)
+    void rmp_registry_uncount_control(rmp_slot* slot)
     uint32_t rmp_registry_pass(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
     bint rmp_registry_give_up(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
     enum:
@@ -267,7 +269,7 @@ cdef extern from *:
     enum {
         rmp_at_state = RMP_SLOT_FIELD(state), rmp_at_start_time = RMP_SLOT_FIELD(start_time), rmp_at_pid_namespace = RMP_SLOT_FIELD(pid_namespace),
         rmp_at_thread_id = RMP_SLOT_FIELD(thread_id), rmp_at_retired_tail = RMP_SLOT_FIELD(retired_tail), rmp_at_emitted = RMP_SLOT_FIELD(emitted),
-        rmp_at_cut = RMP_SLOT_FIELD(cut), rmp_at_controls = RMP_SLOT_FIELD(controls),
+        rmp_at_cut = RMP_SLOT_FIELD(cut), rmp_at_controls = RMP_SLOT_FIELD(controls), rmp_at_control_seq = RMP_SLOT_FIELD(controls.high),
         rmp_at_base_controls = RMP_SLOT_FIELD(base_controls), rmp_at_lost_full = RMP_SLOT_FIELD(lost_full), rmp_at_lost_writer_died = RMP_SLOT_FIELD(lost_writer_died),
         rmp_at_lost_fenced = RMP_SLOT_FIELD(lost_fenced), rmp_at_lost_corrupt = RMP_SLOT_FIELD(lost_corrupt), rmp_at_base_emitted = RMP_SLOT_FIELD(base_emitted),
         rmp_at_base_delivered = RMP_SLOT_FIELD(base_delivered), rmp_at_base_cut = RMP_SLOT_FIELD(base_cut), rmp_at_base_lost_full = RMP_SLOT_FIELD(base_lost_full),
@@ -283,5 +285,5 @@ cdef extern from *:
         rmp_at_retired_tail, rmp_at_emitted, rmp_at_cut, rmp_at_lost_full
         rmp_at_lost_writer_died, rmp_at_lost_fenced, rmp_at_lost_corrupt, rmp_at_base_emitted
         rmp_at_base_delivered, rmp_at_base_cut, rmp_at_base_lost_full, rmp_at_base_lost_writer_died
-        rmp_at_base_lost_fenced, rmp_at_base_lost_corrupt, rmp_at_passed, rmp_at_passed_lost, rmp_at_controls, rmp_at_base_controls
+        rmp_at_base_lost_fenced, rmp_at_base_lost_corrupt, rmp_at_passed, rmp_at_passed_lost, rmp_at_controls, rmp_at_control_seq, rmp_at_base_controls
         rmp_at_lost_poison, rmp_at_base_lost_poison

@@ -364,19 +364,26 @@ def emit_control(name: str, data) -> tuple:
         RegistryFullError: no slot left.
     """
     cdef rmp_producer* producer
+    cdef rmp_slot* counters
     cdef rmp_envelope envelope
     cdef uint8_t uuid[16]
-    cdef int result
+    cdef int result = RMP_SEALED
     envelope.kind, envelope.category, envelope.attributes = KIND_CONTROL_CODE, RMP_NO_CATEGORY, 0
     envelope.timestamp_us = clock_us()
     make_uuid7(uuid, envelope.timestamp_us)
     envelope.uuid, envelope.parent = uuid, NULL
-    result = _emit_record(&envelope, name, None, None, data, None, None, None)
     producer = rmp_producer_own()
+    counters = producer.counters if producer != NULL and producer.slot else NULL
+    if counters != NULL:
+        rmp_registry_count_control(counters)
+    try:
+        result = _emit_record(&envelope, name, None, None, data, None, None, None)
+    finally:
+        producer = rmp_producer_own()
+        if result != RMP_OK and counters != NULL and producer != NULL and producer.counters == counters:
+            rmp_registry_uncount_control(counters)
     if producer != NULL and producer.slot == 0:
         raise RegistryFullError("every producer slot of the session is taken; raise max_producers (RELAY_MP_MAX_PRODUCERS)")
-    if producer != NULL and result == RMP_OK:
-        add_u64(&producer.counters.controls, 1)
     if producer == NULL or result != RMP_OK:
         raise SessionError(f"the request {name!r} did not reach the dispatcher: the session has ended or its ring stayed full")
     return producer.slot, producer.owner_seq

@@ -156,8 +156,10 @@ typedef struct rmp_slot {
     /* stored by the producer only */
     __attribute__((aligned(RMP_LINE))) uint64_t emitted; /* events begun; the newest one's owner_seq */
     uint64_t lost_full;
+    /* of `emitted`, requests to the dispatcher, which are no events: {how many, owner_seq of the newest}; stored
+     * before that is emitted, so that who counts events knows on which side of its count the newest is */
+    rmp_pair controls;
     uint64_t cut; /* delivered, but without the payload that was over the limit */
-    uint64_t controls; /* of `emitted`: requests to the dispatcher, which are no events */
     /* stored by the dispatcher */
     __attribute__((aligned(RMP_LINE))) rmp_pair passed; /* {newest owner_seq passed, of these lost} */
     rmp_pair poison; /* {events given up though they had arrived, owner_seq of the newest}; not in passed.high */
@@ -169,6 +171,7 @@ typedef struct rmp_slot {
     char reply_text[RMP_REPLY_TEXT_BYTES];
 } rmp_slot;
 static_assert(sizeof(rmp_slot) <= RMP_SLOT_BYTES, "slot");
+static_assert(offsetof(rmp_slot, controls) % 16 == 0, "cmpxchg16b alignment");
 static_assert(offsetof(rmp_slot, passed) % 16 == 0, "cmpxchg16b alignment");
 static_assert(offsetof(rmp_slot, poison) % 16 == 0, "cmpxchg16b alignment");
 

@@ -34,13 +34,30 @@ static uint64_t lost_of(const rmp_slot *slot) {
            rmp_load_relaxed(&slot->lost_fenced) + rmp_load_relaxed(&slot->lost_corrupt);
 }
 
+void rmp_registry_count_control(rmp_slot *slot) {
+    rmp_pair controls = rmp_load_acquire_pair(&slot->controls);
+    rmp_cas_acq_rel_pair(&slot->controls, controls, (rmp_pair){controls.low + 1, rmp_load_relaxed(&slot->emitted) + 1});
+}
+
+void rmp_registry_uncount_control(rmp_slot *slot) {
+    rmp_pair controls = rmp_load_acquire_pair(&slot->controls);
+    rmp_cas_acq_rel_pair(&slot->controls, controls, (rmp_pair){controls.low - 1, 0});
+}
+
+/* A slot's requests, for its next owner. One that was counted and never emitted, as its owner died just then, is none:
+ * the next owner's first event has its number. */
+static uint64_t settled_controls(rmp_slot *slot) {
+    if (rmp_load_acquire_pair(&slot->controls).high > rmp_load_relaxed(&slot->emitted)) rmp_registry_uncount_control(slot);
+    return rmp_load_relaxed(&slot->controls.low);
+}
+
 static void identify(rmp_slot *slot, rmp_process process) {
     rmp_pair passed = rmp_load_acquire_pair(&slot->passed), poison = rmp_load_acquire_pair(&slot->poison);
     rmp_store_relaxed(&slot->pid_namespace, process.pid_namespace);
     rmp_store_relaxed(&slot->start_time, process.start_time);
     rmp_store_relaxed(&slot->base_emitted, rmp_load_relaxed(&slot->emitted));
     rmp_store_relaxed(&slot->base_delivered, passed.low - passed.high - poison.low);
-    rmp_store_relaxed(&slot->base_controls, rmp_load_relaxed(&slot->controls));
+    rmp_store_relaxed(&slot->base_controls, settled_controls(slot));
     rmp_store_relaxed(&slot->base_cut, rmp_load_relaxed(&slot->cut));
     rmp_store_relaxed(&slot->base_lost_full, rmp_load_relaxed(&slot->lost_full));
     rmp_store_relaxed(&slot->base_lost_writer_died, rmp_load_relaxed(&slot->lost_writer_died));

@@ -37,6 +37,10 @@ uint64_t rmp_registry_settle(const rmp_ring *ring, uint32_t slot);
  * has counted is lost. One that is just counting an event itself may have it counted twice. */
 void rmp_registry_write_off(const rmp_ring *ring, uint32_t slot);
 
+/* Producer: its next event will be a request; call before it is emitted, and the other if it could not be. */
+void rmp_registry_count_control(rmp_slot *slot);
+void rmp_registry_uncount_control(rmp_slot *slot);
+
 /* Dispatcher: a record of `slot` with `owner_seq` is next. Returns how many of the same owner's events
  * before it are missing, which are now all counted by some cause; 0 if it was passed before. Repeatable. */
 uint64_t rmp_registry_missing(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq);

@@ -87,8 +87,10 @@ def _process(pid: int, rows: Any, *, past: bool, has_ended: bool, is_broken: boo
 
     causes = {cause: count for cause in CAUSES if (count := total(f"lost_{cause}"))}
     # Requests to the dispatcher, such as a worker's registration, travel in the ring but are no events.
+    # A slot's newest may not have been emitted yet, or not have come through.
     controls, lost = total("controls"), sum(causes.values())
-    emitted, delivered = total("emitted") - controls, max(total("delivered") - controls, 0)
+    ahead = [0 if past else int((rows["control_seq"] > rows[name]).sum()) for name in ("emitted", "passed")]
+    emitted, delivered = total("emitted") - (controls - ahead[0]), max(total("delivered") - (controls - ahead[1]), 0)
     if is_broken and has_ended and emitted - delivered != lost:  # what could be read has been: the rest never comes
         causes["corrupt"] = causes.get("corrupt", 0) + emitted - delivered - lost
         lost = emitted - delivered

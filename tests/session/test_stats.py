@@ -5,9 +5,12 @@ import signal
 import threading
 
 import numpy as np
+import pytest
 
 import relay_mp
 from relay_mp import pools, scope, subscribers
+from relay_mp._deliver import table
+from relay_mp._native import core
 
 WAIT_SECONDS = 30
 
@@ -85,6 +88,34 @@ def test_what_is_under_way_is_pending():
         opened.set()
         subscribers.flush()
         assert session.stats().pending == 0
+
+
+@pytest.mark.parametrize("session", ["process"], indirect=True)
+def test_a_request_that_has_not_come_through_changes_no_count(session):
+    """Requests travel among the events, and are none: neither emitted nor delivered, wherever they are just now."""
+
+    def counts():
+        stats = session.stats()
+        return stats.emitted, stats.delivered, stats.pending, table._delivered(session._segment)
+
+    subscribers.register("x", "builtins:repr")
+    for _ in range(10):
+        scope.event("m")
+    subscribers.flush()
+    assert counts() == (10, 10, 0, 10)
+    dispatcher = session._segment.lease()[1]
+    os.kill(dispatcher, signal.SIGSTOP)
+    try:
+        slot, owner_seq = core.emit_control("poke", {"name": "x", "scope": None})
+        assert counts() == (10, 10, 0, 10)
+    finally:
+        os.kill(dispatcher, signal.SIGCONT)
+    subscribers.flush()
+    assert session._segment.read_reply(slot)[0] == owner_seq
+    assert counts() == (10, 10, 0, 10)
+    with pytest.raises(relay_mp.PayloadError):
+        core.emit_control("poke", {"name": object(), 1: 2})
+    assert counts() == (10, 10, 0, 10)
 
 
 def test_numbers_outlive_the_reuse_of_slots():
