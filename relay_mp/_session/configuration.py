@@ -20,6 +20,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
@@ -106,8 +107,10 @@ class _Row(NamedTuple):
         return (self.component.target if self.component else self.target) is not None
 
 
-def _no_components(_component: Component) -> Callbacks:
-    raise PluginError("relay_mp.plugin has not been imported")
+def _first_component(component: Component) -> Callbacks:
+    """relay_mp.plugin is loaded on first use, here too: its import says how components are made."""
+    import_module("relay_mp.plugin")
+    return _state.load_component(component)
 
 
 class _State:
@@ -121,7 +124,7 @@ class _State:
         # By number: in the owner what it has published, elsewhere what has arrived; a fork has its parent's.
         self.shared: dict[int, Registration] = {}
         self.components: dict[RuntimeRegistrationOwner, Component] = {}
-        self.load_component: Callable[[Component], Callbacks] = _no_components
+        self.load_component: Callable[[Component], Callbacks] = _first_component
         self.failed: deque[str] = deque(maxlen=KEPT_FAILURES)
 
     @property

@@ -169,10 +169,10 @@ def test_shutdown_gives_up_in_time_and_counts_it(session, protocol, capfd):
     receiver = OtlpReceiver(protocol)
     receiver.close()
     exporter = traces(receiver, shutdown_timeout_seconds=0.1)
-    scope.push("open", ScopeType.Agent)
-    emit(5)
-    exporter.shutdown()
-    report = session.stats().exporters["traces"]
+    with scope.scope("open", ScopeType.Agent):
+        emit(5)
+        exporter.shutdown()
+        report = session.stats().exporters["traces"]
     assert (report.state, report.taken, report.unfinished) == ("closed", 11, 1)
     assert (report.drops, report.exported) == ({"shutdown": 11}, 0)
     session.close()

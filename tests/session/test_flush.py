@@ -307,10 +307,10 @@ import sys
 import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._deliver.dispatcher import Dispatcher
-deliver = Dispatcher._deliver
-def fail(self, payload, *rest):
+deliver_run = Dispatcher._deliver_run
+def fail(self, batch, start):
     raise LookupError("a bug")
-Dispatcher._deliver = fail
+Dispatcher._deliver_run = fail
 session = relay_mp.session(directory=sys.argv[1], ring_bytes=65536, block_timeout_seconds=3600)
 subscribers.register("x", id)
 scope.event("m")
@@ -324,7 +324,7 @@ except relay_mp.FlushError as error:
 stats = session.stats()
 print(stats.emitted, stats.delivered, stats.lost + stats.pending, set(stats.causes), stats.lost > 500)
 session.close(timeout=3600)
-Dispatcher._deliver = deliver
+Dispatcher._deliver_run = deliver_run
 print(len(open(relay_mp.recover(session.path, sys.argv[1] + "/file")).readlines()) >= stats.pending)
 """,
         tmp_path,

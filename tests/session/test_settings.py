@@ -327,6 +327,7 @@ def test_a_full_table_of_named_subscribers_refuses_one_more_and_keeps_the_others
 
 @pytest.mark.parametrize("session", ["process"], indirect=True)
 def test_arguments_above_the_event_limit_are_a_clear_error(session):
-    with pytest.raises(relay_mp.SubscriberError, match="above the session's max_event_bytes of 2097152"):
+    limit = session._segment.max_event_bytes
+    with pytest.raises(relay_mp.SubscriberError, match=f"above the session's max_event_bytes of {limit}"):
         subscribers.register("x", "named_subscribers:Lines", arguments={"path": "x" * (3 << 20)})
     assert session.stats().lost == 0
