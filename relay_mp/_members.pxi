@@ -1,13 +1,7 @@
 # A map's members in order. Included textually by _records.pyx.
 
 cdef enum:
-    UNUSUAL = -1  # what the functions here return when the bytes are not the native encoder's, or there is no memory
     FEW = 24      # members that are sorted where they are
-
-cdef struct Entry:
-    const uint8_t* key
-    uint32_t length
-    const void* value  # what its reader makes of it
 
 
 cdef inline int _order(const Entry* a, const Entry* b) noexcept nogil:

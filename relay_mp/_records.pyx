@@ -36,39 +36,6 @@ cdef extern from "Python.h":
     int Py_DTSF_ADD_DOT_0
 
 
-cdef extern from "encode.h" nogil:
-    ctypedef struct rmp_buffer:
-        uint8_t* bytes
-        size_t length
-        size_t capacity
-    int rmp_buffer_reserve(rmp_buffer* buffer, size_t extra_bytes)
-    void rmp_buffer_free(rmp_buffer* buffer)
-    int rmp_write_raw(rmp_buffer* buffer, const void* bytes, size_t length_bytes)
-    int rmp_write_byte(rmp_buffer* buffer, uint8_t byte)
-
-
-cdef extern from "decode.h" nogil:
-    cdef enum rmp_kind:
-        RMP_KIND_NIL
-        RMP_KIND_FALSE
-        RMP_KIND_TRUE
-        RMP_KIND_BIN
-        RMP_KIND_DOUBLE
-        RMP_KIND_UINT
-        RMP_KIND_INT
-        RMP_KIND_TEXT
-        RMP_KIND_LIST
-        RMP_KIND_MAP
-    ctypedef struct rmp_cursor:
-        const uint8_t* at
-        const uint8_t* end
-    uint64_t rmp_load_be32(const uint8_t* at)
-    int rmp_read_head(rmp_cursor* cursor, uint8_t* kind, uint64_t* number)
-    int rmp_take(rmp_cursor* cursor, uint64_t length, const uint8_t** start)
-    int rmp_skip(rmp_cursor* cursor)
-    bint rmp_is_ascii(const uint8_t* bytes, size_t length)
-
-
 include "_members.pxi"
 include "_payloads.pxi"
 include "_texts.pxi"
@@ -78,7 +45,6 @@ include "_json_line.pxi"
 # --------------------------------------------------------------------------------- where the fields are
 
 cdef enum:
-    FIELDS = 13
     NIL = 1
     INT = 2
     TEXT = 4
@@ -165,13 +131,6 @@ cdef class RecordView:
     A subclass has `_decode_unusual()`, called at the first access to a record that is not in the native encoder's form:
     gives the 13 fields, or raises RecordError; and `_decode_payload(field)`, for those of such a record.
     """
-
-    cdef readonly bytes _record
-    cdef readonly object seq, pid
-    cdef readonly bint redelivered
-    cdef uint32_t[FIELDS] _at   # where the fields are; the first 0: nobody has looked yet, or the record is unusual
-    cdef object _unusual        # the fields of an unusual record; None: nobody has looked yet
-    cdef readonly list _payloads  # those that somebody has asked for; None: nobody has yet
 
     def __init__(self, bytes record not None, seq, pid, bint redelivered=False) -> None:
         self._record = record

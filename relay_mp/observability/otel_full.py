@@ -10,6 +10,7 @@ Objects are taken apart one level deep; what is further in is JSON text.
 from typing import Any
 
 from relay_mp.events import MarkEvent, ScopeEvent
+from relay_mp.observability._otlp import flatten
 from relay_mp.observability.otel_values import add_flat
 
 __all__ = ["CLIENT", "INTERNAL", "FullProjection", "add_payloads", "error_type", "mark_attributes"]
@@ -17,8 +18,11 @@ __all__ = ["CLIENT", "INTERNAL", "FullProjection", "add_payloads", "error_type",
 INTERNAL, CLIENT = 1, 3
 """Span.SpanKind."""
 
-_NAMED = frozenset(("model_name", "tool_call_id"))
+_OWN = {"model_name": "relay_mp.model_name", "tool_call_id": "relay_mp.tool_call_id"}
 """Keys of `category_profile` that have a name of their own, as in the peer."""
+
+_DATA, _METADATA, _PROFILE = 9, 10, 11
+"""The payloads' places in a record."""
 
 _CALLS = frozenset(("tool", "llm", "retriever", "embedder", "reranker"))
 
@@ -73,15 +77,20 @@ def error_type(end: ScopeEvent | None) -> dict[str, str]:
 
 def add_payloads(found: dict[str, Any], prefix: str, event: Any) -> None:
     """Adds an event's payloads."""
-    add_flat(found, f"{prefix}.data", event.data)
-    add_flat(found, f"{prefix}.metadata", event.metadata)
-    profile = event.category_profile
-    if isinstance(profile, dict):
-        for key in _NAMED & profile.keys():
-            found[f"relay_mp.{key}"] = profile[key]
-        add_flat(found, f"{prefix}.category_profile", {k: v for k, v in profile.items() if k not in _NAMED} or None)
+    if not flatten(found, f"{prefix}.data", event, _DATA):
+        add_flat(found, f"{prefix}.data", event.data)
+    if not flatten(found, f"{prefix}.metadata", event, _METADATA):
+        add_flat(found, f"{prefix}.metadata", event.metadata)
+    if not flatten(found, f"{prefix}.category_profile", event, _PROFILE, _OWN):
+        _add_profile(found, f"{prefix}.category_profile", event.category_profile)
     if event.data_schema is not None:
         found[f"{prefix}.data_schema"] = event.data_schema
+
+
+def _add_profile(found: dict[str, Any], prefix: str, profile: Any) -> None:
+    if isinstance(profile, dict):
+        found |= {name: profile[key] for key, name in _OWN.items() if key in profile}
+        add_flat(found, prefix, {key: value for key, value in profile.items() if key not in _OWN} or None)
 
 
 def mark_attributes(mark: MarkEvent) -> dict[str, Any]:

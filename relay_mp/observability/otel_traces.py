@@ -20,14 +20,15 @@ from typing import Any
 
 try:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
 except ImportError as error:
     raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
 
 from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, MarkEvent, ScopeEvent
-from relay_mp.observability.otel_full import FullProjection
+from relay_mp.observability._otlp import SpanEncoder
+from relay_mp.observability.otel_full import INTERNAL, FullProjection
 from relay_mp.observability.otel_gen_ai import GenAiProjection
 from relay_mp.observability.otel_ids import Place, Traces
 from relay_mp.observability.otel_transport import (
@@ -38,7 +39,7 @@ from relay_mp.observability.otel_transport import (
     is_disabled,
     make_resource,
 )
-from relay_mp.observability.otel_values import clean, write_attributes
+from relay_mp.observability.otel_values import clean
 from relay_mp.observability.outbox import Outbox
 from relay_mp.observability.sink import OpenScopes, Sink
 
@@ -75,7 +76,7 @@ class _Open:
         self.start = start
         self.place = place
         self.resource = resource
-        self.events: list[Any] = []
+        self.events: list[bytes] = []
         self.event_bytes = 0
 
 
@@ -118,7 +119,7 @@ class TracesSink(Sink):
         self._aliases = [(m["key"], m["alias"]) for m in attribute_mappings if self._projection.takes_mappings]
         self._promoted = tuple(promote_metadata_prefixes)
         self._promoted_to_resource = tuple(promote_resource_metadata_prefixes)
-        self._max_attribute_bytes = max_attribute_bytes
+        self._encoder = SpanEncoder(max_attribute_bytes)
         self._max_span_events = max_span_events
         self._is_disabled = is_disabled()
         self._is_sampled = make_sampler()
@@ -165,7 +166,8 @@ class TracesSink(Sink):
         if kept is not None:
             self._send_scope(kept, end, end.timestamp_us, {})
             return
-        span = self._describe(end, None, end, place, end.timestamp_us, end.timestamp_us, {"relay_mp.orphan": True})
+        at_us = end.timestamp_us
+        span = self._describe(end, None, end, place, at_us, at_us, [], {"relay_mp.orphan": True})
         self._put(span, self._resource_of(end), 1)
 
     def _mark(self, mark: MarkEvent) -> None:
@@ -178,10 +180,11 @@ class TracesSink(Sink):
         if kept is None or as_tool or not self._has_room(kept):
             self._put(self._mark_span(mark, place, as_tool=as_tool, is_orphan=kept is None), self._resource_of(mark), 1)
             return
-        event = Span.Event(name=clean(mark.name, self._max_attribute_bytes), time_unix_nano=_ns(mark.timestamp_us))
-        self._write(event.attributes, self._projection.mark_attributes(mark), mark)
+        event = self._encoder.event(
+            mark.name, _ns(mark.timestamp_us), self._complete_attributes(self._projection.mark_attributes(mark), mark)
+        )
         kept.events.append(event)
-        kept.event_bytes += event.ByteSize()
+        kept.event_bytes += len(event)
 
     def _has_room(self, kept: _Open) -> bool:
         return len(kept.events) < self._max_span_events and kept.event_bytes < MAX_SPAN_EVENT_BYTES
@@ -193,8 +196,7 @@ class TracesSink(Sink):
 
     def _send_scope(self, kept: _Open, end: ScopeEvent | None, end_us: int, more: dict[str, Any]) -> None:
         start = kept.start
-        span = self._describe(start, start, end, kept.place, start.timestamp_us, end_us, more)
-        span.events.extend(kept.events)
+        span = self._describe(start, start, end, kept.place, start.timestamp_us, end_us, kept.events, more)
         self._put(span, kept.resource, 1 + len(kept.events) + (end is not None))
 
     def _send_unfinished(self, kept: _Open) -> None:
@@ -213,50 +215,58 @@ class TracesSink(Sink):
         place: Place,
         start_us: int,
         end_us: int,
+        events: list[bytes],
         more: dict[str, Any],
-    ) -> Any:
+    ) -> bytes:
         """A scope's span, from what is known of it: one of the two events, or both."""
         projection = self._projection
-        span = self._make_span(event, projection.name(event), place, start_us, end_us)
-        span.kind = projection.kind(event)
         attributes = projection.attributes(start, end)
-        if start is not None and end is not None and (start.pid, start.thread_id) != (end.pid, end.thread_id):
+        if start is not None and end is not None and (start.pid != end.pid or start.thread_id != end.thread_id):
             attributes |= {"relay_mp.end.process.pid": end.pid, "relay_mp.end.thread.id": end.thread_id}
-        if end is not None:
-            _set_status(span, end.metadata)
-        self._write(span.attributes, attributes | more | _worker(event), start, end)
-        return span
+        attributes |= more
+        _add_worker(attributes, event)
+        self._complete_attributes(attributes, start, end)
+        name, kind, status = projection.name(event), projection.kind(event), _status(end)
+        return self._encode(event, name, kind, place, start_us, end_us, attributes, events, status)
 
-    def _mark_span(self, mark: MarkEvent, place: Place, *, as_tool: bool, is_orphan: bool) -> Any:
+    def _mark_span(self, mark: MarkEvent, place: Place, *, as_tool: bool, is_orphan: bool) -> bytes:
         """A mark on its own: of no length."""
-        span = self._make_span(mark, f"mark:{mark.name}", place, mark.timestamp_us, mark.timestamp_us)
-        span.kind = Span.SPAN_KIND_INTERNAL
-        projection = self._projection
+        projection, at_us = self._projection, mark.timestamp_us
         attributes = projection.mark_attributes(mark) | projection.mark_span_attributes(mark, as_tool=as_tool)
         if is_orphan:
             attributes["relay_mp.mark.orphan"] = True
-        self._write(span.attributes, attributes | _worker(mark), mark)
-        return span
+        _add_worker(attributes, mark)
+        self._complete_attributes(attributes, mark)
+        return self._encode(mark, f"mark:{mark.name}", INTERNAL, place, at_us, at_us, attributes, [], None)
 
-    def _make_span(self, event: Event, name: str, place: Place, start_us: int, end_us: int) -> Any:
-        return Span(
-            trace_id=place.trace,
-            span_id=event.packed_uuid[8:],
-            parent_span_id=place.parent_span or b"",
-            name=clean(name, self._max_attribute_bytes),
-            start_time_unix_nano=_ns(start_us),
-            end_time_unix_nano=_ns(max(start_us, end_us)),
-            flags=_REMOTE if place.is_remote else _LOCAL,
+    def _encode(
+        self,
+        event: Event,
+        name: str,
+        kind: int,
+        place: Place,
+        start_us: int,
+        end_us: int,
+        attributes: dict[str, Any],
+        events: list[bytes],
+        status: tuple[int, str] | None,
+    ) -> bytes:
+        flags = _REMOTE if place.is_remote else _LOCAL
+        start_ns, end_ns = _ns(start_us), _ns(max(start_us, end_us))
+        trace, parent = place.trace, place.parent_span
+        return self._encoder.span(
+            trace, event.packed_uuid, parent, name, kind, start_ns, end_ns, flags, attributes, events, status
         )
 
-    def _write(self, target: Any, attributes: dict[str, Any], *events: Event | None) -> None:
+    def _complete_attributes(self, attributes: dict[str, Any], *events: Event | None) -> dict[str, Any]:
+        """Adds second names, and what is promoted."""
         for key, alias in self._aliases:
             if key in attributes:
                 attributes.setdefault(alias, attributes[key])
         if self._promoted:
             for event in events:
                 attributes |= _promoted(event, self._promoted)
-        write_attributes(target, attributes, self._max_attribute_bytes)
+        return attributes
 
     # ---- resources and requests ----
 
@@ -284,9 +294,8 @@ class TracesSink(Sink):
         of_resource = ResourceSpans(resource=resource, schema_url=schema_url)
         return of_resource.SerializeToString(), ScopeSpans(scope=scope).SerializeToString()
 
-    def _put(self, span: Any, resource: int, events: int) -> None:
-        encoded = frame(ScopeSpans.SPANS_FIELD_NUMBER, span.SerializeToString())
-        self._outbox.put((resource, encoded, events), len(encoded), events=events)
+    def _put(self, span: bytes, resource: int, events: int) -> None:
+        self._outbox.put((resource, span, events), len(span), events=events)
 
     def _send(self, payloads: Sequence[tuple[int, bytes, int]], timeout_seconds: float) -> None:
         by_resource: dict[int, list[bytes]] = {}
@@ -375,18 +384,20 @@ def _ns(time_us: int) -> int:
     return min(max(time_us * 1000, 0), _MAX_NS)
 
 
-def _worker(event: Event) -> dict[str, Any]:
-    return {"process.pid": event.pid, "thread.id": event.thread_id or None}
+def _add_worker(attributes: dict[str, Any], event: Event) -> None:
+    attributes["process.pid"] = event.pid
+    attributes["thread.id"] = event.thread_id or None
 
 
-def _set_status(span: Any, metadata: Any) -> None:
+def _status(end: ScopeEvent | None) -> tuple[int, str] | None:
+    metadata = end.metadata if end is not None else None
     if not isinstance(metadata, dict):
-        return
+        return None
     code = _STATUSES.get(str(metadata.get("otel.status_code")), 0)
-    span.status.code = code
     description = metadata.get("otel.status_description")
     if code == _STATUSES["ERROR"] and isinstance(description, str):
-        span.status.message = clean(description, MAX_STATUS_BYTES)
+        return code, clean(description, MAX_STATUS_BYTES)
+    return code, ""
 
 
 def _promoted(event: Event | None, prefixes: tuple[str, ...]) -> dict[str, Any]:
