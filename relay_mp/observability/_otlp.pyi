@@ -14,7 +14,7 @@ def flatten(
 
 class SpanEncoder:
     def __init__(self, max_bytes: int) -> None: ...
-    def event(self, name: str, time_ns: int, attributes: dict[str, Any]) -> bytes: ...
+    def event(self, name: str, time_us: int, attributes: dict[str, Any]) -> bytes: ...
     def span(
         self,
         trace: bytes,
@@ -22,8 +22,8 @@ class SpanEncoder:
         parent_span: bytes | None,
         name: str,
         kind: int,
-        start_ns: int,
-        end_ns: int,
+        start_us: int,
+        end_us: int,
         flags: int,
         attributes: dict[str, Any],
         events: list[bytes],

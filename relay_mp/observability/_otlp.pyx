@@ -13,7 +13,7 @@ Protocol Buffers, Encoding. The extra `otel` is not needed.
 """
 
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
 from relay_mp._records cimport (
@@ -111,6 +111,15 @@ cdef inline void _number(rmp_buffer* out, uint8_t tag, uint64_t value) noexcept 
     """A field that is a varint. There is room."""
     out.bytes[out.length] = tag
     out.length += 1 + _varint(out.bytes + out.length + 1, value)
+
+
+cdef inline uint64_t _ns(time_us) except? 0:
+    """Microseconds since the epoch as protobuf's nanoseconds, or the nearest that it has."""
+    cdef int overflow = 0
+    cdef int64_t us = PyLong_AsLongLongAndOverflow(time_us, &overflow)
+    if overflow > 0 or us > <int64_t>(UINT64_MAX // 1000):
+        return UINT64_MAX
+    return 0 if overflow or us < 0 else <uint64_t>us * 1000
 
 
 cdef inline void _fixed64(rmp_buffer* out, uint8_t tag, uint64_t value) noexcept nogil:
@@ -398,15 +407,16 @@ cdef class SpanEncoder:
         self._out.length = HEAD
         return 0
 
-    def event(self, str name not None, uint64_t time_ns, dict attributes not None) -> bytes:
+    def event(self, str name not None, time_us, dict attributes not None) -> bytes:
         """A Span.Event, as the field `events` of a span.
 
         Args:
             name: its name.
-            time_ns: nanoseconds since the epoch.
+            time_us: microseconds since the epoch.
             attributes: by key.
         """
         cdef rmp_buffer* out = &self._out
+        cdef uint64_t time_ns = _ns(time_us)
         self._begin()
         _reserve(out, HEAD)
         if time_ns:
@@ -418,7 +428,7 @@ cdef class SpanEncoder:
 
     def span(
         self, bytes trace not None, bytes uuid not None, bytes parent_span, str name not None, int kind,
-        uint64_t start_ns, uint64_t end_ns, uint32_t flags, dict attributes not None, list events not None, status,
+        start_us, end_us, uint32_t flags, dict attributes not None, list events not None, status,
     ) -> bytes:
         """A span, as the field `spans` of ScopeSpans.
 
@@ -428,13 +438,14 @@ cdef class SpanEncoder:
             parent_span: 8 bytes, or None.
             name: its name.
             kind: its Span.SpanKind.
-            start_ns, end_ns: nanoseconds since the epoch.
+            start_us, end_us: microseconds since the epoch; an end before the start is at the start.
             flags: W3C's, and whether the parent is remote.
             attributes: by key.
             events: what `event` gave.
             status: None, or a code of Status.StatusCode and a message.
         """
         cdef rmp_buffer* out = &self._out
+        cdef uint64_t start_ns = _ns(start_us), end_ns = max(start_ns, _ns(end_us))
         if PyBytes_GET_SIZE(trace) != 16 or PyBytes_GET_SIZE(uuid) != 16:
             raise ValueError(f"ids have {len(trace)} and {len(uuid)} bytes; expected 16")
         if parent_span is not None and PyBytes_GET_SIZE(parent_span) != 8:

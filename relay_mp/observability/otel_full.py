@@ -7,13 +7,13 @@
 Objects are taken apart one level deep; what is further in is JSON text.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from relay_mp.events import MarkEvent, ScopeEvent
+from relay_mp.events import Event, MarkEvent, ScopeEvent
 from relay_mp.observability._otlp import flatten
 from relay_mp.observability.otel_values import add_flat
 
-__all__ = ["CLIENT", "INTERNAL", "FullProjection", "add_payloads", "error_type", "mark_attributes"]
+__all__ = ["CLIENT", "INTERNAL", "FullProjection", "error_type", "mark_attributes"]
 
 INTERNAL, CLIENT = 1, 3
 """Span.SpanKind."""
@@ -25,6 +25,22 @@ _DATA, _METADATA, _PROFILE = 9, 10, 11
 """The payloads' places in a record."""
 
 _CALLS = frozenset(("tool", "llm", "retriever", "embedder", "reranker"))
+
+
+class _Names(NamedTuple):
+    """What the attributes of an event's payloads begin with."""
+
+    data: str
+    metadata: str
+    category_profile: str
+    data_schema: str
+
+
+def _names(prefix: str) -> _Names:
+    return _Names(*(f"{prefix}.{field}" for field in _Names._fields))
+
+
+_START, _END, _MARK = _names("relay_mp.start"), _names("relay_mp.end"), _names("relay_mp.mark")
 
 
 class FullProjection:
@@ -55,10 +71,11 @@ class FullProjection:
             "relay_mp.seq": event.seq,
         }
         if start is not None:
-            add_payloads(found, "relay_mp.start", start)
+            _add_payloads(found, _START, start)
         if end is not None:
-            add_payloads(found, "relay_mp.end", end)
-        return found | error_type(end)
+            _add_payloads(found, _END, end)
+            found |= error_type(end)
+        return found
 
     def mark_attributes(self, mark: MarkEvent) -> dict[str, Any]:
         """What a mark's span event, or span, carries."""
@@ -75,16 +92,15 @@ def error_type(end: ScopeEvent | None) -> dict[str, str]:
     return {"error.type": "_OTHER"} if failed else {}
 
 
-def add_payloads(found: dict[str, Any], prefix: str, event: Any) -> None:
-    """Adds an event's payloads."""
-    if not flatten(found, f"{prefix}.data", event, _DATA):
-        add_flat(found, f"{prefix}.data", event.data)
-    if not flatten(found, f"{prefix}.metadata", event, _METADATA):
-        add_flat(found, f"{prefix}.metadata", event.metadata)
-    if not flatten(found, f"{prefix}.category_profile", event, _PROFILE, _OWN):
-        _add_profile(found, f"{prefix}.category_profile", event.category_profile)
-    if event.data_schema is not None:
-        found[f"{prefix}.data_schema"] = event.data_schema
+def _add_payloads(found: dict[str, Any], names: _Names, event: Event) -> None:
+    data, metadata, profile, schema = names
+    if not flatten(found, data, event, _DATA):
+        add_flat(found, data, event.data)
+    if not flatten(found, metadata, event, _METADATA):
+        add_flat(found, metadata, event.metadata)
+    if not flatten(found, profile, event, _PROFILE, _OWN):
+        _add_profile(found, profile, event.category_profile)
+    found[schema] = event.data_schema
 
 
 def _add_profile(found: dict[str, Any], prefix: str, profile: Any) -> None:
@@ -102,5 +118,5 @@ def mark_attributes(mark: MarkEvent) -> dict[str, Any]:
     }
     if mark.category is not None:
         found["relay_mp.mark.category"] = mark.category
-    add_payloads(found, "relay_mp.mark", mark)
+    _add_payloads(found, _MARK, mark)
     return found

@@ -62,10 +62,6 @@ class Traces:
                 return Place(trace, parent[8:], True)
         return Place(event.packed_uuid, None, False)
 
-    def trace_of(self, uuid: bytes) -> bytes | None:
-        """The trace of a scope that is open."""
-        return self._open.get(uuid)
-
     def _of_ended(self, uuid: bytes, now_us: int) -> bytes | None:
         found = self._ended.get(uuid)
         return found[0] if found is not None and now_us - found[1] <= self._ttl_us else None
@@ -78,14 +74,15 @@ class Traces:
             self.end(next(iter(self._open)), event.timestamp_us)
         return place
 
-    def end(self, uuid: bytes, now_us: int) -> None:
-        """A scope has ended, or is given up."""
+    def end(self, uuid: bytes, now_us: int) -> bytes | None:
+        """A scope has ended, or is given up: its trace, None if it was not open."""
         trace = self._open.pop(uuid, None)
         if trace is None or not self._ttl_us:
-            return
+            return trace
         self._ended[uuid] = (trace, now_us)
         while self._ended:
-            oldest, (_, ended_us) = next(iter(self._ended.items()))
-            if len(self._ended) <= MAX_ENDED_SCOPES and now_us - ended_us <= self._ttl_us:
+            oldest = next(iter(self._ended))
+            if len(self._ended) <= MAX_ENDED_SCOPES and now_us - self._ended[oldest][1] <= self._ttl_us:
                 break
             del self._ended[oldest]
+        return trace

@@ -64,7 +64,6 @@ DROP_REJECTED = "rejected"
 # Whether the parent is remote is known: Span.flags, with the sampled bit.
 _LOCAL, _REMOTE = 0x101, 0x301
 _STATUSES = {"OK": 1, "ERROR": 2}
-_MAX_NS = (1 << 64) - 1
 
 
 class _Open:
@@ -139,7 +138,8 @@ class TracesSink(Sink):
         if self._is_disabled:
             self.count_ignored()
             return
-        self._newest_us = max(self._newest_us, event.timestamp_us)
+        at_us = event.timestamp_us
+        self._newest_us = max(self._newest_us, at_us)
         if isinstance(event, MarkEvent):
             self._mark(event)
         elif event.scope_category == "start":
@@ -152,21 +152,20 @@ class TracesSink(Sink):
         if self._is_left_out(place.trace):
             self.count_ignored()
         else:
-            self._open.begin(start.uuid, _Open(start, place, self._resource_of(start)))
+            self._open.begin(start.packed_uuid, _Open(start, place, self._resource_of(start)))
 
     def _end(self, end: ScopeEvent) -> None:
         uuid = end.packed_uuid
-        place = self._traces.place(end)
-        trace = self._traces.trace_of(uuid) or place.trace
-        self._traces.end(uuid, end.timestamp_us)
-        if self._is_left_out(trace):
+        at_us = end.timestamp_us
+        trace = self._traces.end(uuid, at_us)
+        if self._is_sampled is not None and self._is_left_out(trace or self._traces.place(end).trace):
             self.count_ignored()
             return
-        kept = self._open.end(end.uuid)
+        kept = self._open.end(uuid)
         if kept is not None:
-            self._send_scope(kept, end, end.timestamp_us, {})
+            self._send_scope(kept, end, at_us, {})
             return
-        at_us = end.timestamp_us
+        place = self._traces.place(end)
         span = self._describe(end, None, end, place, at_us, at_us, [], {"relay_mp.orphan": True})
         self._put(span, self._resource_of(end), 1)
 
@@ -175,13 +174,13 @@ class TracesSink(Sink):
         if not self._projection.shows_marks or self._is_left_out(place.trace):
             self.count_ignored()
             return
-        kept = self._open.get(mark.parent_uuid)
+        kept = self._open.get(mark.packed_parent)
         as_tool = self._marks_as_tools and mark.name not in self._never_tools
         if kept is None or as_tool or not self._has_room(kept):
             self._put(self._mark_span(mark, place, as_tool=as_tool, is_orphan=kept is None), self._resource_of(mark), 1)
             return
         event = self._encoder.event(
-            mark.name, _ns(mark.timestamp_us), self._complete_attributes(self._projection.mark_attributes(mark), mark)
+            mark.name, mark.timestamp_us, self._complete_attributes(self._projection.mark_attributes(mark), mark)
         )
         kept.events.append(event)
         kept.event_bytes += len(event)
@@ -225,7 +224,8 @@ class TracesSink(Sink):
             attributes |= {"relay_mp.end.process.pid": end.pid, "relay_mp.end.thread.id": end.thread_id}
         attributes |= more
         _add_worker(attributes, event)
-        self._complete_attributes(attributes, start, end)
+        if self._aliases or self._promoted:
+            self._complete_attributes(attributes, start, end)
         name, kind, status = projection.name(event), projection.kind(event), _status(end)
         return self._encode(event, name, kind, place, start_us, end_us, attributes, events, status)
 
@@ -251,11 +251,10 @@ class TracesSink(Sink):
         events: list[bytes],
         status: tuple[int, str] | None,
     ) -> bytes:
-        flags = _REMOTE if place.is_remote else _LOCAL
-        start_ns, end_ns = _ns(start_us), _ns(max(start_us, end_us))
-        trace, parent = place.trace, place.parent_span
+        trace, parent, is_remote = place
+        flags = _REMOTE if is_remote else _LOCAL
         return self._encoder.span(
-            trace, event.packed_uuid, parent, name, kind, start_ns, end_ns, flags, attributes, events, status
+            trace, event.packed_uuid, parent, name, kind, start_us, end_us, flags, attributes, events, status
         )
 
     def _complete_attributes(self, attributes: dict[str, Any], *events: Event | None) -> dict[str, Any]:
@@ -274,7 +273,7 @@ class TracesSink(Sink):
         """Which of the requests an event's span goes into: that of the outermost scope, by its metadata."""
         if not self._promoted_to_resource:
             return 0
-        parent = self._open.get(event.parent_uuid)
+        parent = self._open.get(event.packed_parent)
         if parent is not None:
             return parent.resource
         promoted = tuple(sorted(_promoted(event, self._promoted_to_resource).items()))
@@ -378,10 +377,6 @@ def make_sampler() -> Callable[[bytes], bool] | None:
         return None
     bound = round(ratio * (1 << 64))
     return lambda trace: int.from_bytes(hashlib.blake2b(trace, digest_size=8).digest(), "big") < bound
-
-
-def _ns(time_us: int) -> int:
-    return min(max(time_us * 1000, 0), _MAX_NS)
 
 
 def _add_worker(attributes: dict[str, Any], event: Event) -> None:

@@ -9,7 +9,7 @@ is counted as a drop here and as a subscriber's failure by the dispatcher, and t
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
@@ -32,7 +32,7 @@ def brief(error: BaseException | str) -> str:
 
 
 class OpenScopes(Generic[T]):
-    """What a sink keeps of scopes that have begun and not ended, by uuid, up to a bound.
+    """What a sink keeps of scopes that have begun and not ended, by uuid (as text or packed, its choice), up to a bound.
 
     Args:
         limit: how many; the oldest is given up beyond that.
@@ -42,26 +42,26 @@ class OpenScopes(Generic[T]):
     def __init__(self, limit: int, give_up: Callable[[T], object]) -> None:
         if limit < 1:
             raise ValueError(f"max_open_scopes is {limit}; expected at least 1")
-        self._open: dict[str, T] = {}
+        self._open: dict[Hashable, T] = {}
         self._limit = limit
         self._give_up = give_up
         self.evicted = self.unfinished = self.orphans = 0
 
-    def begin(self, uuid: str, kept: T) -> None:
+    def begin(self, uuid: Hashable, kept: T) -> None:
         """A scope's start."""
         self._open[uuid] = kept
         if len(self._open) > self._limit:
             self.evicted += 1
             self._give_up(self._open.pop(next(iter(self._open))))
 
-    def end(self, uuid: str) -> T | None:
+    def end(self, uuid: Hashable) -> T | None:
         """A scope's end: what was kept of its start; None, and counted, if that was not seen."""
         kept = self._open.pop(uuid, None)
         if kept is None:
             self.orphans += 1
         return kept
 
-    def get(self, uuid: str | None) -> T | None:
+    def get(self, uuid: Hashable) -> T | None:
         """What is kept of an open scope."""
         return None if uuid is None else self._open.get(uuid)
 
