@@ -17,14 +17,12 @@ class SpanEncoder:
     def event(self, name: str, time_us: int, attributes: dict[str, Any]) -> bytes: ...
     def span(
         self,
-        trace: bytes,
-        uuid: bytes,
-        parent_span: bytes | None,
+        event: RecordView,
+        place: tuple[bytes, bytes | None, bool],
         name: str,
         kind: int,
         start_us: int,
         end_us: int,
-        flags: int,
         attributes: dict[str, Any],
         events: list[bytes],
         status: tuple[int, str] | None,

@@ -82,6 +82,9 @@ cdef enum:
     SPAN_EVENTS = 0x5a
     SPAN_STATUS = 0x7a
     SPANS = 0x12
+    # Span.flags: W3C's sampled bit; that it is known whether the parent is remote; and that it is.
+    LOCAL = 0x101
+    REMOTE = 0x301
 
 
 assert _MAX_KEYS == MOST_KEYS
@@ -427,29 +430,29 @@ cdef class SpanEncoder:
         return _framed(out, SPAN_EVENTS)
 
     def span(
-        self, bytes trace not None, bytes uuid not None, bytes parent_span, str name not None, int kind,
-        start_us, end_us, uint32_t flags, dict attributes not None, list events not None, status,
+        self, RecordView event not None, place, str name not None, int kind,
+        start_us, end_us, dict attributes not None, list events not None, tuple status,
     ) -> bytes:
         """A span, as the field `spans` of ScopeSpans.
 
         Args:
-            trace: 16 bytes.
-            uuid: whose last 8 bytes are the span's id.
-            parent_span: 8 bytes, or None.
+            event: a scope's start or end, or a mark; the last 8 bytes of its uuid are the span's id.
+            place: the trace's 16 bytes; the parent span's 8, or None; and whether that is another program's.
             name: its name.
             kind: its Span.SpanKind.
             start_us, end_us: microseconds since the epoch; an end before the start is at the start.
-            flags: W3C's, and whether the parent is remote.
             attributes: by key.
             events: what `event` gave.
             status: None, or a code of Status.StatusCode and a message.
         """
         cdef rmp_buffer* out = &self._out
         cdef uint64_t start_ns = _ns(start_us), end_ns = max(start_ns, _ns(end_us))
-        if PyBytes_GET_SIZE(trace) != 16 or PyBytes_GET_SIZE(uuid) != 16:
-            raise ValueError(f"ids have {len(trace)} and {len(uuid)} bytes; expected 16")
+        cdef bytes trace, parent_span, uuid = event._read_field(1)
+        trace, parent_span, is_remote = place
+        if trace is None or PyBytes_GET_SIZE(trace) != 16:
+            raise ValueError(f"a trace's id is {trace!r}; expected 16 bytes")
         if parent_span is not None and PyBytes_GET_SIZE(parent_span) != 8:
-            raise ValueError(f"a parent's span id has {len(parent_span)} bytes; expected 8")
+            raise ValueError(f"a parent's span id is {parent_span!r}; expected 8 bytes")
         self._begin()
         _reserve(out, 64)
         _field(out, SPAN_TRACE, PyBytes_AS_STRING(trace), 16)
@@ -466,15 +469,15 @@ cdef class SpanEncoder:
         if end_ns:
             _fixed64(out, SPAN_END, end_ns)
         self._attributes(out, SPAN_ATTRIBUTES, attributes)
-        for event in events:
-            _reserve(out, PyBytes_GET_SIZE(event))
-            memcpy(out.bytes + out.length, PyBytes_AS_STRING(event), PyBytes_GET_SIZE(event))
-            out.length += PyBytes_GET_SIZE(event)
+        cdef bytes mark
+        for mark in events:
+            _reserve(out, PyBytes_GET_SIZE(mark))
+            memcpy(out.bytes + out.length, PyBytes_AS_STRING(mark), PyBytes_GET_SIZE(mark))
+            out.length += PyBytes_GET_SIZE(mark)
         if status is not None:
             self._status(out, status[0], status[1])
-        if flags:
-            _reserve(out, 16)
-            self._flags(out, flags)
+        _reserve(out, 16)
+        self._flags(out, REMOTE if is_remote else LOCAL)
         return _framed(out, SPANS)
 
     cdef int _status(self, rmp_buffer* out, int code, str message) except -1:

@@ -61,8 +61,6 @@ MAX_STATUS_BYTES = 4096
 
 DROP_REJECTED = "rejected"
 
-# Whether the parent is remote is known: Span.flags, with the sampled bit.
-_LOCAL, _REMOTE = 0x101, 0x301
 _STATUSES = {"OK": 1, "ERROR": 2}
 
 
@@ -149,16 +147,17 @@ class TracesSink(Sink):
 
     def _begin(self, start: ScopeEvent) -> None:
         place = self._traces.begin(start)
-        if self._is_left_out(place.trace):
+        if self._is_sampled is not None and not self._is_sampled(place.trace):
             self.count_ignored()
-        else:
-            self._open.begin(start.packed_uuid, _Open(start, place, self._resource_of(start)))
+            return
+        resource = self._resource_of(start) if self._promoted_to_resource else 0
+        self._open.begin(start.packed_uuid, _Open(start, place, resource))
 
     def _end(self, end: ScopeEvent) -> None:
         uuid = end.packed_uuid
         at_us = end.timestamp_us
         trace = self._traces.end(uuid, at_us)
-        if self._is_sampled is not None and self._is_left_out(trace or self._traces.place(end).trace):
+        if self._is_sampled is not None and not self._is_sampled(trace or self._traces.place(end).trace):
             self.count_ignored()
             return
         kept = self._open.end(uuid)
@@ -227,7 +226,7 @@ class TracesSink(Sink):
         if self._aliases or self._promoted:
             self._complete_attributes(attributes, start, end)
         name, kind, status = projection.name(event), projection.kind(event), _status(end)
-        return self._encode(event, name, kind, place, start_us, end_us, attributes, events, status)
+        return self._encoder.span(event, place, name, kind, start_us, end_us, attributes, events, status)
 
     def _mark_span(self, mark: MarkEvent, place: Place, *, as_tool: bool, is_orphan: bool) -> bytes:
         """A mark on its own: of no length."""
@@ -237,25 +236,7 @@ class TracesSink(Sink):
             attributes["relay_mp.mark.orphan"] = True
         _add_worker(attributes, mark)
         self._complete_attributes(attributes, mark)
-        return self._encode(mark, f"mark:{mark.name}", INTERNAL, place, at_us, at_us, attributes, [], None)
-
-    def _encode(
-        self,
-        event: Event,
-        name: str,
-        kind: int,
-        place: Place,
-        start_us: int,
-        end_us: int,
-        attributes: dict[str, Any],
-        events: list[bytes],
-        status: tuple[int, str] | None,
-    ) -> bytes:
-        trace, parent, is_remote = place
-        flags = _REMOTE if is_remote else _LOCAL
-        return self._encoder.span(
-            trace, event.packed_uuid, parent, name, kind, start_us, end_us, flags, attributes, events, status
-        )
+        return self._encoder.span(mark, place, f"mark:{mark.name}", INTERNAL, at_us, at_us, attributes, [], None)
 
     def _complete_attributes(self, attributes: dict[str, Any], *events: Event | None) -> dict[str, Any]:
         """Adds second names, and what is promoted."""

@@ -1,7 +1,8 @@
 """Payloads as attributes: what JSON is to OpenTelemetry's protobuf. Runs where the dispatcher runs.
 
 Strings, bools, ints and floats are values of their own, a tuple of strings is an array; what nests, and
-null, is its JSON text. Most payloads go that way in `_otlp.pyx`, without Python objects; here is what it leaves. A string that is too long is cut, and ends in `…(N bytes)`; lone surrogates become `?`.
+null, is its JSON text. Most payloads go that way in `_otlp.pyx`, without Python objects; here is what it leaves.
+A string that is too long is cut, and ends in `…(N bytes)`; lone surrogates become `?`.
 """
 
 import json

@@ -32,7 +32,7 @@ def brief(error: BaseException | str) -> str:
 
 
 class OpenScopes(Generic[T]):
-    """What a sink keeps of scopes that have begun and not ended, by uuid (as text or packed, its choice), up to a bound.
+    """What a sink keeps of scopes that have begun and not ended, by uuid, as text or packed, up to a bound.
 
     Args:
         limit: how many; the oldest is given up beyond that.

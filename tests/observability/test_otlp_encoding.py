@@ -12,6 +12,7 @@ from relay_mp.observability.otel_full import FullProjection
 from relay_mp.observability.otel_values import MAX_KEYS, add_flat, clean, json_text
 
 MAX_BYTES = 200
+HERE = (bytes(16), None, False)
 BESIDE = {f"relay_mp.{name}" for name in ("uuid", "parent_uuid", "scope_type", "handle_attributes", "seq")}
 EVENTS = 3000
 TEXTS = ["", "a", "plain text", "ä€😀", 'quote " and \\', "\x00\x01\x1f\x7f\n", "long " * 60, "lang ä" * 40, "é" * 101]
@@ -40,8 +41,8 @@ def profile(lot):
     return found
 
 
-def scope_end(data=None, metadata=None, category_profile=None):
-    record = pack_record(1, bytes(16), None, 1, "name", 1, 0, 5, None, data, metadata, category_profile)
+def scope_end(data=None, metadata=None, category_profile=None, uuid=bytes(16)):
+    record = pack_record(1, uuid, None, 1, "name", 1, 0, 5, None, data, metadata, category_profile)
     return ScopeEvent(record, 63, 7)
 
 
@@ -103,7 +104,7 @@ def test_payloads_are_flattened_as_python_does_it():
                 natively += 1
             else:
                 add_flat(found, f"p.{name}", getattr(event, name))
-        span = written(encoder.span(bytes(16), bytes(16), None, "n", 1, 1, 2, 0x101, found, [], None))
+        span = written(encoder.span(event, HERE, "n", 1, 1, 2, found, [], None))
         assert sorted(span.attributes, key=lambda p: p.key) == sorted(pairs(in_python(event)), key=lambda p: p.key)
         assert list(span.attributes) == pairs(in_python(event))
     assert natively > EVENTS
@@ -120,7 +121,7 @@ def test_profiles_are_flattened_but_for_what_has_a_name_of_its_own():
             rest = dict(event.category_profile)
             expected = {f"relay_mp.{key}": rest.pop(key) for key in ("model_name", "tool_call_id") if key in rest}
             add_flat(expected, "relay_mp.end.category_profile", rest or None)
-        span = written(encoder.span(bytes(16), bytes(16), None, "n", 1, 1, 2, 0x101, found, [], None))
+        span = written(encoder.span(event, HERE, "n", 1, 1, 2, found, [], None))
         by_key = {pair.key: pair for pair in pairs(expected)}
         assert {pair.key: pair for pair in span.attributes if pair.key not in BESIDE} == by_key
 
@@ -156,12 +157,12 @@ def test_spans_and_their_events_are_the_official_classes_to_the_byte():
     for _ in range(EVENTS):
         attributes, name = random_attributes(lot), lot.choice(TEXTS)
         parent = lot.choice([None, lot.randbytes(8)])
-        trace, uuid, flags = lot.randbytes(16), lot.randbytes(16), lot.choice([0, 0x101, 0x301])
+        trace, uuid, is_remote = lot.randbytes(16), lot.randbytes(16), lot.random() < 0.5
         times = [lot.choice([-(2**63), 0, 1, lot.getrandbits(50), 2**63, 2**64 - 1]) for _ in range(2)]
         status = lot.choice([None, (0, ""), (1, ""), (2, "bad ä"), (2, "")])
         marks = [(lot.choice(TEXTS), lot.getrandbits(50), random_attributes(lot)) for _ in range(lot.randrange(3))]
         expected = Span(
-            trace_id=trace, span_id=uuid[8:], parent_span_id=parent or b"", flags=flags, kind=3,
+            trace_id=trace, span_id=uuid[8:], parent_span_id=parent or b"", flags=0x301 if is_remote else 0x101, kind=3,
             name=clean(name, MAX_BYTES), attributes=pairs(attributes),
             start_time_unix_nano=in_ns(times[0]), end_time_unix_nano=in_ns(max(times)),
             events=[official_event(*mark) for mark in marks],
@@ -170,7 +171,9 @@ def test_spans_and_their_events_are_the_official_classes_to_the_byte():
             expected.status.code, expected.status.message = status
             expected.status.SetInParent()
         events = [encoder.event(*mark) for mark in marks]
-        encoded = encoder.span(trace, uuid, parent, name, 3, *times, flags, attributes, events, status)
+        encoded = encoder.span(
+            scope_end(uuid=uuid), (trace, parent, is_remote), name, 3, *times, attributes, events, status
+        )
         assert encoded == ScopeSpans(spans=[expected]).SerializeToString()
 
 
@@ -178,7 +181,7 @@ def test_a_long_text_of_a_payload_is_cut_where_the_span_is_written():
     event = scope_end({"text": "ä" * 1000, "whole": [["x" * 1000]]})
     found = {}
     assert flatten(found, "p", event, 9)
-    span = written(SpanEncoder(MAX_BYTES).span(bytes(16), bytes(16), None, "n", 1, 1, 2, 1, found, [], None))
+    span = written(SpanEncoder(MAX_BYTES).span(event, HERE, "n", 1, 1, 2, found, [], None))
     texts = [pair.value.string_value for pair in span.attributes]
     assert texts == [clean("ä" * 1000, MAX_BYTES), clean(json_text([["x" * 1000]]), MAX_BYTES)]
     assert texts[0].endswith("…(2000 bytes)")
@@ -186,7 +189,6 @@ def test_a_long_text_of_a_payload_is_cut_where_the_span_is_written():
 
 def test_ids_of_another_length_are_refused():
     encoder = SpanEncoder(MAX_BYTES)
-    with pytest.raises(ValueError, match="expected 16"):
-        encoder.span(b"x", bytes(16), None, "n", 1, 1, 2, 1, {}, [], None)
-    with pytest.raises(ValueError, match="expected 8"):
-        encoder.span(bytes(16), bytes(16), b"x", "n", 1, 1, 2, 1, {}, [], None)
+    for place, expected in (((b"x", None, False), "expected 16"), ((bytes(16), b"x", False), "expected 8")):
+        with pytest.raises(ValueError, match=expected):
+            encoder.span(scope_end(), place, "n", 1, 1, 2, {}, [], None)
