@@ -34,6 +34,9 @@ _TOTALS = {
     "cost_usd": "total_cost_usd",
 }
 _NOTHING: dict[str, Any] = {}
+_DATA, _METADATA, _PROFILE = 9, 10, 11
+"""A record's payloads. They are decoded for the trajectory alone, which is then its caller's own to change, and are not
+kept by the events: a collection of garbage would go through all of them, again and again."""
 _PROMPT_NAMES = ("prompt_tokens", "input_tokens", "promptTokenCount")
 _COMPLETION_NAMES = ("completion_tokens", "output_tokens", "candidatesTokenCount")
 _CACHED_NAMES = ("cached_tokens", "cache_read_input_tokens")
@@ -66,40 +69,38 @@ class AgentInfo:
 class _Scope:
     """A scope, a tool call or an LLM call: its events, and which trajectory it is in."""
 
-    __slots__ = ("_ancestry", "agent", "category", "end", "is_said", "name", "parent_uuid", "start", "uuid")
+    __slots__ = ("agent", "category", "end", "is_said", "name", "parent", "parent_uuid", "start", "uuid")
 
     def __init__(self, event: ScopeEvent, parent: "_Scope | None", root: "_Agent") -> None:
         self.uuid, self.name, self.parent_uuid = event.uuid, event.name, event.parent_uuid
         self.category = event.category
+        self.parent = parent
         self.agent: _Agent = parent.agent if parent is not None else root
         self.start: ScopeEvent | None = None
         self.end: ScopeEvent | None = None
         self.is_said = False
         """Whether its request is in a step of the user."""
-        self._ancestry = {"function_id": self.uuid, "function_name": self.name}
-        if self.parent_uuid is not None:
-            self._ancestry["parent_id"] = self.parent_uuid
-        if parent is not None:
-            self._ancestry["parent_name"] = parent.name
 
     def ancestry(self) -> dict[str, Any]:
-        return self._ancestry.copy()
+        found = {"function_id": self.uuid, "function_name": self.name}
+        if self.parent_uuid is not None:
+            found["parent_id"] = self.parent_uuid
+        if self.parent is not None:
+            found["parent_name"] = self.parent.name
+        return found
 
     def invocation(self, invocation_id: str | None = None) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        if self.start is not None and self.end is not None:
-            found["start_timestamp"] = self.start.timestamp_us / 1e6
-            found["end_timestamp"] = self.end.timestamp_us / 1e6
-        found["invocation_id"] = invocation_id or self.uuid
-        found["status"] = self.status
-        found["framework"] = FRAMEWORK
-        return found
+        ended = {"invocation_id": invocation_id or self.uuid, "status": self.status, "framework": FRAMEWORK}
+        if self.start is None or self.end is None:
+            return ended
+        times = {"start_timestamp": self.start.timestamp_us / 1e6, "end_timestamp": self.end.timestamp_us / 1e6}
+        return times | ended
 
     @property
     def status(self) -> str:
         if self.end is None:
             return "unfinished"
-        metadata = self.end.metadata
+        metadata = self.end._fresh(_METADATA)
         failed = isinstance(metadata, dict) and metadata.get("otel.status_code") == "ERROR"
         return "error" if failed else "completed"
 
@@ -124,20 +125,20 @@ class _Agent:
 class _Builder:
     def __init__(self, root_uuid: str | None) -> None:
         self._root_uuid = root_uuid
-        self._scopes: dict[str, _Scope] = {}
+        self._scopes: dict[bytes | None, _Scope] = {}  # by packed uuid
         self._tool_places: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
         self.root = _Agent()
 
     def add(self, event: Event) -> None:
         if not isinstance(event, ScopeEvent):
-            self._agent_of(event.parent_uuid).observed.append(event.to_dict())
+            self._agent_of(event.packed_parent).observed.append(event.to_dict())
         elif event.scope_category == "start":
             self._start(event)
         else:
             self._end(event)
 
-    def _agent_of(self, uuid: str | None) -> _Agent:
-        scope = self._scopes.get(uuid or "")
+    def _agent_of(self, packed_uuid: bytes | None) -> _Agent:
+        scope = self._scopes.get(packed_uuid)
         return scope.agent if scope else self.root
 
     def _start(self, event: ScopeEvent) -> None:
@@ -153,7 +154,7 @@ class _Builder:
             scope.agent.observed.append(event.to_dict())
 
     def _end(self, event: ScopeEvent) -> None:
-        scope = self._scopes.get(event.uuid) or self._scope_of(event)
+        scope = self._scopes.get(event.packed_uuid) or self._scope_of(event)
         scope.end = event
         if scope.category == "llm":
             self._llm_end(scope, event)
@@ -163,8 +164,7 @@ class _Builder:
             scope.agent.observed.append(event.to_dict())
 
     def _scope_of(self, event: ScopeEvent) -> _Scope:
-        scope = _Scope(event, self._scopes.get(event.parent_uuid or ""), self.root)
-        self._scopes[scope.uuid] = scope
+        scope = self._scopes[event.packed_uuid] = _Scope(event, self._scopes.get(event.packed_parent), self.root)
         return scope
 
     # ---- agents ----
@@ -184,7 +184,7 @@ class _Builder:
     # ---- LLM calls ----
 
     def _llm_start(self, scope: _Scope, event: ScopeEvent) -> None:
-        request = _content(event.data)
+        request = _content(event._fresh(_DATA))
         said = _user_message(request)
         if said is not None:
             scope.is_said = True
@@ -193,7 +193,7 @@ class _Builder:
             scope.agent.add_step(step)
 
     def _llm_end(self, scope: _Scope, event: ScopeEvent) -> None:
-        scope.agent.add_step(self._llm_step(scope, event.timestamp, event.data))
+        scope.agent.add_step(self._llm_step(scope, event.timestamp, event._fresh(_DATA)))
 
     def _llm_step(self, scope: _Scope, timestamp: str, response: Any) -> dict[str, Any]:
         message = _message(response)
@@ -210,7 +210,7 @@ class _Builder:
             step["metrics"] = metrics
         step["llm_call_count"] = 1
         step["extra"] = extra = {"ancestry": scope.ancestry(), "invocation": scope.invocation()}
-        request = _content(scope.start.data) if scope.start is not None and not scope.is_said else None
+        request = _content(scope.start._fresh(_DATA)) if scope.start is not None and not scope.is_said else None
         if request is not None:
             extra["llm_request"] = request
         if response is not None:
@@ -225,7 +225,7 @@ class _Builder:
         if isinstance(named, str):
             return named  # who answered, which may not be who was asked
         for event in (scope.end, scope.start):
-            profile = event.category_profile if event else None
+            profile = event._fresh(_PROFILE) if event else None
             if isinstance(profile, dict) and isinstance(profile.get("model_name"), str):
                 return str(profile["model_name"])
         return None
@@ -234,7 +234,7 @@ class _Builder:
 
     def _tool_start(self, scope: _Scope, event: ScopeEvent) -> None:
         call_id = _call_id(event) or scope.uuid
-        arguments = _arguments(event.data)
+        arguments = _arguments(event._fresh(_DATA))
         step = scope.agent.calls.get(call_id)
         call = _call_in(step, call_id) if step is not None else None
         if step is None or call is None or "extra" in call:  # asked for by nobody known, or run already
@@ -244,7 +244,7 @@ class _Builder:
             scope.agent.add_step(step)
         call["extra"] = {"ancestry": scope.ancestry()}
         if arguments != call["arguments"]:
-            call["extra"]["executed_arguments"] = event.data
+            call["extra"]["executed_arguments"] = event._fresh(_DATA)
         self._tool_places[scope.uuid] = (step, call)
 
     def _tool_end(self, scope: _Scope, event: ScopeEvent) -> None:
@@ -294,9 +294,9 @@ class _Builder:
             extra["ancestry"] = scope.ancestry()
             extra["invocation"] = scope.invocation()
             found = {
-                "input": scope.start.data if scope.start else None,
-                "output": scope.end.data if scope.end else None,
-                "metadata": (scope.end or scope.start).metadata if scope.end or scope.start else None,  # type: ignore[union-attr]
+                "input": scope.start._fresh(_DATA) if scope.start else None,
+                "output": scope.end._fresh(_DATA) if scope.end else None,
+                "metadata": (scope.end or scope.start)._fresh(_METADATA) if scope.end or scope.start else None,  # type: ignore[union-attr]
             }
             extra.update(_present(found))
         if agent.observed:
@@ -414,7 +414,7 @@ def _arguments(value: Any) -> dict[str, Any]:
 
 
 def _call_id(event: ScopeEvent) -> str | None:
-    profile = event.category_profile
+    profile = event._fresh(_PROFILE)
     found = profile.get("tool_call_id") if isinstance(profile, dict) else None
     return found if isinstance(found, str) and found else None
 
@@ -427,7 +427,7 @@ def _result(scope: _Scope, event: ScopeEvent) -> dict[str, Any]:
     extra: dict[str, Any] = {
         "event_name": scope.name, "event_uuid": scope.uuid, "parent_event_uuid": scope.parent_uuid
     }  # fmt: skip
-    metadata, data = event.metadata, event.data
+    metadata, data = event._fresh(_METADATA), event._fresh(_DATA)
     if metadata is not None:
         extra["metadata"] = metadata
     content = data if isinstance(data, str) else isinstance(data, list) and _text_parts(data)
@@ -441,7 +441,7 @@ def _subagent_step(scope: _Scope, event: ScopeEvent) -> dict[str, Any]:
     call_id = f"subagent:{scope.uuid}"
     extra = {"event_name": scope.name, "event_uuid": scope.uuid, "parent_event_uuid": scope.parent_uuid}
     reference = {"trajectory_id": scope.uuid, "extra": {"name": scope.name, "scope_uuid": scope.uuid}}
-    arguments = _present({"name": scope.name, "payload": event.data})
+    arguments = _present({"name": scope.name, "payload": event._fresh(_DATA)})
     call = {"tool_call_id": call_id, "function_name": scope.name, "arguments": arguments, "extra": extra}
     result = {"source_call_id": call_id, "subagent_trajectory_ref": [reference], "extra": extra}
     return {

@@ -132,8 +132,7 @@ class AtifSink(Sink):
     # ---- which trajectory ----
 
     def _export(self, event: Event) -> None:
-        # Decoded, and kept, here: a payload that is damaged costs this event, not the trajectory.
-        _ = event.data, event.metadata, event.category_profile, event.data_schema
+        event.to_json_line()  # all of it is read: what is damaged costs this event, not the trajectory
         with self._gathering:
             self._gather(event)
 
