@@ -26,7 +26,7 @@ Environment, where the configuration leaves a default; `OTEL_EXPORTER_OTLP_<SIGN
     OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_EXPERIMENTAL_RESOURCE_DETECTORS
     OTEL_SDK_DISABLED   nothing is exported; what comes is counted as ignored
 
-Proxies are honoured by gRPC alone.
+Proxies are honoured by gRPC alone. GRPC_ENABLE_FORK_SUPPORT is set to 0 unless it is set: see below.
 
 Source of what is for the moment and what is not: OTLP 1.x, "Failures" and "Partial Success".
 """
@@ -39,6 +39,11 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 from urllib.parse import urlsplit
+
+# A fork under gRPC's own fork handlers loses calls, which are then sent twice, and now and then ends the parent with a
+# SIGSEGV (2 and 1 of 40 runs with 8 forked workers, grpcio 1.85; without them none of 100). Nothing here uses gRPC in
+# the child of a fork. gRPC looks at this when it is first used.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 try:
     import grpc
