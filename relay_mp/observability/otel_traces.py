@@ -2,7 +2,7 @@
 
     start ──▶ kept, with its place in the trace (otel_ids.py)
     mark  ──▶ an event of its parent's span while that is open, else a span of no length
-    end   ──▶ Span message, its attributes by the projection ──▶ Outbox ──▶ ExportTraceServiceRequest
+    end   ──▶ span, its attributes by the projection, encoded by _otlp.pyx ──▶ Outbox ──▶ ExportTraceServiceRequest
 
 All state is kept by uuid, so that agents of many processes may interleave in any way. A scope that never
 ends is sent when the exporter is, as it stands, with `relay_mp.unfinished`; an end without a start at
@@ -223,8 +223,7 @@ class TracesSink(Sink):
             attributes |= {"relay_mp.end.process.pid": end.pid, "relay_mp.end.thread.id": end.thread_id}
         attributes |= more
         _add_worker(attributes, event)
-        if self._aliases or self._promoted:
-            self._complete_attributes(attributes, start, end)
+        self._complete_attributes(attributes, start, end)
         name, kind, status = projection.name(event), projection.kind(event), _status(end)
         return self._encoder.span(event, place, name, kind, start_us, end_us, attributes, events, status)
 
