@@ -14,7 +14,7 @@ from relay_mp.observability.otel_values import MAX_KEYS, add_flat, clean, json_t
 MAX_BYTES = 200
 HERE = (bytes(16), None, False)
 BESIDE = {f"relay_mp.{name}" for name in ("uuid", "parent_uuid", "scope_type", "handle_attributes", "seq")}
-EVENTS = 3000
+EVENTS = 2000
 TEXTS = ["", "a", "plain text", "ä€😀", 'quote " and \\', "\x00\x01\x1f\x7f\n", "long " * 60, "lang ä" * 40, "é" * 101]
 NUMBERS = [0, 1, -1, 127, 128, -129, 2**31, -(2**31) - 1, 2**63 - 1, -(2**63), 2**63, 2**64 - 1]
 FLOATS = [0.0, -0.0, 1.5, 1e300, 5e-324, float("nan"), float("inf"), -float("inf")]
