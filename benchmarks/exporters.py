@@ -1,8 +1,9 @@
 """Events a second into files and collectors: the library's exporters against nemo-relay's own of the same name.
 
 Both have the same vocabulary, so that one function serves both. A round emits all events in one process and ends when
-the exporter says that they are out; what came out is then counted, and must be what went in. The library's ATOF file is
-also measured with producers in other processes.
+the exporter says that they are out; what came out is then counted, and must be what went in. The library is measured
+with its dispatcher in a thread of that process, and in a process of its own: nemo-relay exports in native threads of
+its own, beside the emitting one. The ATOF file is also measured with producers in other processes.
 
     ATOF JSONL       marks with four fields, a line each, in a file
     ATIF             turns of one agent, an LLM call and a tool call each, as one trajectory: two steps a turn. No marks
@@ -28,13 +29,13 @@ import relay_mp
 from benchmarks.fleet import Order, Sink, fleet
 from benchmarks.harness import BenchmarkError, Part, Side, Unavailable, child, received
 from benchmarks.payloads import EVENT_NAME, FOUR_FIELDS, LLM_REQUEST, LLM_RESPONSE, TOOL_ARGUMENTS, TOOL_RESULT
-from benchmarks.peers import RELAY, Relay
+from benchmarks.peers import RELAY, RELAY_PROCESS, Relay
 
 ROUNDS = 5
 MARKS, TURNS = 20_000, 2_500
 EVENTS_A_TURN, STEPS_A_TURN, SPANS_A_TURN = 4, 2, 2
 FLUSH_SECONDS = 60.0
-LIBRARIES = {"relay_mp": "relay_mp", "nemo-relay": "nemo_relay"}
+OURS, OURS_IN_PROCESS, THEIRS = "relay_mp", "relay_mp, dispatcher process", "nemo-relay"
 ATOF, ATIF, OTLP = "ATOF JSONL", "ATIF", "OTLP over HTTP"
 
 Emit = Callable[[int], None]
@@ -143,8 +144,8 @@ FORMATS: dict[str, tuple[Any, Any, int]] = {
 
 
 @contextmanager
-def exporting(library_name: str, format_name: str, events: int) -> Iterator[Callable[[], float]]:
-    """A side: one process emits, and its exporter exports; events a second."""
+def exporting(library_name: str, format_name: str, events: int, relay: Relay = RELAY) -> Iterator[Callable[[], float]]:
+    """A side: one process emits, and its exporter exports, the library's where `relay` says; events a second."""
     open_exporter, emitter, _ = FORMATS[format_name]
     rounds = 0
     with ExitStack() as stack:
@@ -153,7 +154,7 @@ def exporting(library_name: str, format_name: str, events: int) -> Iterator[Call
         except ImportError as error:
             raise Unavailable(f"not installed ({error})") from None
         if library is relay_mp:
-            stack.enter_context(RELAY.open())
+            stack.enter_context(relay.open())
         export, check = stack.enter_context(open_exporter(library))
         emit = emitter(library)
 
@@ -242,7 +243,11 @@ def _spans_in(encoding: str | None, body: bytes) -> int:
 def run(part: Part) -> None:
     for name, (_, _, most) in FORMATS.items():
         events = part.scaled(most, 200)
-        sides = [Side(title, exporting, (module, name, events)) for title, module in LIBRARIES.items()]
+        sides = [
+            Side(OURS, exporting, ("relay_mp", name, events)),
+            Side(THEIRS, exporting, ("nemo_relay", name, events)),
+            Side(OURS_IN_PROCESS, exporting, ("relay_mp", name, events, RELAY_PROCESS)),
+        ]
         if name == ATOF:
             sides += [Side(f"relay_mp, {n} producers", exporting_from, (n, events)) for n in (2, 8)]
         _add(part, group(name), sides)

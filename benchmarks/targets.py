@@ -120,13 +120,17 @@ def _delivered_unpackb(side: str) -> Callable[[_Run], Any]:
 
 
 def _exported(format_name: str, least: float) -> Callable[[_Run], Any]:
-    """Our rate over theirs: `ratio` is the median of the rounds' own ratios, as the two take turns."""
+    """Our rates over theirs: `ratio` is the median of the rounds' own ratios, as the sides take turns. Judged by the
+    better dispatcher: which one that is depends on the format, and whoever exports chooses it."""
 
     def judge(run: _Run) -> Any:
-        sides = [("exporters", exporters.group(format_name), who) for who in exporters.LIBRARIES]
-        ours, theirs = (run.value("value", *side) for side in sides)
-        factor = 1 / run.value("ratio", *sides[1])
-        return f"{ours:,.0f}/s, theirs {theirs:,.0f}/s: {factor:.2f}x", factor >= least
+        place = ("exporters", exporters.group(format_name))
+        theirs, base = run.value("value", *place, exporters.THEIRS), run.value("ratio", *place, exporters.THEIRS)
+        shown, factors = [], []
+        for who, where in ((exporters.OURS, "thread"), (exporters.OURS_IN_PROCESS, "process")):
+            factors.append(run.value("ratio", *place, who) / base)
+            shown.append(f"dispatcher {where} {run.value('value', *place, who):,.0f}/s: {factors[-1]:.2f}x")
+        return f"{', '.join(shown)}; theirs {theirs:,.0f}/s", max(factors) >= least
 
     return judge
 
