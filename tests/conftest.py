@@ -177,7 +177,8 @@ def run_script(_nothing_is_left_behind: Scripts) -> Scripts:
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_behind() -> Iterator[Scripts]:
-    """After each test: no segment, descriptor, child, zombie, thread or variable that was not there before."""
+    """After each test: no segment, descriptor, child, zombie, thread or variable that was not there before, and no
+    scope that is still open, under which all later tests would be."""
     scripts = Scripts()
     descriptors, children, variables = _descriptors(), _children(), _variables()
     threads = set(threading.enumerate())
@@ -194,6 +195,7 @@ def _nothing_is_left_behind() -> Iterator[Scripts]:
         "segments": new_segments,
         "descriptors": _new(_descriptors(), descriptors),
         "variables": set(_variables().items()) ^ set(variables.items()),
+        "open scope": _current_scope(),
     }
     for pid in new_children:  # reported below; not to be found again by every test that follows
         with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
@@ -201,6 +203,15 @@ def _nothing_is_left_behind() -> Iterator[Scripts]:
             os.waitpid(pid, 0)
     found = {kind: what for kind, what in left.items() if what}
     assert not found, f"left behind by the test: {found}"
+
+
+def _current_scope() -> str | None:
+    """The name of this thread's scope, if it is not the root; there is none for the next test."""
+    handle = relay_mp.scope.get_handle()
+    if handle.name == "root":
+        return None
+    relay_mp.set_thread_scope_stack(relay_mp.create_scope_stack())
+    return str(handle.name)
 
 
 def _new(now: dict[int, str], before: dict[int, str]) -> dict[int, str]:
