@@ -335,6 +335,8 @@ def test_exporters_that_cannot_start_stop_nobody_and_start_when_they_can(session
             ("observability.unusable_directory", "sinks[1]")
         ]
         scope.event("m")
+        for name in ("atof:late", "atof:down"):  # a receiver that is down is found so by a thread of its own
+            await_state(name, "failing")
         assert {("observability.exporter_failing", f"atof.sinks[{n}]") for n in (1, 2)} <= codes()
         failing = {name: each for name, each in exporters().items() if each["state"] == "failing"}
         assert sorted(failing) == ["atof:down", "atof:late", f"prometheus:127.0.0.1:{port}"]
