@@ -20,8 +20,8 @@ from relay_mp._deliver.jsonl import MAX_WRITE_BYTES, JsonlFile
 from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
 from relay_mp.events import Event
 from relay_mp.observability.http import HttpReceiver, resolve_headers
-from relay_mp.observability.outbox import Limits, Outbox
-from relay_mp.observability.sink import Sink, brief
+from relay_mp.observability.outbox import Limits, Outbox, QueuedSink
+from relay_mp.observability.sink import brief
 
 __all__ = ["FileSink", "StreamSink"]
 
@@ -206,7 +206,7 @@ class FileSink:
         self.finish()
 
 
-class StreamSink(Sink):
+class StreamSink(QueuedSink):
     """Posts ATOF lines to a receiver, in order, each at least once: what was sent and not answered is sent again.
 
     Args:
@@ -249,23 +249,6 @@ class StreamSink(Sink):
     def _send(self, lines: Sequence[bytes], timeout_seconds: float) -> None:
         self._receiver.post(b"".join(lines), CONTENT_TYPE, timeout_seconds)
 
-    def _complete(self, report: ExporterReport) -> None:
-        report.flushed = self._outbox.flushed(report.taken)
-
-    def _is_closed(self) -> bool:
-        return self._outbox.is_closed
-
-    def poke(self) -> None:
-        """Sends now what has gathered."""
-        self._outbox.poke()
-
-    def _finish(self, seconds: float | None) -> None:
-        self._outbox.finish(seconds)
-
-    def close(self) -> None:
-        """Waits until all is sent or given up."""
-        super().close()
-        self._outbox.close()
 
 
 _json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode

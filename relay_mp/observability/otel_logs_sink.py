@@ -17,15 +17,13 @@ except ImportError as error:
     raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
 
 from relay_mp._deliver.dispatcher import LOSS_MARK
-from relay_mp._deliver.reports import ExporterReport
 from relay_mp._emit.metrics import METRIC_SCHEMA
 from relay_mp.events import SEVERITY_KEY, Event, MarkEvent, ScopeEvent
 from relay_mp.observability.otel_ids import Traces
 from relay_mp.observability.otel_logs import DEFAULT_LIMITS
 from relay_mp.observability.otel_transport import attempt_limits, connect, encode_origin, is_disabled, make_resource
 from relay_mp.observability.otel_values import clean, json_text
-from relay_mp.observability.outbox import Outbox
-from relay_mp.observability.sink import Sink
+from relay_mp.observability.outbox import Outbox, QueuedSink
 from relay_mp.types import LogSeverity
 
 __all__ = ["MAX_BODY_DEPTH", "LogsSink"]
@@ -48,7 +46,7 @@ _SAMPLED = 1
 _UNLIMITED = 1 << 40
 
 
-class LogsSink(Sink):
+class LogsSink(QueuedSink):
     """Sends marks as log records.
 
     Args:
@@ -127,23 +125,6 @@ class LogsSink(Sink):
             self.count_dropped(DROP_REJECTED, rejected)
             self.count_exported(-rejected)
 
-    def _complete(self, report: ExporterReport) -> None:
-        report.flushed = self._outbox.flushed(report.taken)
-
-    def _is_closed(self) -> bool:
-        return self._outbox.is_closed
-
-    def poke(self) -> None:
-        """Sends now what has gathered."""
-        self._outbox.poke()
-
-    def _finish(self, seconds: float | None) -> None:
-        self._outbox.finish(seconds)
-
-    def close(self) -> None:
-        """Waits until all is sent or given up."""
-        super().close()
-        self._outbox.close()
 
 
 def _severity(mark: MarkEvent) -> LogSeverity:

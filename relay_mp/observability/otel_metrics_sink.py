@@ -40,8 +40,7 @@ from relay_mp.events import Event, MarkEvent
 from relay_mp.observability.otel_aggregation import Aggregator, Instrument, Rejected, Series, Window
 from relay_mp.observability.otel_metrics import DEFAULT_EXPORT_INTERVAL_MILLIS
 from relay_mp.observability.otel_transport import attempt_limits, connect, is_disabled, make_resource
-from relay_mp.observability.outbox import MAX_LIMIT, Outbox
-from relay_mp.observability.sink import Sink
+from relay_mp.observability.outbox import MAX_LIMIT, Outbox, QueuedSink
 from relay_mp.types import MetricKind, MetricTemporality
 
 __all__ = ["MAX_POINTS_PER_REQUEST", "MetricsSink"]
@@ -56,7 +55,7 @@ _CUMULATIVE, _DELTA = AggregationTemporality.CUMULATIVE, AggregationTemporality.
 _INT64 = 1 << 63
 
 
-class MetricsSink(Sink):
+class MetricsSink(QueuedSink):
     """Sums up the measurements of metric marks, and sends them at an interval.
 
     Args:
@@ -173,22 +172,8 @@ class MetricsSink(Sink):
 
     def _complete(self, report: ExporterReport) -> None:
         report.overflowed = self._aggregator.overflowed
-        report.flushed = self._outbox.flushed(report.taken)
+        super()._complete(report)
 
-    def _is_closed(self) -> bool:
-        return self._outbox.is_closed
-
-    def poke(self) -> None:
-        """Sends now what has come together."""
-        self._outbox.poke()
-
-    def _finish(self, seconds: float | None) -> None:
-        self._outbox.finish(seconds)
-
-    def close(self) -> None:
-        """Waits until all is sent or given up."""
-        super().close()
-        self._outbox.close()
 
 
 def _asked_temporality(configured: str) -> MetricTemporality:

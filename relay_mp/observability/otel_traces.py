@@ -40,8 +40,8 @@ from relay_mp.observability.otel_transport import (
     make_resource,
 )
 from relay_mp.observability.otel_values import clean
-from relay_mp.observability.outbox import Outbox
-from relay_mp.observability.sink import OpenScopes, Sink
+from relay_mp.observability.outbox import Outbox, QueuedSink
+from relay_mp.observability.sink import OpenScopes
 
 __all__ = ["TracesSink"]
 
@@ -77,7 +77,7 @@ class _Open:
         self.event_bytes = 0
 
 
-class TracesSink(Sink):
+class TracesSink(QueuedSink):
     """See OpenTelemetryConfig.
 
     Args:
@@ -299,26 +299,15 @@ class TracesSink(Sink):
 
     def _complete(self, report: ExporterReport) -> None:
         self._open.complete(report)
-        report.flushed = self._outbox.flushed(report.taken)
-
-    def _is_closed(self) -> bool:
-        return self._outbox.is_closed
-
-    def poke(self) -> None:
-        """Sends now what has gathered."""
-        self._outbox.poke()
+        super()._complete(report)
 
     def _finish(self, seconds: float | None) -> None:
         try:
             for kept in self._open.drain():
                 self._send_unfinished(kept)
         finally:
-            self._outbox.finish(seconds)
+            super()._finish(seconds)
 
-    def close(self) -> None:
-        """Waits until all is sent or given up."""
-        super().close()
-        self._outbox.close()
 
 
 def make_projection(name: str) -> Any:

@@ -20,9 +20,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+from relay_mp._deliver.reports import ExporterReport
 from relay_mp.observability.sink import Sink, brief
 
-__all__ = ["Item", "Limits", "Outbox", "Refused", "Retryable"]
+__all__ = ["Item", "Limits", "Outbox", "QueuedSink", "Refused", "Retryable"]
 
 logger = logging.getLogger("relay_mp")
 
@@ -299,3 +300,27 @@ class Outbox:
                     self._given_up(item.payload)
                 except Exception as error:
                     self._sink.count_failure(error)
+
+
+class QueuedSink(Sink):
+    """The base of a sink whose events wait in an outbox, `_outbox`, that the subclass makes."""
+
+    _outbox: Outbox
+
+    def _complete(self, report: ExporterReport) -> None:
+        report.flushed = self._outbox.flushed(report.taken)
+
+    def _is_closed(self) -> bool:
+        return self._outbox.is_closed
+
+    def poke(self) -> None:
+        """Sends now what has gathered."""
+        self._outbox.poke()
+
+    def _finish(self, seconds: float | None) -> None:
+        self._outbox.finish(seconds)
+
+    def close(self) -> None:
+        """Waits until all is sent or given up."""
+        super().close()
+        self._outbox.close()
