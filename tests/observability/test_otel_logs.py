@@ -8,7 +8,7 @@ import uuid
 from collections import Counter
 
 import pytest
-from otlp_receiver import PROTOCOLS, OtlpReceiver, attributes, plain
+from otlp_receiver import OtlpReceiver, attributes, plain
 from receiver import wait_until
 
 import relay_mp
@@ -32,19 +32,6 @@ from relay_mp.observability.otel_logs_sink import MAX_BODY_DEPTH, LogsSink
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 CONTROLS = "".join(map(chr, range(32))) + "\x7f\x80\u2028\u2029\ufeff\uffff\U0001f600"
-
-
-@pytest.fixture(params=PROTOCOLS)
-def receiver(request):
-    with OtlpReceiver(request.param) as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def http():
-    """Where the protocol makes no difference."""
-    with OtlpReceiver() as receiver:
-        yield receiver
 
 
 def configured(config, receiver, **settings):

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
-from otlp_receiver import PROTOCOLS, OtlpReceiver, attributes
+from otlp_receiver import OtlpReceiver, attributes
 from receiver import wait_until
 
 import relay_mp
@@ -26,19 +26,6 @@ from relay_mp.observability import otel_aggregation, otel_metrics_sink
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
-
-
-@pytest.fixture(params=PROTOCOLS)
-def receiver(request):
-    with OtlpReceiver(request.param) as receiver:
-        yield receiver
-
-
-@pytest.fixture
-def http():
-    """Where the protocol makes no difference."""
-    with OtlpReceiver() as receiver:
-        yield receiver
 
 
 def subscriber(receiver, name="metrics", **settings):
