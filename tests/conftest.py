@@ -205,6 +205,36 @@ def _nothing_is_left_behind() -> Iterator[Scripts]:
     assert not found, f"left behind by the test: {found}"
 
 
+@contextlib.contextmanager
+def _mounted(mount: Path, size: str) -> Iterator[Path]:
+    """A file system of that size in memory."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    mount.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(mount)]
+    done = subprocess.run(command, capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 KiB."""
+    with _mounted(tmp_path / "disk", "64k") as mount:
+        yield mount
+
+
+@pytest.fixture
+def small_file_system(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB, for a segment."""
+    with _mounted(tmp_path / "shm", "1m") as mount:
+        yield mount
+
+
 def _current_scope() -> str | None:
     """The name of this thread's scope, if it is not the root; there is none for the next test."""
     handle = relay_mp.scope.get_handle()

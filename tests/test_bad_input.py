@@ -8,7 +8,6 @@ into the stream.
 import os
 import pickle
 import struct
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -356,21 +355,6 @@ scope.event("after")
         assert session.stats().lost == 0
     assert [part for part in [path, *parts] if part not in out] == [], out
     assert found == ["before", "after"]
-
-
-@pytest.fixture
-def small_file_system(tmp_path):
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    mount = tmp_path / "shm"
-    mount.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
 
 
 def test_a_ring_too_large_for_the_file_system(small_file_system):

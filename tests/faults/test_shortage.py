@@ -4,7 +4,6 @@ application goes on; nothing half-written is taken for whole."""
 import json
 import os
 import signal
-import subprocess
 
 import named_subscribers
 import pytest
@@ -153,21 +152,6 @@ with relay_mp.session(directory=sys.argv[1]):
 
 
 # -------------------------------------------------------------------------------------------- out of disk
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
 
 
 def test_a_segment_that_has_no_room_is_a_clear_error_and_leaves_nothing(small_disk):

@@ -4,7 +4,6 @@ import copy
 import json
 import os
 import signal
-import subprocess
 
 import pytest
 import scenarios
@@ -324,22 +323,6 @@ def test_a_successor_sends_what_a_killed_dispatcher_had_written(session, tmp_pat
 def test_there_must_be_somewhere_to_write_to():
     with pytest.raises(ValueError, match="neither an output_directory nor a storage"):
         AtifFileExporter()
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
 
 
 @BOTH

@@ -415,21 +415,6 @@ def test_a_directory_that_is_removed_costs_that_exporter_only(session, tmp_path)
     assert (told["code"], told["count"], told["field"]) == ("observability.events_lost", lost, "atof.sinks[0]")
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
-
-
 def test_a_full_disk_is_counted_by_those_it_concerns(session, small_disk, capfd):
     activate(
         atof=atof(file("a.jsonl", output_directory=str(small_disk), name="full"), file("b.jsonl", name="b")),

@@ -284,22 +284,6 @@ def test_a_second_writer_is_refused(session, exporter, path):
         PerfettoExporter(path).register("second")
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 64 KiB."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    mount = tmp_path / "disk"
-    mount.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(mount)], capture_output=True, check=False
-    )
-    if done.returncode:
-        pytest.skip(f"mounting is not allowed here: {done.stderr.decode().strip()}")
-    yield mount
-    subprocess.run(["umount", str(mount)], check=True)
-
-
 @BOTH
 def test_a_full_disk_is_counted_and_leaves_whole_lines(session, small_disk, capfd):
     exporter = PerfettoExporter(small_disk / "trace.json")
