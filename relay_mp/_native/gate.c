@@ -52,11 +52,17 @@ static uint32_t say(rmp_gate *gate, uint32_t bit) {
     return (seen & ~3u) | bit;
 }
 
-void rmp_gate_wait(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t timeout_ns) {
-    uint32_t said = say(gate, 1);
-    if (ready(context)) return; /* the bit stays on: it costs the next opener one system call, no more */
+uint32_t rmp_gate_arm(rmp_gate *gate) { return say(gate, 1); }
+
+void rmp_gate_sleep(rmp_gate *gate, uint32_t armed, uint64_t timeout_ns) {
     RMP_TESTPOINT("gate.wait");
-    futex_wait(&gate->wanted, said, timeout_ns < RMP_BACKSTOP_NS ? timeout_ns : RMP_BACKSTOP_NS);
+    futex_wait(&gate->wanted, armed, timeout_ns < RMP_BACKSTOP_NS ? timeout_ns : RMP_BACKSTOP_NS);
+}
+
+void rmp_gate_wait(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t timeout_ns) {
+    uint32_t armed = rmp_gate_arm(gate);
+    if (ready(context)) return; /* the bit stays on: it costs the next opener one system call, no more */
+    rmp_gate_sleep(gate, armed, timeout_ns);
 }
 
 void rmp_gate_nap(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t nap_ns) {

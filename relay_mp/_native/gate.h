@@ -22,6 +22,11 @@
 
 uint64_t rmp_monotonic_ns(void);
 
+/* A wait in its two steps, for waiters who have more to say than that they sleep: says so, and gives what to sleep on;
+ * sleeps, unless the gate has opened since. In between the caller fences and looks whether it has to. */
+uint32_t rmp_gate_arm(rmp_gate *gate);
+void rmp_gate_sleep(rmp_gate *gate, uint32_t armed, uint64_t timeout_ns);
+
 /* Sleeps until the gate opens, `ready(context)` holds, or `timeout_ns` have passed (cut to the
  * backstop). May return early: callers loop on their own condition and deadline. */
 void rmp_gate_wait(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t timeout_ns);

@@ -28,7 +28,7 @@
 #include "atomics.h"
 
 #define RMP_MAGIC 0x31504d59414c4552ull /* "RELAYMP1" */
-#define RMP_LAYOUT_VERSION 2u
+#define RMP_LAYOUT_VERSION 3u
 
 #define RMP_UNIT_BYTES 64u
 #define RMP_RECORD_HEADER_BYTES 24u
@@ -41,6 +41,7 @@
 #define RMP_OWNER_PAD 0xffffu
 #define RMP_OWNER_SEALED 0xfffeu
 #define RMP_REPLY_TEXT_BYTES 400u
+#define RMP_NOBODY_WAITS UINT64_MAX
 
 enum rmp_state { RMP_FREE = 0, RMP_BUSY = 1, RMP_COMMITTED = 2, RMP_ABORTED = 3, RMP_FENCED = 4, RMP_PAD = 5 };
 
@@ -119,6 +120,7 @@ typedef struct rmp_header {
     __attribute__((aligned(RMP_LINE))) rmp_gate data;      /* the dispatcher sleeps on it */
     __attribute__((aligned(RMP_LINE))) rmp_gate space;     /* producers of a full ring sleep on it */
     __attribute__((aligned(RMP_LINE))) rmp_gate delivered; /* flushes sleep on it */
+    uint64_t delivery_awaited; /* the lowest position that one of them sleeps for; else RMP_NOBODY_WAITS */
     /* read by every emit, written seldom */
     __attribute__((aligned(RMP_LINE))) uint32_t session_state;
     uint32_t subscribers;  /* registrations alive: 0 makes emitting a no-op */

@@ -72,7 +72,36 @@ TEST_COUNTED(no_wake_up_is_lost_among_waiters_for_space, 100000) {
     rmp_segment_close(&segment, false);
 }
 
-/* ---- an interleaving that is forced ---- */
+/* Three processes that each wait for their own record: the lowest place changes hands all the time. */
+TEST_COUNTED(no_wake_up_is_lost_among_flushes, 100000) {
+    backstop_off();
+    rmp_segment segment = make_segment(64, 8, 64);
+    const rmp_ring *ring = &segment.ring;
+    pid_t children[3];
+    for (int i = 0; i < 3; i++) {
+        if ((children[i] = fork_child())) continue;
+        uint32_t slot = take_slot(ring);
+        uint64_t first = next_number(ring, slot);
+        for (uint64_t n = first; n < first + count / 3; n++) {
+            CHECK_EQUAL(emit(ring, slot, n, 64), RMP_OK);
+            uint64_t position = rmp_ring_tail(ring);
+            while (rmp_load_acquire(&ring->header->read_pos) < position)
+                rmp_ring_wait_for_delivery(ring, position, UINT64_MAX);
+        }
+        _exit(0);
+    }
+    dispatcher reader;
+    dispatcher_open(&reader, ring);
+    while (reader.delivered < count / 3 * 3) {
+        dispatcher_drain(&reader);
+        if (reader.delivered < count / 3 * 3) rmp_reader_wait(&reader.reader, 0, UINT64_MAX);
+    }
+    for (int i = 0; i < 3; i++) check_exits_clean(children[i]);
+    dispatcher_close(&reader);
+    rmp_segment_close(&segment, false);
+}
+
+/* ---- interleavings that are forced ---- */
 
 typedef struct scene {
     rmp_gate gate;
@@ -81,11 +110,12 @@ typedef struct scene {
 } scene;
 
 static scene *forced;
+static const char *forced_point = "gate.wait";
 
 static bool condition_holds(const void *context) { return rmp_load_acquire(&((const scene *)context)->condition); }
 
 static void hold_at_gate(const char *name) {
-    if (strcmp(name, "gate.wait") != 0) return;
+    if (strcmp(name, forced_point) != 0 || rmp_load_acquire(&forced->at_gate)) return; /* the first time only */
     rmp_store_release(&forced->at_gate, 1u);
     while (rmp_load_acquire(&forced->at_gate) != 2) sched_yield();
 }
@@ -142,5 +172,153 @@ TEST(the_backstop_saves_the_waiter_of_a_killed_waker) {
         }
         CHECK(was_killed(wait_child(waker)));
         check_exits_clean(waiter);
+    }
+}
+
+/* ---- flushes: who wakes whom, and when ---- */
+
+typedef struct flushes {
+    rmp_segment segment;
+    rmp_ring *ring;
+    rmp_reader reader;
+} flushes;
+
+static void flushes_open(flushes *self) {
+    backstop_off();
+    forced = make_shared(sizeof *forced);
+    self->segment = make_segment(64, 4, 64);
+    self->ring = &self->segment.ring;
+    rmp_reader_open(&self->reader, self->ring);
+}
+
+/* A child that waits until `position` is delivered; it stops at `point`, if there is one, until it is let go. */
+static pid_t start_flush(flushes *self, uint64_t position, const char *point) {
+    pid_t waiter = fork_child();
+    if (waiter) return waiter;
+    if (point) forced_point = point;
+    if (point) rmp_testpoint_hook = hold_at_gate;
+    while (rmp_load_acquire(&self->ring->header->read_pos) < position)
+        rmp_ring_wait_for_delivery(self->ring, position, UINT64_MAX);
+    _exit(0);
+}
+
+/* A waiter that has given up leaves its place and the armed gate behind. */
+static void leave_a_place(flushes *self, uint64_t position) { rmp_ring_wait_for_delivery(self->ring, position, 0); }
+
+static void wait_until_awaited(flushes *self, uint64_t position) {
+    while (rmp_load_acquire(&self->ring->header->delivery_awaited) != position) sched_yield();
+}
+
+static void wait_until_held(void) {
+    while (rmp_load_acquire(&forced->at_gate) != 1) sched_yield();
+}
+
+static void let_go(void) { rmp_store_release(&forced->at_gate, 2u); }
+
+TEST(a_flush_is_woken_once_when_its_own_place_is_reached) {
+    flushes all;
+    flushes_open(&all);
+    rmp_gate *gate = &all.ring->header->delivered;
+    pid_t waiter = start_flush(&all, 1000, NULL);
+    wait_until_awaited(&all, 1000);
+    uint32_t calls = rmp_gate_calls(gate);
+    for (uint64_t position = 1; position < 1000; position++) {
+        rmp_reader_delivered(&all.reader, position);
+        CHECK_EQUAL(rmp_gate_calls(gate), calls);
+    }
+    rmp_reader_delivered(&all.reader, 1000);
+    CHECK_EQUAL(rmp_gate_calls(gate), calls + 4); /* the count is above the gate's two bits */
+    check_exits_clean(waiter);
+    CHECK_EQUAL(all.ring->header->delivery_awaited, RMP_NOBODY_WAITS);
+    rmp_segment_close(&all.segment, false);
+}
+
+TEST(each_of_several_flushes_returns_when_its_own_place_is_reached) {
+    flushes all;
+    flushes_open(&all);
+    pid_t waiters[4]; /* the furthest first: each one lowers the place */
+    for (uint64_t n = 4; n; n--) {
+        waiters[n - 1] = start_flush(&all, n, NULL);
+        wait_until_awaited(&all, n);
+    }
+    for (uint64_t n = 1; n <= 4; n++) {
+        rmp_reader_delivered(&all.reader, n);
+        check_exits_clean(waiters[n - 1]);
+        if (n < 4) wait_until_awaited(&all, n + 1); /* who waits for more says so again */
+    }
+    rmp_segment_close(&all.segment, false);
+}
+
+/* It has not said its place when the reader looks; it must look itself before it sleeps. */
+TEST(a_flush_does_not_sleep_on_what_was_delivered_before_it_said_its_place) {
+    flushes all;
+    flushes_open(&all);
+    pid_t waiter = start_flush(&all, 1, "delivery.armed");
+    wait_until_held();
+    rmp_reader_delivered(&all.reader, 1);
+    let_go();
+    check_exits_clean(waiter);
+    rmp_segment_close(&all.segment, false);
+}
+
+/* It trusts in a lower place, which the reader reaches and takes back; only now it goes to sleep. Had it armed the gate
+ * after it had looked at that place, it would sleep with its own place said nowhere. */
+TEST(a_flush_does_not_sleep_on_another_ones_place) {
+    flushes all;
+    flushes_open(&all);
+    leave_a_place(&all, 1);
+    pid_t waiter = start_flush(&all, 2, "delivery.awaited");
+    wait_until_held();
+    rmp_reader_delivered(&all.reader, 1);
+    CHECK_EQUAL(all.ring->header->delivery_awaited, RMP_NOBODY_WAITS);
+    let_go();
+    wait_until_awaited(&all, 2); /* hangs, if it sleeps */
+    rmp_reader_delivered(&all.reader, 2);
+    check_exits_clean(waiter);
+    rmp_segment_close(&all.segment, false);
+}
+
+/* The reader has opened the gate, and a waiter arms it anew at once: it must not find the place that is reached. */
+TEST(the_reader_takes_a_reached_place_back_before_it_opens_the_gate) {
+    flushes all;
+    flushes_open(&all);
+    leave_a_place(&all, 1);
+    pid_t reader = fork_child();
+    if (!reader) {
+        forced_point = "wake.turned";
+        rmp_testpoint_hook = hold_at_gate;
+        rmp_reader_delivered(&all.reader, 1);
+        rmp_reader_delivered(&all.reader, 2);
+        _exit(0);
+    }
+    wait_until_held();
+    pid_t waiter = start_flush(&all, 2, NULL);
+    wait_until_awaited(&all, 2); /* hangs, if it trusts in the other place */
+    let_go();
+    check_exits_clean(reader);
+    check_exits_clean(waiter);
+    rmp_segment_close(&all.segment, false);
+}
+
+TEST(the_backstop_saves_the_flush_of_a_killed_reader) {
+    const char *const points[] = {"wake.before", "wake.turned"};
+    for (int i = 0; i < 2; i++) {
+        flushes all;
+        flushes_open(&all);
+        test_backstop_ns = 20000000ull;
+        pid_t waiter = start_flush(&all, 2, NULL);
+        wait_until_awaited(&all, 2);
+        leave_a_place(&all, 1);
+        pid_t reader = fork_child();
+        if (!reader) {
+            signal_at(points[i], 1, 9);
+            rmp_reader_delivered(&all.reader, 1);
+        }
+        CHECK(was_killed(wait_child(reader)));
+        wait_until_awaited(&all, 2); /* its place is said again */
+        rmp_reader_open(&all.reader, all.ring);
+        rmp_reader_delivered(&all.reader, 2);
+        check_exits_clean(waiter);
+        rmp_segment_close(&all.segment, false);
     }
 }

@@ -50,6 +50,7 @@ TESTS = [
 COUNTS = {
     ("address", "no_wake_up_is_lost_between_producer_and_reader"): 5_000,
     ("address", "no_wake_up_is_lost_among_waiters_for_space"): 5_000,
+    ("address", "no_wake_up_is_lost_among_flushes"): 5_000,
     ("address", "order_and_payloads_hold_with_2_processes"): 100_000,
     ("address", "order_and_payloads_hold_with_8_processes"): 20_000,
     ("thread", "a_reader_that_fences_at_once_loses_what_it_fences_and_nothing_else"): 4_000,
@@ -75,6 +76,7 @@ LONG = [
     ("plain", "order_and_payloads_hold_with_8_processes", 1_000_000),
     ("plain", "no_wake_up_is_lost_between_producer_and_reader", 10_000_000),
     ("plain", "no_wake_up_is_lost_among_waiters_for_space", 10_000_000),
+    ("plain", "no_wake_up_is_lost_among_flushes", 10_000_000),
     ("plain", "bit_flips_cost_no_more_than_the_records_they_hit", 1_000_000),
     ("address", "bit_flips_cost_no_more_than_the_records_they_hit", 1_000_000),
     ("thread", "order_and_payloads_hold_with_4_threads", 500_000),
