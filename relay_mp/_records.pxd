@@ -48,6 +48,7 @@ cdef struct Entry:
 
 cdef void _sort(Entry* entries, uint64_t count) noexcept nogil
 cdef int _check_text(const uint8_t* text, uint64_t length) except -1
+cdef int _write_uuid(rmp_buffer* out, const uint8_t* uuid) noexcept nogil
 cdef int _write_value(rmp_buffer* out, rmp_cursor* cursor, int depth) except -2
 
 

@@ -1,11 +1,14 @@
 # cython: language_level=3, freethreading_compatible=True, annotation_typing=False
-"""OpenTelemetry's spans in protobuf, compiled: written straight from records and attributes, without messages.
+"""OpenTelemetry's spans in protobuf, compiled: written straight from records, without messages.
 
 Runs where the dispatcher runs, below `otel_traces`, for every event. Only what a span is made of is known here: which
-attributes it has is the projections' business. An attribute's value is a Python one, or, as bytes, an AnyValue that is
-encoded already: that is how `flatten` gives the payloads, from the record's msgpack, with no Python object made of them.
+attributes it has is the projections' business, and they say it by names, once, for all events.
 
-    record ──flatten──▶ {key: AnyValue} ──SpanEncoder──▶ the field `spans` of ScopeSpans
+    AttributeNames, record ──▶ SpanWriter.add     ─┐
+    {key: Python value}    ──▶ SpanWriter.update  ─┴─▶ KeyValues ──▶ finish ──▶ the field `spans` of ScopeSpans
+
+A payload goes from the record's msgpack to AnyValues with no Python object made of it. What the native encoder has not
+written, and what is no finite number, goes by way of Python objects, in the same order to the same bytes.
 
 Fields are in the order of their numbers, as the official encoder writes them, and so the bytes are the same;
 tests/observability/test_otlp_encoding.py holds that. Source: opentelemetry-proto 1.x, trace.proto and common.proto;
@@ -14,7 +17,7 @@ Protocol Buffers, Encoding. The extra `otel` is not needed.
 
 from libc.math cimport isfinite
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
-from libc.string cimport memcpy
+from libc.string cimport memcmp, memcpy, memmove
 
 from relay_mp._records cimport (
     RMP_KIND_DOUBLE,
@@ -27,9 +30,9 @@ from relay_mp._records cimport (
     RMP_KIND_UINT,
     Entry,
     RecordView,
-    UNUSUAL,
     _check_text,
     _sort,
+    _write_uuid,
     _write_value,
     rmp_buffer,
     rmp_buffer_free,
@@ -38,11 +41,10 @@ from relay_mp._records cimport (
     rmp_read_head,
     rmp_skip,
     rmp_take,
-    rmp_write_byte,
-    rmp_write_raw,
 )
 
-from relay_mp.observability.otel_values import MAX_KEYS as _MAX_KEYS, clean, json_text
+from relay_mp.observability.otel_values import MAX_KEYS as _MAX_KEYS, add_flat, clean, json_text
+from relay_mp.types import CATEGORIES as _CATEGORIES, attribute_names
 
 
 cdef extern from "Python.h":
@@ -54,169 +56,32 @@ cdef extern from "Python.h":
     long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
 
 
-cdef enum:
-    HEAD = 11  # bytes before a message: its tag, and a varint of 64 bits
-    MOST_KEYS = 64
-    # Tags: the field's number, and how it is written: 0 varint, 1 eight bytes, 2 length and bytes.
-    ANY_STRING = 0x0a
-    ANY_BOOL = 0x10
-    ANY_INT = 0x18
-    ANY_DOUBLE = 0x21
-    ANY_ARRAY = 0x2a
-    ARRAY_VALUES = 0x0a
-    PAIR_KEY = 0x0a
-    PAIR_VALUE = 0x12
-    EVENT_TIME = 0x09
-    EVENT_NAME = 0x12
-    EVENT_ATTRIBUTES = 0x1a
-    STATUS_MESSAGE = 0x12
-    STATUS_CODE = 0x18
-    SPAN_TRACE = 0x0a
-    SPAN_ID = 0x12
-    SPAN_PARENT = 0x22
-    SPAN_NAME = 0x2a
-    SPAN_KIND = 0x30
-    SPAN_START = 0x39
-    SPAN_END = 0x41
-    SPAN_ATTRIBUTES = 0x4a
-    SPAN_EVENTS = 0x5a
-    SPAN_STATUS = 0x7a
-    SPANS = 0x12
-    # Span.flags: W3C's sampled bit; that it is known whether the parent is remote; and that it is.
-    LOCAL = 0x101
-    REMOTE = 0x301
-
+include "_protobuf.pxi"
 
 assert _MAX_KEYS == MOST_KEYS
 
 
-# ------------------------------------------------------------------------------------- protobuf's forms
+# ---------------------------------------------------------------------------------------------- attributes
 
-cdef inline int _varint(uint8_t* at, uint64_t value) noexcept nogil:
-    cdef int count = 0
-    while value > 0x7f:
-        at[count] = <uint8_t>(value & 0x7f | 0x80)
-        value >>= 7
-        count += 1
-    at[count] = <uint8_t>value
-    return count + 1
+cdef struct Key:
+    const char* text
+    size_t length
+    const uint8_t* member  # behind a dot; NULL: there is none
+    size_t member_length
 
 
-cdef inline int _varint_bytes(uint64_t value) noexcept nogil:
-    cdef int count = 1
-    while value > 0x7f:
-        value >>= 7
-        count += 1
-    return count
+cdef inline Key _key(const char* text, size_t length) noexcept nogil:
+    cdef Key key
+    key.text, key.length, key.member, key.member_length = text, length, NULL, 0
+    return key
 
 
-cdef inline void _number(rmp_buffer* out, uint8_t tag, uint64_t value) noexcept nogil:
-    """A field that is a varint. There is room."""
-    out.bytes[out.length] = tag
-    out.length += 1 + _varint(out.bytes + out.length + 1, value)
+cdef inline size_t _key_bytes(const Key* key) noexcept nogil:
+    return key.length if key.member == NULL else key.length + 1 + key.member_length
 
 
-cdef inline uint64_t _ns(time_us) except? 0:
-    """Microseconds since the epoch as protobuf's nanoseconds, or the nearest that it has."""
-    cdef int overflow = 0
-    cdef int64_t us = PyLong_AsLongLongAndOverflow(time_us, &overflow)
-    if overflow > 0 or us > <int64_t>(UINT64_MAX // 1000):
-        return UINT64_MAX
-    return 0 if overflow or us < 0 else <uint64_t>us * 1000
-
-
-cdef inline void _fixed64(rmp_buffer* out, uint8_t tag, uint64_t value) noexcept nogil:
-    """A field of eight bytes, least first. There is room."""
-    cdef int i
-    out.bytes[out.length] = tag
-    for i in range(8):
-        out.bytes[out.length + 1 + i] = <uint8_t>(value >> 8 * i)
-    out.length += 9
-
-
-cdef inline void _field(rmp_buffer* out, uint8_t tag, const void* bytes, size_t count) noexcept nogil:
-    """A field that is bytes, a text or a message. There is room."""
-    _number(out, tag, count)
-    memcpy(out.bytes + out.length, bytes, count)
-    out.length += count
-
-
-cdef int _reserve(rmp_buffer* out, size_t count) except -1:
-    if rmp_buffer_reserve(out, count):
-        raise MemoryError("no memory for a span")
-    return 0
-
-
-cdef object _framed(rmp_buffer* out, uint8_t tag):
-    """What is in the buffer behind the first HEAD bytes, as a field."""
-    cdef size_t size = out.length - HEAD
-    cdef size_t start = HEAD - 1 - _varint_bytes(size)
-    out.bytes[start] = tag
-    _varint(out.bytes + start + 1, size)
-    return PyBytes_FromStringAndSize(<const char*>out.bytes + start, <Py_ssize_t>(out.length - start))
-
-
-# ------------------------------------------------------------------------------------ payloads as values
-
-cdef object _text_value(rmp_buffer* out, const uint8_t* text, uint64_t length):
-    if _check_text(text, length):
-        return None
-    out.length = 0
-    _reserve(out, HEAD + length)
-    _field(out, ANY_STRING, text, length)
-    return PyBytes_FromStringAndSize(<const char*>out.bytes, <Py_ssize_t>out.length)
-
-
-cdef object _json_value(rmp_buffer* out, rmp_cursor* cursor):
-    out.length = HEAD
-    if _write_value(out, cursor, 0) or _check_text(out.bytes + HEAD, out.length - HEAD):
-        return None
-    return _framed(out, ANY_STRING)
-
-
-cdef object _value(rmp_buffer* out, rmp_cursor* cursor):
-    """A packed value as an AnyValue; None: it is unusual."""
-    cdef rmp_cursor start = cursor[0]
-    cdef uint8_t kind
-    cdef uint64_t number
-    cdef const uint8_t* text
-    cdef double real
-    if rmp_read_head(cursor, &kind, &number):
-        return None
-    if kind == RMP_KIND_TEXT:
-        return None if rmp_take(cursor, number, &text) else _text_value(out, text, number)
-    out.length = 0
-    _reserve(out, HEAD)
-    if kind == RMP_KIND_TRUE or kind == RMP_KIND_FALSE:
-        _number(out, ANY_BOOL, kind == RMP_KIND_TRUE)
-    elif kind == RMP_KIND_INT or (kind == RMP_KIND_UINT and not number >> 63):
-        _number(out, ANY_INT, number)
-    elif kind == RMP_KIND_DOUBLE:
-        memcpy(&real, &number, 8)
-        if not isfinite(real):
-            return None
-        _fixed64(out, ANY_DOUBLE, number)
-    else:
-        cursor[0] = start
-        return _json_value(out, cursor)
-    return PyBytes_FromStringAndSize(<const char*>out.bytes, <Py_ssize_t>out.length)
-
-
-cdef object _key(rmp_buffer* out, str prefix, Entry* entry):
-    """The prefix, a dot and the member's key."""
-    cdef Py_ssize_t size
-    cdef const char* before = PyUnicode_AsUTF8AndSize(prefix, &size)
-    out.length = 0
-    _reserve(out, size + 1 + entry.length)
-    memcpy(out.bytes, before, size)
-    out.bytes[size] = 46
-    memcpy(out.bytes + size + 1, entry.key, entry.length)
-    return PyUnicode_DecodeUTF8(<const char*>out.bytes, size + 1 + entry.length, NULL)
-
-
-cdef bint _members(dict found, str prefix, rmp_buffer* out, rmp_cursor* cursor, uint64_t count, dict own) except -1:
-    """Adds a map's members. False: it is unusual."""
-    cdef Entry[MOST_KEYS] entries
+cdef bint _read_members(Entry* entries, rmp_cursor* cursor, uint64_t count) except -1:
+    """A map's members, sorted. False: it is not as the native encoder writes it."""
     cdef uint64_t i, number
     cdef uint8_t kind
     for i in range(count):
@@ -230,64 +95,113 @@ cdef bint _members(dict found, str prefix, rmp_buffer* out, rmp_cursor* cursor, 
     if cursor.at != cursor.end:
         return False
     _sort(entries, count)
-    for i in range(count):
-        cursor.at = <const uint8_t*>entries[i].value
-        name = None if own is None else own.get(PyUnicode_DecodeUTF8(<const char*>entries[i].key, entries[i].length, NULL))
-        if name is not None and cursor.at[0] == RMP_KIND_NIL:
-            continue
-        value = _value(out, cursor)
-        if value is None:
+    for i in range(1, count):
+        if entries[i].length == entries[i - 1].length and not memcmp(entries[i].key, entries[i - 1].key, entries[i].length):
             return False
-        found[_key(out, prefix, &entries[i]) if name is None else name] = value
     return True
 
 
-def flatten(dict found not None, str prefix not None, RecordView event not None, int index, dict own=None) -> bool:
-    """Adds an event's payload as attributes: a map's members one by one, anything else as it is, as `add_flat` does.
+cdef enum Source:
+    UUID, PARENT, CATEGORY, ATTRIBUTES, SEQ, PID, THREAD, FLAT, OWN, WHOLE
+
+# What attributes are made of: which of the record's fields it is, what is done with it, the event's own name for it.
+_SOURCES = {
+    "uuid": (1, UUID),
+    "parent_uuid": (2, PARENT),
+    "category": (5, CATEGORY),
+    "attributes": (6, ATTRIBUTES),
+    "seq": (-1, SEQ),
+    "pid": (-1, PID),
+    "thread_id": (7, THREAD),
+    "data": (9, FLAT),
+    "metadata": (10, FLAT),
+    "category_profile": (11, FLAT),
+    "data_schema": (12, WHOLE),
+}
+
+cdef enum:
+    MOST_NAMES = 16
+    MOST_OWN = 4
+
+cdef struct Name:
+    int field
+    Source source
+    Key key
+
+cdef struct Own:
+    Key member
+    Key key
+
+cdef tuple _category_texts = tuple(name.encode() for name in _CATEGORIES)
+cdef tuple _attribute_texts = tuple(json_text(attribute_names(bits)).encode() for bits in range(32))
+
+
+cdef class AttributeNames:
+    """What the attributes that are made of an event's fields are called, in their order. Immutable.
 
     Args:
-        found: where to, by key; the values are encoded.
-        prefix: of the keys.
-        event: the event.
-        index: the payload's place among the record's fields.
-        own: members with names of their own: of a payload that is a map, or else is left out.
-
-    Returns:
-        False where it is for `add_flat` to do, whatever has been added: what the native encoder has not written, and
-        what nests deep, has many members or none, or is no finite number.
+        names: by the event's attribute. `data`, `metadata` and `category_profile` are objects that are taken apart one
+            level deep, as `otel_values.add_flat` does it: theirs is what the keys begin with.
+        own: members of `category_profile` with names of their own. If it is given, a profile that is no object is left
+            out, and so are these members where they are null.
     """
-    cdef rmp_cursor cursor
-    cdef rmp_buffer out
-    cdef uint64_t number
-    cdef uint8_t kind
-    if not event._is_usual():
-        return False
-    if event._head_of(index, &cursor, &number) == RMP_KIND_NIL:
-        return True
-    cursor.end = cursor.at + number
-    cdef rmp_cursor start = cursor
-    if rmp_read_head(&cursor, &kind, &number) or kind == RMP_KIND_NIL or (own is not None and kind != RMP_KIND_MAP):
-        return False
-    if kind == RMP_KIND_MAP and (own is not None or number) and number > MOST_KEYS:
-        return False
-    out.bytes, out.length, out.capacity = NULL, 0, 0
-    try:
-        if kind == RMP_KIND_MAP and (number or own is not None):
-            return _members(found, prefix, &out, &cursor, number, own)
-        cursor = start
-        value = _value(&out, &cursor)
-        if value is None or cursor.at != cursor.end:
-            return False
-        found[prefix] = value
-        return True
-    finally:
-        rmp_buffer_free(&out)
+
+    cdef Name[MOST_NAMES] _names
+    cdef Own[MOST_OWN] _own
+    cdef int _count, _own_count
+    cdef readonly dict own
+    cdef list _held  # what the keys point into
+    cdef tuple _fields
+
+    def __init__(self, dict names not None, dict own=None) -> None:
+        cdef bytes key, member
+        if len(names) > MOST_NAMES or len(own or ()) > MOST_OWN:
+            raise ValueError(f"{len(names)} names and {len(own or ())} of members; expected {MOST_NAMES} and {MOST_OWN} at most")
+        self._held, self._fields, self.own = [], tuple(names), own
+        for self._count, (field, name) in enumerate(names.items()):
+            key = name.encode()
+            self._held.append(key)
+            self._names[self._count].field, self._names[self._count].source = _SOURCES[field]
+            self._names[self._count].key = _key(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+            if own is not None and field == "category_profile":
+                self._names[self._count].source = OWN
+        for self._own_count, (name, whole) in enumerate((own or {}).items()):
+            member, key = name.encode(), whole.encode()
+            self._held += [member, key]
+            self._own[self._own_count].member = _key(PyBytes_AS_STRING(member), PyBytes_GET_SIZE(member))
+            self._own[self._own_count].key = _key(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+        self._count, self._own_count = len(names), len(own or ())
+
+    cdef const Key* _own_name(self, const Entry* member) noexcept:
+        cdef int at
+        for at in range(self._own_count):
+            if self._own[at].member.length == member.length and not memcmp(self._own[at].member.text, member.key, member.length):
+                return &self._own[at].key
+        return NULL
+
+    cdef dict _in_python(self, RecordView event, int at):
+        """The attributes of one field, as Python values."""
+        name, key = self._fields[at], (<bytes>self._names[at].key.text[:self._names[at].key.length]).decode()
+        value, found = getattr(event, name), {}
+        if self._names[at].source == FLAT:
+            add_flat(found, key, value)
+        elif self._names[at].source == OWN:
+            if isinstance(value, dict):
+                add_flat(found, key, {member: item for member, item in value.items() if member not in self.own} or None)
+                found |= {whole: value[member] for member, whole in self.own.items() if member in value}
+        elif self._names[at].source == ATTRIBUTES:
+            found[key] = value or "[]"
+        else:
+            found[key] = None if self._names[at].source == THREAD and not value else value
+        return found
 
 
-# ------------------------------------------------------------------------------------------------ spans
+# --------------------------------------------------------------------------------------------------- spans
 
-cdef class SpanEncoder:
-    """Writes spans. One thread at a time: it keeps its buffers.
+cdef class SpanWriter:
+    """Writes spans and their events, one after the other: `span` or `event`, attributes, `finish`.
+
+    One thread at a time: it keeps its buffers. No two attributes have the same key, and what is None is left out.
 
     Args:
         max_bytes: of one string; longer ones are cut, see `otel_values.clean`.
@@ -295,6 +209,9 @@ cdef class SpanEncoder:
 
     cdef rmp_buffer _out, _scratch
     cdef Py_ssize_t _max_bytes
+    cdef size_t _first   # where the attributes begin
+    cdef uint8_t _tag    # of one
+    cdef uint32_t _flags
 
     def __init__(self, Py_ssize_t max_bytes) -> None:
         self._max_bytes = max_bytes
@@ -302,6 +219,375 @@ cdef class SpanEncoder:
     def __dealloc__(self):
         rmp_buffer_free(&self._out)
         rmp_buffer_free(&self._scratch)
+
+    # ---- beginning and end ----
+
+    def event(self, str name not None, time_us) -> None:
+        """Begins a Span.Event; `finish` gives the field `events` of a span.
+
+        Args:
+            name: its name.
+            time_us: microseconds since the epoch.
+        """
+        cdef uint64_t time_ns = _ns(time_us)
+        self._begin()
+        if time_ns:
+            _fixed64(&self._out, EVENT_TIME, time_ns)
+        if name:
+            self._text(&self._out, EVENT_NAME, name)
+        self._tag, self._first = EVENT_ATTRIBUTES, self._out.length
+
+    def span(self, RecordView event not None, place, str name not None, int kind, start_us, end_us) -> None:
+        """Begins a span; `finish` gives the field `spans` of ScopeSpans.
+
+        Args:
+            event: a scope's start or end, or a mark; the last 8 bytes of its uuid are the span's id.
+            place: the trace's 16 bytes; the parent span's 8, or None; and whether that is another program's.
+            name: its name.
+            kind: its Span.SpanKind.
+            start_us, end_us: microseconds since the epoch; an end before the start is at the start.
+        """
+        cdef rmp_buffer* out = &self._out
+        cdef uint64_t start_ns = _ns(start_us), end_ns = max(start_ns, _ns(end_us))
+        cdef bytes trace, parent_span, uuid = event._read_field(1)
+        trace, parent_span, is_remote = place
+        if trace is None or PyBytes_GET_SIZE(trace) != 16:
+            raise ValueError(f"a trace's id is {trace!r}; expected 16 bytes")
+        if parent_span is not None and PyBytes_GET_SIZE(parent_span) != 8:
+            raise ValueError(f"a parent's span id is {parent_span!r}; expected 8 bytes")
+        self._begin()
+        _field(out, SPAN_TRACE, PyBytes_AS_STRING(trace), 16)
+        _field(out, SPAN_ID, PyBytes_AS_STRING(uuid) + 8, 8)
+        if parent_span is not None:
+            _field(out, SPAN_PARENT, PyBytes_AS_STRING(parent_span), 8)
+        if name:
+            self._text(out, SPAN_NAME, name)
+        _reserve(out, 3 * HEAD)
+        if kind:
+            _number(out, SPAN_KIND, <uint64_t>kind)
+        if start_ns:
+            _fixed64(out, SPAN_START, start_ns)
+        if end_ns:
+            _fixed64(out, SPAN_END, end_ns)
+        self._tag, self._first, self._flags = SPAN_ATTRIBUTES, out.length, REMOTE if is_remote else LOCAL
+
+    cdef int _begin(self) except -1:
+        self._out.length = 0
+        _reserve(&self._out, 128)
+        self._out.length = HEAD
+        return 0
+
+    def finish(self, list events=None, tuple status=None) -> bytes:
+        """The span, or the event, as a field.
+
+        Args:
+            events: of a span: those that were finished.
+            status: of a span: None, or a code of Status.StatusCode and a message.
+        """
+        cdef bytes event
+        if self._tag == EVENT_ATTRIBUTES:
+            return _framed(&self._out, SPAN_EVENTS)
+        for event in events or ():
+            self._append(PyBytes_AS_STRING(event), PyBytes_GET_SIZE(event))
+        if status is not None:
+            self._status(status[0], status[1])
+        self._write_flags()
+        return _framed(&self._out, SPANS)
+
+    cdef int _append(self, const void* bytes, size_t count) except -1:
+        _reserve(&self._out, count)
+        memcpy(self._out.bytes + self._out.length, bytes, count)
+        self._out.length += count
+        return 0
+
+    cdef int _status(self, int code, str message) except -1:
+        self._scratch.length = 0
+        if message:
+            self._text(&self._scratch, STATUS_MESSAGE, message)
+        _reserve(&self._scratch, HEAD)
+        if code:
+            _number(&self._scratch, STATUS_CODE, <uint64_t>code)
+        _reserve(&self._out, HEAD + self._scratch.length)
+        _field(&self._out, SPAN_STATUS, self._scratch.bytes, self._scratch.length)
+        return 0
+
+    cdef int _write_flags(self) except -1:
+        """Field 16, whose tag takes two bytes: four bytes, least first."""
+        cdef uint8_t[6] field = [0x85, 0x01, 0, 0, 0, 0]
+        cdef int i
+        for i in range(4):
+            field[2 + i] = <uint8_t>(self._flags >> 8 * i)
+        return self._append(field, 6)
+
+    # ---- attributes ----
+
+    def add(self, AttributeNames names not None, RecordView event not None) -> None:
+        """Attributes of an event's fields. None of them is there yet, but for members with names of their own, the
+        newer of which counts."""
+        cdef bint is_usual = event._is_usual()
+        cdef size_t before
+        cdef int at
+        for at in range(names._count):
+            before = self._out.length
+            if not is_usual or not self._add_field(names, &names._names[at], event):
+                self._out.length = before
+                for key, value in names._in_python(event, at).items():
+                    self.set(key, value)
+
+    def update(self, dict attributes not None) -> None:
+        """Attributes with keys that are not there yet."""
+        for key, value in attributes.items():
+            if value is not None:
+                self._add_value(key, value)
+
+    def set(self, str key not None, value) -> None:
+        """One attribute, in place of what is there with that key."""
+        cdef size_t start = self._out.length
+        if value is not None:
+            self._add_value(key, value)
+            self._replace(start)
+
+    def copy(self, str key not None, str alias not None) -> None:
+        """Gives an attribute, if there is one of that key, a second name, unless that is taken."""
+        cdef Py_ssize_t size
+        cdef const char* text = PyUnicode_AsUTF8AndSize(key, &size)
+        cdef Py_ssize_t start = self._find(text, size, self._out.length)
+        cdef Pair pair
+        cdef Key second
+        if start < 0:
+            return
+        text = PyUnicode_AsUTF8AndSize(alias, &size)
+        if self._find(text, size, self._out.length) >= 0:
+            return
+        second = _key(text, size)
+        pair = _read_pair(&self._out, start)
+        self._reserve_pair(&second, pair.value_length)
+        pair = _read_pair(&self._out, start)  # the buffer may have moved
+        self._begin_pair(&second, pair.value_length)
+        memcpy(self._out.bytes + self._out.length, pair.value, pair.value_length)
+        self._out.length += pair.value_length
+
+    cdef Py_ssize_t _find(self, const void* key, size_t length, size_t end) noexcept:
+        """Where the attribute of that key begins, of those that begin before `end`; -1: there is none."""
+        cdef size_t start = self._first
+        cdef Pair pair
+        while start < end:
+            pair = _read_pair(&self._out, start)
+            if pair.key_length == length and not memcmp(pair.key, key, length):
+                return start
+            start = pair.end
+        return -1
+
+    cdef size_t _replace(self, size_t start) except? 0:
+        """Puts the attribute that begins there in place of an earlier one of its key. Returns by how many bytes what is
+        behind it has come nearer."""
+        cdef Pair pair = _read_pair(&self._out, start)
+        cdef Py_ssize_t old = self._find(pair.key, pair.key_length, start)
+        if old < 0:
+            return 0
+        cdef size_t size = pair.end - start, old_end = _read_pair(&self._out, old).end, old_size = old_end - old
+        cdef bytes written = PyBytes_FromStringAndSize(<const char*>self._out.bytes + start, size)
+        self._move(pair.end, start)
+        self._move(old_end, old + size)
+        memcpy(self._out.bytes + old, PyBytes_AS_STRING(written), size)
+        return old_size
+
+    cdef void _move(self, size_t start, size_t to) noexcept:
+        """Moves what is from `start` on. There is room."""
+        memmove(self._out.bytes + to, self._out.bytes + start, self._out.length - start)
+        self._out.length = self._out.length + to - start
+
+    # A KeyValue is its tag and length, its key, and its value, an AnyValue.
+
+    cdef int _reserve_pair(self, const Key* key, size_t value_bytes) except -1:
+        return _reserve(&self._out, HEADS + _key_bytes(key) + value_bytes)
+
+    cdef void _begin_pair(self, const Key* key, size_t value_bytes) noexcept:
+        """All of a KeyValue but the AnyValue, which comes behind it and has so many bytes. There is room."""
+        cdef rmp_buffer* out = &self._out
+        cdef size_t key_bytes = _key_bytes(key), pair_bytes = 1 + _varint_bytes(value_bytes) + value_bytes
+        if key_bytes:
+            pair_bytes += 1 + _varint_bytes(key_bytes) + key_bytes
+        _number(out, self._tag, pair_bytes)
+        if key_bytes:
+            _number(out, PAIR_KEY, key_bytes)
+            memcpy(out.bytes + out.length, key.text, key.length)
+            out.length += key.length
+            if key.member != NULL:
+                out.bytes[out.length] = 46
+                memcpy(out.bytes + out.length + 1, key.member, key.member_length)
+                out.length += 1 + key.member_length
+        _number(out, PAIR_VALUE, value_bytes)
+
+    # ---- fields as attributes: what is False goes by way of Python objects ----
+
+    cdef bint _add_field(self, AttributeNames names, const Name* name, RecordView event) except -1:
+        cdef rmp_cursor cursor
+        cdef uint64_t number = 0
+        cdef int kind
+        if name.field < 0:
+            return self._add_int(&name.key, event.seq if name.source == SEQ else event.pid)
+        kind = event._head_of(name.field, &cursor, &number)
+        if kind == RMP_KIND_NIL:
+            return name.source != CATEGORY
+        if name.source == UUID or name.source == PARENT:
+            return self._add_uuid(&name.key, cursor.at)
+        if name.source == THREAD:
+            return kind == RMP_KIND_UINT and (not number or self._add_number(&name.key, number))
+        if name.source == ATTRIBUTES:
+            return kind == RMP_KIND_UINT and self._add_bytes(&name.key, _attribute_texts[number & 31])
+        if name.source == CATEGORY:
+            if kind == RMP_KIND_UINT and number < <uint64_t>len(_category_texts):
+                return self._add_bytes(&name.key, _category_texts[number])
+            return kind == RMP_KIND_TEXT and number and self._add_text(&name.key, cursor.at, number)
+        cursor.end = cursor.at + number
+        return self._add_payload(names, name, &cursor)
+
+    cdef bint _add_payload(self, AttributeNames names, const Name* name, rmp_cursor* cursor) except -1:
+        cdef rmp_cursor start = cursor[0]
+        cdef uint64_t number = 0
+        cdef uint8_t kind
+        if rmp_read_head(cursor, &kind, &number):
+            return False
+        if kind == RMP_KIND_NIL:
+            return cursor.at == cursor.end
+        if name.source == OWN and kind != RMP_KIND_MAP:
+            return False
+        if kind == RMP_KIND_MAP and name.source != WHOLE and 0 < number <= MOST_KEYS:
+            return self._add_members(names, name, cursor, number)
+        if name.source == OWN:
+            return number == 0 and cursor.at == cursor.end
+        cursor[0] = start
+        return self._add_value_at(&name.key, cursor) and cursor.at == cursor.end
+
+    cdef bint _add_members(self, AttributeNames names, const Name* name, rmp_cursor* cursor, uint64_t count) except -1:
+        """A map's members by their keys' order, behind them those with names of their own."""
+        cdef Entry[MOST_KEYS] entries
+        cdef uint64_t i
+        cdef Key key = name.key
+        if not _read_members(entries, cursor, count):
+            return False
+        for i in range(count):
+            if name.source == OWN and names._own_name(&entries[i]) != NULL:
+                continue
+            cursor.at = <const uint8_t*>entries[i].value
+            key.member, key.member_length = entries[i].key, entries[i].length
+            if not self._add_value_at(&key, cursor):
+                return False
+        return name.source != OWN or self._add_own(names, entries, cursor, count)
+
+    cdef bint _add_own(self, AttributeNames names, Entry* entries, rmp_cursor* cursor, uint64_t count) except -1:
+        cdef size_t[MOST_OWN] starts
+        cdef size_t nearer = 0
+        cdef int owned = 0, at
+        cdef uint64_t i
+        cdef const Key* key
+        for i in range(count):
+            key = names._own_name(&entries[i])
+            cursor.at = <const uint8_t*>entries[i].value
+            if key == NULL or cursor.at[0] == RMP_KIND_NIL:
+                continue
+            starts[owned] = self._out.length
+            owned += 1
+            if not self._add_value_at(key, cursor):
+                return False
+        for at in range(owned):
+            nearer += self._replace(starts[at] - nearer)
+        return True
+
+    cdef bint _add_value_at(self, const Key* key, rmp_cursor* cursor) except -1:
+        """A packed value."""
+        cdef rmp_cursor start = cursor[0]
+        cdef uint8_t kind
+        cdef uint64_t number
+        cdef const uint8_t* text
+        if rmp_read_head(cursor, &kind, &number):
+            return False
+        if kind == RMP_KIND_TEXT:
+            return not rmp_take(cursor, number, &text) and self._add_text(key, text, number)
+        if kind == RMP_KIND_INT or (kind == RMP_KIND_UINT and not number >> 63):
+            return self._add_number(key, number)
+        if kind == RMP_KIND_TRUE or kind == RMP_KIND_FALSE:
+            return self._add_bool(key, kind == RMP_KIND_TRUE)
+        if kind == RMP_KIND_DOUBLE:
+            return self._add_double(key, number)
+        cursor[0] = start
+        return self._add_json(key, cursor)
+
+    cdef bint _add_text(self, const Key* key, const uint8_t* text, size_t length) except -1:
+        """A text; it may be in the buffer itself, HEADS and the key's length behind what is written."""
+        if length > <size_t>self._max_bytes or _key_bytes(key) > <size_t>self._max_bytes or _check_text(text, length):
+            return False
+        _reserve(&self._out, HEADS + _key_bytes(key) + length)
+        self._begin_pair(key, 1 + _varint_bytes(length) + length)
+        _number(&self._out, ANY_STRING, length)
+        memmove(self._out.bytes + self._out.length, text, length)
+        self._out.length += length
+        return True
+
+    cdef bint _add_json(self, const Key* key, rmp_cursor* cursor) except -1:
+        """What nests, and null. How long its JSON is, is known when it is written: its head is put before it then."""
+        cdef size_t start = self._out.length, room = HEADS + _key_bytes(key), length
+        _reserve(&self._out, room)
+        self._out.length += room
+        if _write_value(&self._out, cursor, 0):
+            return False
+        length = self._out.length - start - room
+        self._out.length = start
+        return self._add_text(key, self._out.bytes + start + room, length)
+
+    cdef bint _add_uuid(self, const Key* key, const uint8_t* uuid) except -1:
+        cdef uint8_t[36] text
+        cdef rmp_buffer written
+        written.bytes, written.length, written.capacity = text, 0, 36
+        return not _write_uuid(&written, uuid) and self._add_text(key, text, 36)
+
+    cdef bint _add_bytes(self, const Key* key, bytes text) except -1:
+        return self._add_text(key, <const uint8_t*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+
+    cdef bint _add_int(self, const Key* key, value) except -1:
+        cdef int overflow = 0
+        if type(value) is not int:
+            return False
+        cdef int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        return not overflow and self._add_number(key, <uint64_t>number)
+
+    cdef bint _add_number(self, const Key* key, uint64_t number) except -1:
+        """An int of 64 bits, in two's complement."""
+        self._reserve_pair(key, HEAD)
+        self._begin_pair(key, 1 + _varint_bytes(number))
+        _number(&self._out, ANY_INT, number)
+        return True
+
+    cdef bint _add_bool(self, const Key* key, bint value) except -1:
+        self._reserve_pair(key, HEAD)
+        self._begin_pair(key, 2)
+        _number(&self._out, ANY_BOOL, value)
+        return True
+
+    cdef bint _add_double(self, const Key* key, uint64_t bits) except -1:
+        cdef double value
+        memcpy(&value, &bits, 8)
+        if not isfinite(value):
+            return False
+        self._reserve_pair(key, HEAD)
+        self._begin_pair(key, 9)
+        _fixed64(&self._out, ANY_DOUBLE, bits)
+        return True
+
+    # ---- Python values as attributes ----
+
+    cdef int _add_value(self, str key, value) except -1:
+        cdef const char* text = NULL
+        cdef Py_ssize_t size = 0
+        cdef Key cleaned
+        self._scratch.length = 0
+        self._any(&self._scratch, value)
+        held = self._clean(key, &text, &size)
+        cleaned = _key(text, size)
+        self._reserve_pair(&cleaned, self._scratch.length)
+        self._begin_pair(&cleaned, self._scratch.length)
+        return self._append(self._scratch.bytes, self._scratch.length)
 
     cdef object _clean(self, text, const char** at, Py_ssize_t* size):
         """The text's UTF-8, and what holds it."""
@@ -350,8 +636,6 @@ cdef class SpanEncoder:
         _reserve(out, HEAD)
         if kind is str:
             return self._text(out, ANY_STRING, value)
-        if kind is bytes:
-            return self._encoded(out, value)
         if kind is bool:
             _number(out, ANY_BOOL, value is True)
             return 0
@@ -368,134 +652,3 @@ cdef class SpanEncoder:
         elif kind is tuple:
             return self._array(out, value)
         return self._text(out, ANY_STRING, json_text(value))
-
-    cdef int _encoded(self, rmp_buffer* out, bytes value) except -1:
-        """One that is encoded already; a text may be too long, and this is where it is known."""
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(value), at = 1
-        cdef const uint8_t* start = <const uint8_t*>PyBytes_AS_STRING(value)
-        if size > self._max_bytes and start[0] == ANY_STRING:
-            while start[at] > 0x7f:
-                at += 1
-            return self._text(out, ANY_STRING, value[at + 1 :].decode())
-        _reserve(out, size)
-        memcpy(out.bytes + out.length, start, size)
-        out.length += size
-        return 0
-
-    cdef int _attributes(self, rmp_buffer* out, uint8_t tag, dict attributes) except -1:
-        """KeyValues. Those that are None are left out."""
-        cdef const char* key_at = NULL
-        cdef Py_ssize_t key_bytes = 0
-        cdef size_t value_bytes, pair_bytes
-        for key, value in attributes.items():
-            if value is None:
-                continue
-            self._scratch.length = 0
-            self._any(&self._scratch, value)
-            held = self._clean(key, &key_at, &key_bytes)
-            value_bytes = self._scratch.length
-            pair_bytes = 1 + _varint_bytes(value_bytes) + value_bytes
-            if key_bytes:
-                pair_bytes += 1 + _varint_bytes(key_bytes) + key_bytes
-            _reserve(out, HEAD + pair_bytes)
-            _number(out, tag, pair_bytes)
-            if key_bytes:
-                _field(out, PAIR_KEY, key_at, key_bytes)
-            _field(out, PAIR_VALUE, self._scratch.bytes, value_bytes)
-        return 0
-
-    cdef int _begin(self) except -1:
-        self._out.length = 0
-        _reserve(&self._out, HEAD)
-        self._out.length = HEAD
-        return 0
-
-    def event(self, str name not None, time_us, dict attributes not None) -> bytes:
-        """A Span.Event, as the field `events` of a span.
-
-        Args:
-            name: its name.
-            time_us: microseconds since the epoch.
-            attributes: by key.
-        """
-        cdef rmp_buffer* out = &self._out
-        cdef uint64_t time_ns = _ns(time_us)
-        self._begin()
-        _reserve(out, HEAD)
-        if time_ns:
-            _fixed64(out, EVENT_TIME, time_ns)
-        if name:
-            self._text(out, EVENT_NAME, name)
-        self._attributes(out, EVENT_ATTRIBUTES, attributes)
-        return _framed(out, SPAN_EVENTS)
-
-    def span(
-        self, RecordView event not None, place, str name not None, int kind,
-        start_us, end_us, dict attributes not None, list events not None, tuple status,
-    ) -> bytes:
-        """A span, as the field `spans` of ScopeSpans.
-
-        Args:
-            event: a scope's start or end, or a mark; the last 8 bytes of its uuid are the span's id.
-            place: the trace's 16 bytes; the parent span's 8, or None; and whether that is another program's.
-            name: its name.
-            kind: its Span.SpanKind.
-            start_us, end_us: microseconds since the epoch; an end before the start is at the start.
-            attributes: by key.
-            events: what `event` gave.
-            status: None, or a code of Status.StatusCode and a message.
-        """
-        cdef rmp_buffer* out = &self._out
-        cdef uint64_t start_ns = _ns(start_us), end_ns = max(start_ns, _ns(end_us))
-        cdef bytes trace, parent_span, uuid = event._read_field(1)
-        trace, parent_span, is_remote = place
-        if trace is None or PyBytes_GET_SIZE(trace) != 16:
-            raise ValueError(f"a trace's id is {trace!r}; expected 16 bytes")
-        if parent_span is not None and PyBytes_GET_SIZE(parent_span) != 8:
-            raise ValueError(f"a parent's span id is {parent_span!r}; expected 8 bytes")
-        self._begin()
-        _reserve(out, 64)
-        _field(out, SPAN_TRACE, PyBytes_AS_STRING(trace), 16)
-        _field(out, SPAN_ID, PyBytes_AS_STRING(uuid) + 8, 8)
-        if parent_span is not None:
-            _field(out, SPAN_PARENT, PyBytes_AS_STRING(parent_span), 8)
-        if name:
-            self._text(out, SPAN_NAME, name)
-        _reserve(out, 32)
-        if kind:
-            _number(out, SPAN_KIND, <uint64_t>kind)
-        if start_ns:
-            _fixed64(out, SPAN_START, start_ns)
-        if end_ns:
-            _fixed64(out, SPAN_END, end_ns)
-        self._attributes(out, SPAN_ATTRIBUTES, attributes)
-        cdef bytes mark
-        for mark in events:
-            _reserve(out, PyBytes_GET_SIZE(mark))
-            memcpy(out.bytes + out.length, PyBytes_AS_STRING(mark), PyBytes_GET_SIZE(mark))
-            out.length += PyBytes_GET_SIZE(mark)
-        if status is not None:
-            self._status(out, status[0], status[1])
-        _reserve(out, 16)
-        self._flags(out, REMOTE if is_remote else LOCAL)
-        return _framed(out, SPANS)
-
-    cdef int _status(self, rmp_buffer* out, int code, str message) except -1:
-        self._scratch.length = 0
-        _reserve(&self._scratch, HEAD)
-        if message:
-            self._text(&self._scratch, STATUS_MESSAGE, message)
-        _reserve(&self._scratch, HEAD)
-        if code:
-            _number(&self._scratch, STATUS_CODE, <uint64_t>code)
-        _reserve(out, HEAD + self._scratch.length)
-        _field(out, SPAN_STATUS, self._scratch.bytes, self._scratch.length)
-        return 0
-
-    cdef void _flags(self, rmp_buffer* out, uint32_t flags) noexcept:
-        """Field 16, whose tag takes two bytes: four bytes, least first."""
-        cdef int i
-        out.bytes[out.length], out.bytes[out.length + 1] = 0x85, 0x01
-        for i in range(4):
-            out.bytes[out.length + 2 + i] = <uint8_t>(flags >> 8 * i)
-        out.length += 6

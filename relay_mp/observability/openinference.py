@@ -34,6 +34,7 @@ except ImportError as error:
 from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
 from relay_mp.codecs import request_of, response_of
 from relay_mp.events import MarkEvent, ScopeEvent
+from relay_mp.observability._otlp import SpanWriter
 from relay_mp.observability.otel_full import FullProjection
 from relay_mp.observability.otel_gen_ai import PROVIDERS, input_tokens, model_of, profile_of
 from relay_mp.observability.otel_values import json_text
@@ -63,8 +64,11 @@ MAX_MESSAGES = 256
 class OpenInferenceProjection(FullProjection):
     """See the module, and FullProjection for what the methods do."""
 
-    def attributes(self, start: ScopeEvent | None, end: ScopeEvent | None) -> dict[str, Any]:
-        """What the span carries; one of its two events may be missing."""
+    def write(self, span: SpanWriter, start: ScopeEvent | None, end: ScopeEvent | None) -> None:
+        """Writes the attributes of a scope's span; one of its two events may be missing."""
+        span.update(self._attributes(start, end))
+
+    def _attributes(self, start: ScopeEvent | None, end: ScopeEvent | None) -> dict[str, Any]:
         event: Any = start or end
         category = event.category
         found: dict[str, Any] = {
@@ -88,18 +92,20 @@ class OpenInferenceProjection(FullProjection):
             found[SpanAttributes.METADATA] = json_text(metadata)
         return found
 
-    def mark_span_attributes(self, mark: MarkEvent, *, as_tool: bool) -> dict[str, Any]:
-        """What a mark's own span carries besides, as a tool or not."""
-        if not as_tool:
-            return {SpanAttributes.OPENINFERENCE_SPAN_KIND: _CHAIN}
-        return {
-            SpanAttributes.OPENINFERENCE_SPAN_KIND: _KINDS["tool"],
-            "relay_mp.mark.projection": "tool",
-            SpanAttributes.TOOL_NAME: mark.name,
-            ToolCallAttributes.TOOL_CALL_FUNCTION_NAME: mark.name,
-            **_value(SpanAttributes.OUTPUT_VALUE, SpanAttributes.OUTPUT_MIME_TYPE, mark.data),
-            SpanAttributes.METADATA: json_text(mark.metadata) if mark.metadata else None,
-        }
+    def write_mark_span(self, span: SpanWriter, mark: MarkEvent, *, as_tool: bool) -> None:
+        """Writes what a mark's own span carries besides, as a tool or not."""
+        span.update(_mark_as_tool(mark) if as_tool else {SpanAttributes.OPENINFERENCE_SPAN_KIND: _CHAIN})
+
+
+def _mark_as_tool(mark: MarkEvent) -> dict[str, Any]:
+    return {
+        SpanAttributes.OPENINFERENCE_SPAN_KIND: _KINDS["tool"],
+        "relay_mp.mark.projection": "tool",
+        SpanAttributes.TOOL_NAME: mark.name,
+        ToolCallAttributes.TOOL_CALL_FUNCTION_NAME: mark.name,
+        **_value(SpanAttributes.OUTPUT_VALUE, SpanAttributes.OUTPUT_MIME_TYPE, mark.data),
+        SpanAttributes.METADATA: json_text(mark.metadata) if mark.metadata else None,
+    }
 
 
 def _value(name: str, mime_type: str, value: Any) -> dict[str, Any]:

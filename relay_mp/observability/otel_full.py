@@ -7,13 +7,10 @@
 Objects are taken apart one level deep; what is further in is JSON text.
 """
 
-from typing import Any, NamedTuple
+from relay_mp.events import MarkEvent, ScopeEvent
+from relay_mp.observability._otlp import AttributeNames, SpanWriter
 
-from relay_mp.events import Event, MarkEvent, ScopeEvent
-from relay_mp.observability._otlp import flatten
-from relay_mp.observability.otel_values import add_flat
-
-__all__ = ["CLIENT", "INTERNAL", "FullProjection", "error_type", "mark_attributes"]
+__all__ = ["CLIENT", "INTERNAL", "FullProjection", "error_type"]
 
 INTERNAL, CLIENT = 1, 3
 """Span.SpanKind."""
@@ -21,26 +18,32 @@ INTERNAL, CLIENT = 1, 3
 _OWN = {"model_name": "relay_mp.model_name", "tool_call_id": "relay_mp.tool_call_id"}
 """Keys of `category_profile` that have a name of their own, as in the peer."""
 
-_DATA, _METADATA, _PROFILE = 9, 10, 11
-"""The payloads' places in a record."""
-
 _CALLS = frozenset(("tool", "llm", "retriever", "embedder", "reranker"))
 
 
-class _Names(NamedTuple):
-    """What the attributes of an event's payloads begin with."""
-
-    data: str
-    metadata: str
-    category_profile: str
-    data_schema: str
+def _payloads(prefix: str, **before: str) -> AttributeNames:
+    """What the attributes of an event's payloads begin with, and `before` those of other fields."""
+    fields = ("data", "metadata", "category_profile", "data_schema")
+    return AttributeNames({**before, **{field: f"{prefix}.{field}" for field in fields}}, _OWN)
 
 
-def _names(prefix: str) -> _Names:
-    return _Names(*(f"{prefix}.{field}" for field in _Names._fields))
-
-
-_START, _END, _MARK = _names("relay_mp.start"), _names("relay_mp.end"), _names("relay_mp.mark")
+_SCOPE = AttributeNames(
+    {
+        "uuid": "relay_mp.uuid",
+        "parent_uuid": "relay_mp.parent_uuid",
+        "category": "relay_mp.scope_type",
+        "attributes": "relay_mp.handle_attributes",
+        "seq": "relay_mp.seq",
+    }
+)
+_START, _END = _payloads("relay_mp.start"), _payloads("relay_mp.end")
+_MARK = _payloads(
+    "relay_mp.mark",
+    uuid="relay_mp.mark.uuid",
+    parent_uuid="relay_mp.mark.parent_uuid",
+    seq="relay_mp.mark.seq",
+    category="relay_mp.mark.category",
+)
 
 
 class FullProjection:
@@ -60,63 +63,27 @@ class FullProjection:
         """Its Span.SpanKind."""
         return CLIENT if event.category in _CALLS else INTERNAL
 
-    def attributes(self, start: ScopeEvent | None, end: ScopeEvent | None) -> dict[str, Any]:
-        """What the span carries; one of its two events may be missing."""
-        event: Any = start or end
-        found: dict[str, Any] = {
-            "relay_mp.uuid": event.uuid,
-            "relay_mp.parent_uuid": event.parent_uuid,
-            "relay_mp.scope_type": event.category,
-            "relay_mp.handle_attributes": event.attributes or "[]",
-            "relay_mp.seq": event.seq,
-        }
+    def write(self, span: SpanWriter, start: ScopeEvent | None, end: ScopeEvent | None) -> None:
+        """Writes the attributes of a scope's span; one of its two events may be missing."""
+        span.add(_SCOPE, start or end)
         if start is not None:
-            _add_payloads(found, _START, start)
+            span.add(_START, start)
         if end is not None:
-            _add_payloads(found, _END, end)
-            found |= error_type(end)
-        return found
+            span.add(_END, end)
+            span.update(error_type(end))
 
-    def mark_attributes(self, mark: MarkEvent) -> dict[str, Any]:
-        """What a mark's span event, or span, carries."""
-        return mark_attributes(mark)
+    def write_mark(self, span: SpanWriter, mark: MarkEvent) -> None:
+        """Writes those of a mark's span event, or span."""
+        span.add(_MARK, mark)
 
-    def mark_span_attributes(self, mark: MarkEvent, *, as_tool: bool) -> dict[str, Any]:
-        """What a mark's own span carries besides, as a tool or not."""
-        return {"relay_mp.mark.projection": "tool", "relay_mp.scope_type": "tool"} if as_tool else {}
+    def write_mark_span(self, span: SpanWriter, mark: MarkEvent, *, as_tool: bool) -> None:
+        """Writes what a mark's own span carries besides, as a tool or not."""
+        if as_tool:
+            span.update({"relay_mp.mark.projection": "tool", "relay_mp.scope_type": "tool"})
 
 
 def error_type(end: ScopeEvent | None) -> dict[str, str]:
     """The conventions' `error.type` of a scope that failed: an event has an error's text, not its type."""
-    failed = end is not None and isinstance(end.metadata, dict) and end.metadata.get("otel.status_code") == "ERROR"
+    metadata = end.metadata if end is not None else None
+    failed = isinstance(metadata, dict) and metadata.get("otel.status_code") == "ERROR"
     return {"error.type": "_OTHER"} if failed else {}
-
-
-def _add_payloads(found: dict[str, Any], names: _Names, event: Event) -> None:
-    data, metadata, profile, schema = names
-    if not flatten(found, data, event, _DATA):
-        add_flat(found, data, event.data)
-    if not flatten(found, metadata, event, _METADATA):
-        add_flat(found, metadata, event.metadata)
-    if not flatten(found, profile, event, _PROFILE, _OWN):
-        _add_profile(found, profile, event.category_profile)
-    found[schema] = event.data_schema
-
-
-def _add_profile(found: dict[str, Any], prefix: str, profile: Any) -> None:
-    if isinstance(profile, dict):
-        found |= {name: profile[key] for key, name in _OWN.items() if key in profile}
-        add_flat(found, prefix, {key: value for key, value in profile.items() if key not in _OWN} or None)
-
-
-def mark_attributes(mark: MarkEvent) -> dict[str, Any]:
-    """What a mark says."""
-    found: dict[str, Any] = {
-        "relay_mp.mark.uuid": mark.uuid,
-        "relay_mp.mark.parent_uuid": mark.parent_uuid,
-        "relay_mp.mark.seq": mark.seq,
-    }
-    if mark.category is not None:
-        found["relay_mp.mark.category"] = mark.category
-    _add_payloads(found, _MARK, mark)
-    return found

@@ -17,6 +17,7 @@ from typing import Any
 from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
 from relay_mp.codecs import request_of, response_of
 from relay_mp.events import MarkEvent, ScopeEvent
+from relay_mp.observability._otlp import SpanWriter
 from relay_mp.observability.otel_full import CLIENT, INTERNAL, error_type
 from relay_mp.observability.otel_values import json_text
 
@@ -70,8 +71,11 @@ class GenAiProjection:
         """Its Span.SpanKind."""
         return CLIENT if event.category in _CALLS else INTERNAL
 
-    def attributes(self, start: ScopeEvent | None, end: ScopeEvent | None) -> dict[str, Any]:
-        """What the span carries; one of its two events may be missing."""
+    def write(self, span: SpanWriter, start: ScopeEvent | None, end: ScopeEvent | None) -> None:
+        """Writes the attributes of a scope's span; one of its two events may be missing."""
+        span.update(self._attributes(start, end))
+
+    def _attributes(self, start: ScopeEvent | None, end: ScopeEvent | None) -> dict[str, Any]:
         event: Any = start or end
         operation = _OPERATIONS.get(event.category)
         found: dict[str, Any] = {} if operation is None else {"gen_ai.operation.name": operation}
@@ -87,13 +91,11 @@ class GenAiProjection:
             found["gen_ai.retrieval.query.text"] = start.data
         return found | error_type(end)
 
-    def mark_attributes(self, mark: MarkEvent) -> dict[str, Any]:
+    def write_mark(self, span: SpanWriter, mark: MarkEvent) -> None:
         """Nothing."""
-        return {}
 
-    def mark_span_attributes(self, mark: MarkEvent, *, as_tool: bool) -> dict[str, Any]:
+    def write_mark_span(self, span: SpanWriter, mark: MarkEvent, *, as_tool: bool) -> None:
         """Nothing."""
-        return {}
 
 
 def profile_of(event: ScopeEvent | None) -> dict[str, Any]:

@@ -27,7 +27,7 @@ except ImportError as error:
 from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, MarkEvent, ScopeEvent
-from relay_mp.observability._otlp import SpanEncoder
+from relay_mp.observability._otlp import AttributeNames, SpanWriter
 from relay_mp.observability.otel_full import INTERNAL, FullProjection
 from relay_mp.observability.otel_gen_ai import GenAiProjection
 from relay_mp.observability.otel_ids import Place, Traces
@@ -62,6 +62,10 @@ MAX_STATUS_BYTES = 4096
 DROP_REJECTED = "rejected"
 
 _STATUSES = {"OK": 1, "ERROR": 2}
+
+_WORKER = AttributeNames({"pid": "process.pid", "thread_id": "thread.id"})
+_ELSEWHERE = AttributeNames({"pid": "relay_mp.end.process.pid", "thread_id": "relay_mp.end.thread.id"})
+"""Which worker a span began in, and where it ended, if that was elsewhere."""
 
 
 class _Open:
@@ -116,7 +120,7 @@ class TracesSink(QueuedSink):
         self._aliases = [(m["key"], m["alias"]) for m in attribute_mappings if self._projection.takes_mappings]
         self._promoted = tuple(promote_metadata_prefixes)
         self._promoted_to_resource = tuple(promote_resource_metadata_prefixes)
-        self._encoder = SpanEncoder(max_attribute_bytes)
+        self._writer = SpanWriter(max_attribute_bytes)
         self._max_span_events = max_span_events
         self._is_disabled = is_disabled()
         self._is_sampled = make_sampler()
@@ -162,10 +166,10 @@ class TracesSink(QueuedSink):
             return
         kept = self._open.end(uuid)
         if kept is not None:
-            self._send_scope(kept, end, at_us, {})
+            self._send_scope(kept, end, at_us)
             return
         place = self._traces.place(end)
-        span = self._describe(end, None, end, place, at_us, at_us, [], {"relay_mp.orphan": True})
+        span = self._describe(end, None, end, place, at_us, at_us, [], "relay_mp.orphan")
         self._put(span, self._resource_of(end), 1)
 
     def _mark(self, mark: MarkEvent) -> None:
@@ -178,9 +182,7 @@ class TracesSink(QueuedSink):
         if kept is None or as_tool or not self._has_room(kept):
             self._put(self._mark_span(mark, place, as_tool=as_tool, is_orphan=kept is None), self._resource_of(mark), 1)
             return
-        event = self._encoder.event(
-            mark.name, mark.timestamp_us, self._complete_attributes(self._projection.mark_attributes(mark), mark)
-        )
+        event = self._mark_event(mark)
         kept.events.append(event)
         kept.event_bytes += len(event)
 
@@ -192,15 +194,15 @@ class TracesSink(QueuedSink):
 
     # ---- spans ----
 
-    def _send_scope(self, kept: _Open, end: ScopeEvent | None, end_us: int, more: dict[str, Any]) -> None:
+    def _send_scope(self, kept: _Open, end: ScopeEvent | None, end_us: int, note: str | None = None) -> None:
         start = kept.start
-        span = self._describe(start, start, end, kept.place, start.timestamp_us, end_us, kept.events, more)
+        span = self._describe(start, start, end, kept.place, start.timestamp_us, end_us, kept.events, note)
         self._put(span, kept.resource, 1 + len(kept.events) + (end is not None))
 
     def _send_unfinished(self, kept: _Open) -> None:
         self._traces.end(kept.start.packed_uuid, self._newest_us)
         try:
-            self._send_scope(kept, None, max(self._newest_us, kept.start.timestamp_us), {"relay_mp.unfinished": True})
+            self._send_scope(kept, None, max(self._newest_us, kept.start.timestamp_us), "relay_mp.unfinished")
         except Exception as error:  # it is another event that is in hand
             self.count_failure(error)
             self.count_dropped(type(error).__name__, 1 + len(kept.events))
@@ -214,38 +216,47 @@ class TracesSink(QueuedSink):
         start_us: int,
         end_us: int,
         events: list[bytes],
-        more: dict[str, Any],
+        note: str | None,
     ) -> bytes:
         """A scope's span, from what is known of it: one of the two events, or both."""
-        projection = self._projection
-        attributes = projection.attributes(start, end)
+        span, projection = self._writer, self._projection
+        span.span(event, place, projection.name(event), projection.kind(event), start_us, end_us)
+        projection.write(span, start, end)
         if start is not None and end is not None and (start.pid != end.pid or start.thread_id != end.thread_id):
-            attributes |= {"relay_mp.end.process.pid": end.pid, "relay_mp.end.thread.id": end.thread_id}
-        attributes |= more
-        _add_worker(attributes, event)
-        self._complete_attributes(attributes, start, end)
-        name, kind, status = projection.name(event), projection.kind(event), _status(end)
-        return self._encoder.span(event, place, name, kind, start_us, end_us, attributes, events, status)
+            span.add(_ELSEWHERE, end)
+        if note is not None:
+            span.update({note: True})
+        span.add(_WORKER, event)
+        self._complete_attributes(start, end)
+        return span.finish(events, _status(end))
+
+    def _mark_event(self, mark: MarkEvent) -> bytes:
+        """A mark as an event of a span."""
+        self._writer.event(mark.name, mark.timestamp_us)
+        self._projection.write_mark(self._writer, mark)
+        self._complete_attributes(mark)
+        return self._writer.finish()
 
     def _mark_span(self, mark: MarkEvent, place: Place, *, as_tool: bool, is_orphan: bool) -> bytes:
         """A mark on its own: of no length."""
-        projection, at_us = self._projection, mark.timestamp_us
-        attributes = projection.mark_attributes(mark) | projection.mark_span_attributes(mark, as_tool=as_tool)
+        span, at_us = self._writer, mark.timestamp_us
+        span.span(mark, place, f"mark:{mark.name}", INTERNAL, at_us, at_us)
+        self._projection.write_mark(span, mark)
+        self._projection.write_mark_span(span, mark, as_tool=as_tool)
         if is_orphan:
-            attributes["relay_mp.mark.orphan"] = True
-        _add_worker(attributes, mark)
-        self._complete_attributes(attributes, mark)
-        return self._encoder.span(mark, place, f"mark:{mark.name}", INTERNAL, at_us, at_us, attributes, [], None)
+            span.update({"relay_mp.mark.orphan": True})
+        span.add(_WORKER, mark)
+        self._complete_attributes(mark)
+        return span.finish()
 
-    def _complete_attributes(self, attributes: dict[str, Any], *events: Event | None) -> dict[str, Any]:
+    def _complete_attributes(self, *events: Event | None) -> None:
         """Adds second names, and what is promoted."""
         for key, alias in self._aliases:
-            if key in attributes:
-                attributes.setdefault(alias, attributes[key])
+            self._writer.copy(key, alias)
         if self._promoted:
             for event in events:
-                attributes |= _promoted(event, self._promoted)
-        return attributes
+                for key, value in _promoted(event, self._promoted).items():
+                    self._writer.set(key, value)
 
     # ---- resources and requests ----
 
@@ -346,11 +357,6 @@ def make_sampler() -> Callable[[bytes], bool] | None:
         return None
     bound = round(ratio * (1 << 64))
     return lambda trace: int.from_bytes(hashlib.blake2b(trace, digest_size=8).digest(), "big") < bound
-
-
-def _add_worker(attributes: dict[str, Any], event: Event) -> None:
-    attributes["process.pid"] = event.pid
-    attributes["thread.id"] = event.thread_id or None
 
 
 def _status(end: ScopeEvent | None) -> tuple[int, str] | None:
