@@ -6,6 +6,7 @@
 from typing import Any
 
 from relay_mp._records import RecordView
+from relay_mp.observability._scopes import Place
 
 class AttributeNames:
     def __init__(self, names: dict[str, str], own: dict[str, str] | None = None) -> None: ...
@@ -18,7 +19,7 @@ class SpanWriter:
     def span(
         self,
         event: RecordView,
-        place: tuple[bytes, bytes | None, bool],
+        place: Place,
         name: str,
         kind: int,
         start_us: int,

@@ -42,6 +42,7 @@ from relay_mp._records cimport (
     rmp_skip,
     rmp_take,
 )
+from relay_mp.observability._scopes cimport Place
 
 from relay_mp.observability.otel_values import MAX_KEYS as _MAX_KEYS, add_flat, clean, json_text
 from relay_mp.types import CATEGORIES as _CATEGORIES, attribute_names
@@ -198,6 +199,12 @@ cdef class AttributeNames:
 
 # --------------------------------------------------------------------------------------------------- spans
 
+cdef int _check_id(str what, bytes id, Py_ssize_t size) except -1:
+    if PyBytes_GET_SIZE(id) != size:
+        raise ValueError(f"{what} is {id!r}; expected {size} bytes")
+    return 0
+
+
 cdef class SpanWriter:
     """Writes spans and their events, one after the other: `span` or `event`, attributes, `finish`.
 
@@ -237,29 +244,27 @@ cdef class SpanWriter:
             self._text(&self._out, EVENT_NAME, name)
         self._tag, self._first = EVENT_ATTRIBUTES, self._out.length
 
-    def span(self, RecordView event not None, place, str name not None, int kind, start_us, end_us) -> None:
+    def span(self, RecordView event not None, Place place not None, str name not None, int kind, start_us, end_us) -> None:
         """Begins a span; `finish` gives the field `spans` of ScopeSpans.
 
         Args:
             event: a scope's start or end, or a mark; the last 8 bytes of its uuid are the span's id.
-            place: the trace's 16 bytes; the parent span's 8, or None; and whether that is another program's.
+            place: where it is.
             name: its name.
             kind: its Span.SpanKind.
             start_us, end_us: microseconds since the epoch; an end before the start is at the start.
         """
         cdef rmp_buffer* out = &self._out
         cdef uint64_t start_ns = _ns(start_us), end_ns = max(start_ns, _ns(end_us))
-        cdef bytes trace, parent_span, uuid = event._read_field(1)
-        trace, parent_span, is_remote = place
-        if trace is None or PyBytes_GET_SIZE(trace) != 16:
-            raise ValueError(f"a trace's id is {trace!r}; expected 16 bytes")
-        if parent_span is not None and PyBytes_GET_SIZE(parent_span) != 8:
-            raise ValueError(f"a parent's span id is {parent_span!r}; expected 8 bytes")
+        cdef bytes uuid = event._read_field(1)
+        _check_id("a trace's id", place.trace, 16)
+        if place.parent_span is not None:
+            _check_id("a parent's span id", place.parent_span, 8)
         self._begin()
-        _field(out, SPAN_TRACE, PyBytes_AS_STRING(trace), 16)
+        _field(out, SPAN_TRACE, PyBytes_AS_STRING(place.trace), 16)
         _field(out, SPAN_ID, PyBytes_AS_STRING(uuid) + 8, 8)
-        if parent_span is not None:
-            _field(out, SPAN_PARENT, PyBytes_AS_STRING(parent_span), 8)
+        if place.parent_span is not None:
+            _field(out, SPAN_PARENT, PyBytes_AS_STRING(place.parent_span), 8)
         if name:
             self._text(out, SPAN_NAME, name)
         _reserve(out, 3 * HEAD)
@@ -269,7 +274,7 @@ cdef class SpanWriter:
             _fixed64(out, SPAN_START, start_ns)
         if end_ns:
             _fixed64(out, SPAN_END, end_ns)
-        self._tag, self._first, self._flags = SPAN_ATTRIBUTES, out.length, REMOTE if is_remote else LOCAL
+        self._tag, self._first, self._flags = SPAN_ATTRIBUTES, out.length, REMOTE if place.is_remote else LOCAL
 
     cdef int _begin(self) except -1:
         self._out.length = 0

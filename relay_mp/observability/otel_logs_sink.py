@@ -1,6 +1,6 @@
 """OpenTelemetry logs where the dispatcher runs: a log record for each mark.
 
-    scope ──▶ its trace is remembered (otel_ids.py)
+    scope ──▶ its trace is remembered (_scopes.pyx)
     mark  ──▶ LogRecord message: severity, body, attributes, its parent's span ──▶ Outbox ──▶ ExportLogsServiceRequest
 
 Source of the layout: OpenTelemetry's logs data model, and nemo-relay 0.8.4, as observed.
@@ -19,7 +19,7 @@ except ImportError as error:
 from relay_mp._deliver.dispatcher import LOSS_MARK
 from relay_mp._emit.metrics import METRIC_SCHEMA
 from relay_mp.events import SEVERITY_KEY, Event, MarkEvent, ScopeEvent
-from relay_mp.observability.otel_ids import Traces
+from relay_mp.observability._scopes import Traces
 from relay_mp.observability.otel_logs import DEFAULT_LIMITS
 from relay_mp.observability.otel_transport import attempt_limits, connect, encode_origin, is_disabled, make_resource
 from relay_mp.observability.otel_values import clean, json_text

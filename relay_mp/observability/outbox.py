@@ -136,17 +136,33 @@ class Outbox:
 
     def put(self, payload: Any, size_bytes: int, *, events: int = 1) -> bool:
         """Queues something to send. False, and counted, if there is no room."""
-        limits = self._limits
+        return self.put_all([Item(payload, events, size_bytes, self._sink.taken - events)]) == 1
+
+    def put_all(self, items: Sequence[Item]) -> int:
+        """Queues things to send, in order. Returns how many; those for which there is no room are counted."""
+        dropped = 0
         with self._changed:
-            fits = len(self._queue) < limits.max_queue_items
-            if fits and self._queued_bytes + size_bytes <= limits.max_queue_bytes and not self._is_finished:
-                self._queue.append(Item(payload, events, size_bytes, self._sink.taken - events))
-                self._queued_bytes += size_bytes
-                if len(self._queue) == 1 or len(self._queue) >= limits.max_batch_items:
-                    self._changed.notify()
-                return True
-        self._sink.count_dropped(DROP_FULL, events)
-        return False
+            waited = len(self._queue)
+            for item in items:
+                if self._has_room(item):
+                    self._queue.append(item)
+                    self._queued_bytes += item.size_bytes
+                else:
+                    dropped += item.events
+            waits = len(self._queue)
+            # The thread sleeps until there is something, and then until that is a batch.
+            if waits > waited and (not waited or waited < self._limits.max_batch_items <= waits):
+                self._changed.notify()
+        self._sink.count_dropped(DROP_FULL, dropped)
+        return waits - waited
+
+    def _has_room(self, item: Item) -> bool:
+        limits = self._limits
+        return (
+            len(self._queue) < limits.max_queue_items
+            and self._queued_bytes + item.size_bytes <= limits.max_queue_bytes
+            and not self._is_finished
+        )
 
     def add(self, events: int = 1) -> bool:
         """Counts further events with the newest item, whose payload takes them along. False if none waits."""

@@ -26,7 +26,8 @@ from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.jsonl import last_line_break
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, ScopeEvent
-from relay_mp.observability.sink import MAX_OPEN_SCOPES, OpenScopes, Sink
+from relay_mp.observability._scopes import OpenScopes
+from relay_mp.observability.sink import MAX_OPEN_SCOPES, Sink
 
 __all__ = ["PerfettoSink"]
 

@@ -17,7 +17,8 @@ except ImportError as error:
 from relay_mp._deliver.dispatcher import LOSS_MARK
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, ScopeEvent
-from relay_mp.observability.sink import MAX_OPEN_SCOPES, OpenScopes, Sink
+from relay_mp.observability._scopes import OpenScopes
+from relay_mp.observability.sink import MAX_OPEN_SCOPES, Sink
 
 __all__ = ["PrometheusSink"]
 

@@ -9,75 +9,22 @@ is counted as a drop here and as a subscriber's failure by the dispatcher, and t
 """
 
 import threading
-from collections.abc import Callable, Hashable, Iterator
-from typing import Generic, TypeVar
 
 from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
 from relay_mp.events import Event
 
-__all__ = ["MAX_OPEN_SCOPES", "OpenScopes", "Sink", "brief"]
+__all__ = ["MAX_OPEN_SCOPES", "Sink", "brief"]
 
 MAX_OPEN_SCOPES = 1_000_000
 """Scopes that a sink keeps until they end; the oldest are given up beyond that."""
 
 MAX_ERROR_CHARACTERS = 200
 
-T = TypeVar("T")
-
 
 def brief(error: BaseException | str) -> str:
     """An error in one line that fits into a report."""
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     return text.encode("utf-8", "replace").decode()[:MAX_ERROR_CHARACTERS]
-
-
-class OpenScopes(Generic[T]):
-    """What a sink keeps of scopes that have begun and not ended, by uuid, as text or packed, up to a bound.
-
-    Args:
-        limit: how many; the oldest is given up beyond that.
-        give_up: called with what was kept of it.
-    """
-
-    def __init__(self, limit: int, give_up: Callable[[T], object]) -> None:
-        if limit < 1:
-            raise ValueError(f"max_open_scopes is {limit}; expected at least 1")
-        self._open: dict[Hashable, T] = {}
-        self._limit = limit
-        self._give_up = give_up
-        self.evicted = self.unfinished = self.orphans = 0
-
-    def begin(self, uuid: Hashable, kept: T) -> None:
-        """A scope's start."""
-        self._open[uuid] = kept
-        if len(self._open) > self._limit:
-            self.evicted += 1
-            self._give_up(self._open.pop(next(iter(self._open))))
-
-    def end(self, uuid: Hashable) -> T | None:
-        """A scope's end: what was kept of its start; None, and counted, if that was not seen."""
-        kept = self._open.pop(uuid, None)
-        if kept is None:
-            self.orphans += 1
-        return kept
-
-    def get(self, uuid: Hashable) -> T | None:
-        """What is kept of an open scope."""
-        return None if uuid is None else self._open.get(uuid)
-
-    def drain(self) -> Iterator[T]:
-        """Those that never ended, the newest first, so inner before outer; they are counted as unfinished."""
-        while self._open:
-            self.unfinished += 1
-            yield self._open.popitem()[1]
-
-    def complete(self, report: ExporterReport) -> None:
-        """Adds its counts to a report."""
-        report.open_scopes = len(self._open)
-        report.unfinished, report.orphans, report.evicted = self.unfinished, self.orphans, self.evicted
-
-    def __len__(self) -> int:
-        return len(self._open)
 
 
 class Sink:

@@ -11,7 +11,8 @@ from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.observability import exporter
 from relay_mp.observability.outbox import Limits, Outbox, Retryable
-from relay_mp.observability.sink import OpenScopes, Sink
+from relay_mp.observability._scopes import OpenScopes
+from relay_mp.observability.sink import Sink
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 

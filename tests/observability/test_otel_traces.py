@@ -23,7 +23,7 @@ from relay_mp import (
 )
 from relay_mp._native import core
 from relay_mp.events import decode, pack_record
-from relay_mp.observability import otel_ids, otel_traces
+from relay_mp.observability import _scopes, _spans, otel_traces
 from relay_mp.observability.otel_traces import TracesSink
 
 PROJECTIONS = ("full", "gen_ai", "openinference")
@@ -303,7 +303,7 @@ def test_marks_beyond_the_bound_of_a_span_become_spans(monkeypatch):
             for number in range(5):
                 scope.event(f"m{number}", data="x" * 100)
 
-    monkeypatch.setattr(otel_traces, "MAX_SPAN_EVENT_BYTES", 500)
+    monkeypatch.setattr(_spans, "MAX_SPAN_EVENT_BYTES", 500)
     spans, report = exported(scenario)
     found = by_name(spans)
     kept = [event.name for event in found["a"].events]
@@ -414,7 +414,7 @@ def test_a_late_child_finds_its_trace_for_as_long_as_is_set(after_us, is_known):
 
 
 def test_the_memory_of_ended_scopes_is_bounded(monkeypatch):
-    monkeypatch.setattr(otel_ids, "MAX_ENDED_SCOPES", 2)
+    monkeypatch.setattr(_scopes, "MAX_ENDED_SCOPES", 2)
     with OtlpReceiver() as receiver:
         emit = Events(receiver)
         for number in (1, 2, 3):
@@ -422,7 +422,7 @@ def test_the_memory_of_ended_scopes_is_bounded(monkeypatch):
             emit(1, number)
         for number in (1, 2, 3):
             emit(2, 10 + number, number, name=str(number))
-        assert len(emit.sink._traces._ended) == 2
+        assert len(emit.sink._spans.traces._ended) == 2
         emit.end()
         spans = by_name(receiver.spans)
     assert [bool(spans[f"mark:{number}"].parent_span_id) for number in (1, 2, 3)] == [False, True, True]

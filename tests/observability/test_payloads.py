@@ -161,7 +161,7 @@ def test_a_value_that_is_too_long_is_cut_and_says_so(session):
 def otlp_sink(projection):
     def make(_directory):
         sink = TracesSink(**OpenTelemetryConfig(projection, "http://127.0.0.1:1").arguments())
-        sent = sink._outbox.put = Sent(sink)  # encoded, and there it ends: what is looked at is the sink
+        sent = sink._outbox.put_all = Sent(sink)  # encoded, and there it ends: what is looked at is the sink
         sink.sent = sent.spans
         return sink
 
@@ -174,10 +174,11 @@ class Sent:
     def __init__(self, sink):
         self.sink, self.spans = sink, []
 
-    def __call__(self, payload, _size_bytes, *, events):
-        self.spans += ScopeSpans.FromString(payload[1]).spans
-        self.sink.count_exported(events)
-        return True
+    def __call__(self, items):
+        for item in items:
+            self.spans += ScopeSpans.FromString(item.payload[0]).spans
+            self.sink.count_exported(item.events)
+        return len(items)
 
 
 SINKS = {
