@@ -17,10 +17,11 @@ from typing import Any, ClassVar
 from relay_mp import subscribers
 from relay_mp._session.membership import current_or_default, session_id
 from relay_mp.errors import SubscriberError
-from relay_mp.events import Event, decode
+from relay_mp.events import Event
 from relay_mp.observability.atif_model import AgentInfo, trajectory_of
 from relay_mp.observability.base import Exporter
 from relay_mp.observability.filenames import check_template
+from relay_mp.observability.spool import read_records
 from relay_mp.types import JsonObject
 
 __all__ = ["AtifExporter", "AtifFileExporter", "HttpStorageConfig"]
@@ -58,9 +59,9 @@ class AtifExporter:
                 raise TypeError(f"{name} is a {type(value).__name__}; expected str")
         self._session_id = session_id
         self._info = AgentInfo(agent_name, agent_version, model_name, tool_definitions, extra)
-        self._events: list[Event] = []
+        self._records: list[bytes] = []  # no events: a collection of garbage would go through them, again and again
         self._spool: str | None = None
-        self._skipped = 0
+        self._read_bytes = 0
         self._name: str | None = None
 
     def register(self, name: str) -> None:
@@ -82,7 +83,7 @@ class AtifExporter:
                 raise
             self._spool = spool
         else:
-            subscribers.register(name, self._events.append)
+            subscribers.register(name, self._take)
         self._name = name
 
     def deregister(self, name: str) -> bool:
@@ -98,7 +99,7 @@ class AtifExporter:
         if self._spool is not None:
             os.unlink(self._spool)
             self._spool = None
-        self._skipped = 0
+        self._read_bytes = 0
         self._name = None
         return found
 
@@ -108,7 +109,7 @@ class AtifExporter:
         Agents without an agent around them have their steps in it, the others are subagents.
         """
         self._gather()
-        return trajectory_of(list(self._events), self._info, self._session_id)
+        return trajectory_of(self._records.copy(), self._info, self._session_id)
 
     def export_json(self) -> str:
         """`export()` as JSON text."""
@@ -117,20 +118,18 @@ class AtifExporter:
     def clear(self) -> None:
         """Forgets what was gathered; the registration stays."""
         self._gather()
-        self._events.clear()
+        self._records.clear()
+
+    def _take(self, event: Event) -> None:
+        self._records.append(event._record)
 
     def _gather(self) -> None:
         """Reads what the dispatcher's process has written since."""
         if self._spool is None:
             return
         with open(self._spool, "rb") as file:
-            file.seek(self._skipped)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break  # being written just now
-                self._skipped += len(line)
-                record, seq, pid, redelivered = json.loads(line)
-                self._events.append(decode(bytes.fromhex(record), seq, pid, redelivered))
+            records, self._read_bytes = read_records(file, self._read_bytes)
+        self._records += records
 
 
 @dataclass(slots=True)

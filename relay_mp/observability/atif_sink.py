@@ -43,21 +43,21 @@ _json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=("
 
 
 class _Gathered:
-    """The events of one top-level agent."""
+    """The records of one top-level agent's events. Uuids of scopes are packed, but the agent's own."""
 
-    __slots__ = ("events", "file", "open_scopes", "uuid", "uuids", "written_events")
+    __slots__ = ("open_scopes", "path", "records", "uuid", "uuids", "written_events")
 
-    def __init__(self, uuid: str) -> None:
+    def __init__(self, uuid: str, path: str) -> None:
         self.uuid = uuid
-        self.events: list[Event] = []
-        self.uuids: list[str] = []
-        self.open_scopes: set[str] = set()
+        self.path = path
+        self.records: list[bytes] = []  # no events: a collection of garbage would go through them, again and again
+        self.uuids: list[bytes] = []
+        self.open_scopes: set[bytes] = set()
         self.written_events = 0
-        self.file: str | None = None
 
     @property
     def unwritten_events(self) -> int:
-        return len(self.events) - self.written_events
+        return len(self.records) - self.written_events
 
 
 class AtifSink(Sink):
@@ -103,7 +103,7 @@ class AtifSink(Sink):
         fallback = os.path.join(tempfile.gettempdir(), f"relay-mp-atif-{safe(session_id)}")
         self._directory = output_directory or recovery_directory or fallback
         self._max_open_scopes, self._max_events = max_open_scopes, max_trajectory_events
-        self._places: dict[str, _Gathered | None] = {}
+        self._places: dict[bytes | None, _Gathered | None] = {}
         self._open: dict[str, _Gathered] = {}
         self._remembered: dict[str, _Gathered] = {}
         self._unfinished = self._orphans = self._evicted = 0
@@ -141,35 +141,36 @@ class AtifSink(Sink):
         if gathered is None:
             self.count_ignored()
             return
-        if len(gathered.events) >= self._max_events:
+        if len(gathered.records) >= self._max_events:
             self.count_dropped("trajectory_full")
         else:
-            gathered.events.append(event)
+            gathered.records.append(event._record)
         # What comes late writes the whole file again: a share of it at a time, or when flushed.
         if not gathered.open_scopes and gathered.unwritten_events > gathered.written_events // REWRITE_SHARE:
             self._write(gathered)
 
     def _place(self, event: Event) -> _Gathered | None:
         if not isinstance(event, ScopeEvent):
-            return self._places.get(event.parent_uuid or "")
-        uuid = event.uuid
+            return self._places.get(event.packed_parent)
+        uuid = event.packed_uuid
         if event.scope_category == "end":
             return self._place_end(event, uuid)
         if len(self._places) >= self._max_open_scopes:
             self._make_room()
-        gathered = self._places.get(event.parent_uuid or "")
+        gathered = self._places.get(event.packed_parent)
         if gathered is None and event.category == "agent":
-            gathered = self._open[uuid] = _Gathered(uuid)
+            name = render(self._template, event.uuid, event.metadata)
+            gathered = self._open[event.uuid] = _Gathered(event.uuid, os.path.join(self._directory, name))
         self._places[uuid] = gathered
         if gathered is not None:
             gathered.uuids.append(uuid)
             gathered.open_scopes.add(uuid)
         return gathered
 
-    def _place_end(self, event: ScopeEvent, uuid: str) -> _Gathered | None:
+    def _place_end(self, event: ScopeEvent, uuid: bytes) -> _Gathered | None:
         if uuid not in self._places:
             self._orphans += 1
-            return self._places.get(event.parent_uuid or "")
+            return self._places.get(event.packed_parent)
         gathered = self._places[uuid]
         if gathered is None:
             del self._places[uuid]
@@ -211,7 +212,7 @@ class AtifSink(Sink):
         self._remembered[gathered.uuid] = gathered
         while len(self._remembered) > MAX_REMEMBERED:
             self._forget(next(iter(self._remembered.values())))
-        events, gathered.written_events = gathered.unwritten_events, len(gathered.events)
+        events, gathered.written_events = gathered.unwritten_events, len(gathered.records)
         try:
             body = self._render(gathered)
             path = self._store(gathered, body)
@@ -231,15 +232,12 @@ class AtifSink(Sink):
                 self._write(gathered)
 
     def _render(self, gathered: _Gathered) -> bytes:
-        trajectory = trajectory_of(gathered.events, self._info, gathered.uuid, gathered.uuid)
+        trajectory = trajectory_of(gathered.records, self._info, gathered.uuid, gathered.uuid)
         return _json(trajectory).encode("utf-8", "surrogatepass")
 
     def _store(self, gathered: _Gathered, body: bytes) -> str:
         """Whole or not at all: a reader never sees half a file."""
-        if gathered.file is None:
-            metadata = next((e.metadata for e in gathered.events if e.uuid == gathered.uuid), None)
-            gathered.file = os.path.join(self._directory, render(self._template, gathered.uuid, metadata))
-        path = gathered.file
+        path = gathered.path
         os.makedirs(os.path.dirname(path), exist_ok=True)
         half = f"{path}.{os.getpid()}.part"
         try:
