@@ -576,7 +576,8 @@ cdef int _put(dict found, str name, value) except -1:
 
 cdef object _cached(dict usage):
     """By the first name that either has."""
-    cdef object details = usage["prompt_tokens_details"] if "prompt_tokens_details" in usage else usage.get("input_tokens_details")
+    cdef str named = "prompt_tokens_details" if "prompt_tokens_details" in usage else "input_tokens_details"
+    cdef object details = usage.get(named)
     for name in _CACHED_NAMES:
         for place in (details, usage):
             value = (<dict>place).get(name) if type(place) is dict else None
