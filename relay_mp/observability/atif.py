@@ -106,7 +106,11 @@ class AtifExporter:
     def export(self) -> JsonObject:
         """The trajectory of what was gathered so far; flush before, to have all.
 
-        Agents without an agent around them have their steps in it, the others are subagents.
+        Agents without an agent around them have their steps in it, the others are subagents. Any thread. While it is
+        made, some 5 us an event, the process collects no cyclic garbage: see `atif_model.CollectionPause`.
+
+        Raises:
+            RecordError: an event is damaged.
         """
         self._gather()
         return trajectory_of(self._records.copy(), self._info, self._session_id)
@@ -162,7 +166,8 @@ class AtifFileExporter(Exporter):
     A trajectory is written when its agent and all scopes in it have ended, as one file, whole or not at all;
     events that come later still, such as a mark under a scope that has ended, write it again. Agents that have
     not ended at shutdown are written as they are, and counted as unfinished. Until then their events are in
-    the dispatcher's memory: if a dispatcher process is killed, they are counted as `unconfirmed`.
+    the dispatcher's memory: if a dispatcher process is killed, they are counted as `unconfirmed`. While one is
+    written, where the dispatcher runs, that process collects no cyclic garbage.
 
     Args:
         output_directory: where the files go; made if it is missing. None: nowhere, there must be storage; then a

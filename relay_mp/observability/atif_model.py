@@ -24,7 +24,7 @@ from typing import Any
 
 from relay_mp.observability._atif import TrajectoryBuilder
 
-__all__ = ["AgentInfo", "CollectionPause", "trajectory_of"]
+__all__ = ["AgentInfo", "CollectionPause", "collection_pause", "trajectory_of"]
 
 
 class CollectionPause:
@@ -63,7 +63,7 @@ class CollectionPause:
         self._inside = 0
 
 
-_collection_pause = CollectionPause()
+collection_pause = CollectionPause()
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def trajectory_of(
     Raises:
         RecordError: a record is no event's, or damaged.
     """
-    with _collection_pause:
+    with collection_pause:
         builder = TrajectoryBuilder(root_uuid)
         builder.add(records)
         return builder.build(info.to_dict(), session_id)

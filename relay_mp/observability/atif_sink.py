@@ -20,7 +20,7 @@ from typing import Any
 from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, ScopeEvent
-from relay_mp.observability.atif_model import AgentInfo, trajectory_of
+from relay_mp.observability.atif_model import AgentInfo, collection_pause, trajectory_of
 from relay_mp.observability.filenames import check_template, render, safe
 from relay_mp.observability.http import HttpReceiver, resolve_headers
 from relay_mp.observability.outbox import Limits, Outbox
@@ -232,8 +232,9 @@ class AtifSink(Sink):
                 self._write(gathered)
 
     def _render(self, gathered: _Gathered) -> bytes:
-        trajectory = trajectory_of(gathered.records, self._info, gathered.uuid, gathered.uuid)
-        return _json(trajectory).encode("utf-8", "surrogatepass")
+        with collection_pause:  # the encoder too makes containers that no cycle goes through
+            trajectory = trajectory_of(gathered.records, self._info, gathered.uuid, gathered.uuid)
+            return _json(trajectory).encode("utf-8", "surrogatepass")
 
     def _store(self, gathered: _Gathered, body: bytes) -> str:
         """Whole or not at all: a reader never sees half a file."""

@@ -29,6 +29,18 @@ BUCKETS_SECONDS = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10
 _LABELS = ("category", "name")
 
 
+class _Series(dict[tuple[str, ...], Any]):
+    """A metric's series, by their labels: to ask the client for one takes as long as to count in it."""
+
+    def __init__(self, metric: Any) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[str, ...]) -> Any:
+        series = self[labels] = self._metric.labels(*labels)
+        return series
+
+
 class PrometheusSink(Sink):
     """Counts and times scopes, marks and losses, and serves them.
 
@@ -67,18 +79,18 @@ class PrometheusSink(Sink):
     def _make_metrics(self, buckets: tuple[float, ...] | list[float]) -> CollectorRegistry:
         registry = CollectorRegistry()
 
-        def counter(name: str, what: str, labels: tuple[str, ...] = _LABELS) -> Counter:
-            return Counter(name, what, labels, registry=registry)
+        def counter(name: str, what: str, labels: tuple[str, ...] = _LABELS) -> _Series:
+            return _Series(Counter(name, what, labels, registry=registry))
 
-        self._durations = Histogram(
+        self._durations = _Series(Histogram(
             "relay_mp_scope_duration_seconds", "How long scopes took, from start to end.", _LABELS,
             buckets=buckets, registry=registry,
-        )  # fmt: skip
+        ))  # fmt: skip
         self._started = counter("relay_mp_scopes_started", "Scopes that have begun.")
         self._errors = counter("relay_mp_scope_errors", "Scopes that ended with an error.")
         self._marks = counter("relay_mp_marks", "Marks.")
         self._lost = counter("relay_mp_events_lost", "Events that were emitted and lost.", ("cause",))
-        self._orphans = counter("relay_mp_orphan_ends", "Ends of scopes whose start was not seen.", ())
+        self._orphans = Counter("relay_mp_orphan_ends", "Ends of scopes whose start was not seen.", registry=registry)
         open_scopes = Gauge("relay_mp_open_scopes", "Scopes that have begun and not ended.", registry=registry)
         open_scopes.set_function(lambda: len(self._open))
         return registry
@@ -87,31 +99,31 @@ class PrometheusSink(Sink):
         if isinstance(event, ScopeEvent):
             labels = self._labels(event.category, event.name)
             if event.scope_category == "start":
-                self._started.labels(*labels).inc()
-                self._open.begin(event.uuid, event.timestamp_us)
+                self._started[labels].inc()
+                self._open.begin(event.packed_uuid, event.timestamp_us)
             else:
                 self._end(event, labels)
         elif event.name == LOSS_MARK:
             self._count_lost(event.data)
         else:
-            self._marks.labels(*self._labels(event.category or "mark", event.name)).inc()
+            self._marks[self._labels(event.category or "mark", event.name)].inc()
         self.count_exported()
 
     def _end(self, event: ScopeEvent, labels: tuple[str, str]) -> None:
-        start_us = self._open.end(event.uuid)
+        start_us = self._open.end(event.packed_uuid)
         if start_us is None:
             self._orphans.inc()
         else:
-            self._durations.labels(*labels).observe(max(event.timestamp_us - start_us, 0) / 1e6)
+            self._durations[labels].observe(max(event.timestamp_us - start_us, 0) / 1e6)
         metadata = event.metadata
         if isinstance(metadata, dict) and metadata.get("otel.status_code") == "ERROR":
-            self._errors.labels(*labels).inc()
+            self._errors[labels].inc()
 
     def _count_lost(self, data: Any) -> None:
         causes = data.get("causes") if isinstance(data, dict) else None
         for cause, lost in causes.items() if isinstance(causes, dict) else ():
             if isinstance(lost, int):
-                self._lost.labels(cause).inc(lost)
+                self._lost[cause,].inc(lost)
 
     def _labels(self, category: str, name: str) -> tuple[str, str]:
         found = (category, name)
