@@ -305,3 +305,29 @@ def view(tuple classes not None, bytes record not None, seq, pid, bint redeliver
     made.pid = pid
     made.redelivered = redelivered
     return made
+
+
+# --------------------------------------------------------------------------------- a payload's text
+
+def payload_json(RecordView event not None, int index) -> str | None:
+    """One of an event's payloads as JSON, as its line has it; "null" where there is none. None: not written here.
+
+    Args:
+        event: the event.
+        index: the payload's place in the record.
+    """
+    cdef rmp_buffer out
+    cdef rmp_cursor cursor
+    if not event._is_usual():
+        return None
+    out.bytes, out.length, out.capacity = NULL, 0, 0
+    cursor.at = <const uint8_t*>PyBytes_AS_STRING(event._record) + event._at[index]
+    cursor.end = <const uint8_t*>PyBytes_AS_STRING(event._record) + PyBytes_GET_SIZE(event._record)
+    try:
+        if _write_payload(&out, &cursor):
+            return None
+        return PyUnicode_DecodeUTF8(<const char*>out.bytes, <Py_ssize_t>out.length, NULL)
+    except UnicodeDecodeError:
+        return None
+    finally:
+        rmp_buffer_free(&out)

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay_mp._native.core import pack
-from relay_mp._records import json_line, read_payload
+from relay_mp._records import json_line, payload_json, read_payload
 from relay_mp.errors import RecordError
 from relay_mp.events import MarkEvent, ScopeEvent, _text, canonical_payload, decode, pack_record
 
@@ -90,6 +90,9 @@ def test_a_payload_as_the_native_encoder_writes_it(value):
     native, python = both(msgpack.packb(fields))
     assert native == python
     assert native is not None
+    event = decode(msgpack.packb(fields), 1, 1)
+    text = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"))
+    assert [payload_json(event, place) for place in (9, 10, 11)] == [text, "null", text]
 
 
 @pytest.mark.parametrize("deep", [16, 17, 200])
@@ -99,6 +102,7 @@ def test_what_is_nested_deep_goes_the_long_way_and_reads_the_same(deep):
         value = [value] if level % 2 else {"k": value}
     event = decode(pack_record(2, UUID, None, 1, "m", data=value), 1, 1)
     assert (json_line(event._record, False) is None) == (deep > 16)
+    assert (payload_json(event, 9) is None) == (deep > 16)
     assert json.loads(event.to_json()) == event.to_dict()
     assert event.to_json_line() == f"{event.to_json()}\n".encode()
 
@@ -129,6 +133,7 @@ def test_a_damaged_payload_is_refused_as_before(packed):
     record = damaged_payload(packed)
     assert json_line(record, False) is None
     event = decode(record, 1, 1)
+    assert payload_json(event, 9) is None
     for read in (event.to_json, event.to_json_line):
         with pytest.raises(RecordError):
             read()

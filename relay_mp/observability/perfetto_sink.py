@@ -25,6 +25,7 @@ from typing import Any
 from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.jsonl import last_line_break
 from relay_mp._deliver.reports import ExporterReport
+from relay_mp._records import payload_json
 from relay_mp.events import Event, ScopeEvent
 from relay_mp.observability._scopes import OpenScopes
 from relay_mp.observability.sink import MAX_OPEN_SCOPES, Sink
@@ -48,23 +49,26 @@ EPOCH_NAME = "relay_mp_epoch"
 _CUT = "relay_mp.cut"
 _NEVER = -(1 << 62)
 
+_DATA, _METADATA, _PROFILE = 9, 10, 11
+"""A record's payloads."""
+
+_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+_quoted = json.encoder.encode_basestring  # what that does with a text: an event has many
+
 
 class _Slice:
     """A scope that has begun."""
 
-    __slots__ = ("begins_ns", "depth", "drawn_until_ns", "lane", "parent", "start")
+    __slots__ = ("begins_ns", "depth", "drawn_until_ns", "lane", "parent", "start", "thread")
 
     def __init__(self, start: ScopeEvent, parent: "_Slice | None", epoch_us: int) -> None:
         self.start = start
+        self.thread = (start.pid, start.thread_id)
         self.parent = parent
         self.depth: int = min(parent.depth + 1, MAX_DRAWN_IN_NS) if parent else 0
         self.begins_ns: int = (start.timestamp_us - epoch_us) * 1000 + self.depth
         self.lane: _Lane | None = None
         self.drawn_until_ns = _NEVER
-
-    @property
-    def thread(self) -> tuple[int, int]:
-        return self.start.pid, self.start.thread_id
 
 
 class _Lane:
@@ -243,7 +247,7 @@ class PerfettoSink(Sink):
         if isinstance(event, ScopeEvent):
             self._end(event)
         else:
-            self._instant(event, self._open.get(event.parent_uuid), event.name)
+            self._instant(event, self._open.get(event.packed_parent), event.name)
         self.count_exported()
 
     def _check_it_is_there(self) -> None:
@@ -264,12 +268,15 @@ class PerfettoSink(Sink):
         self._exported_when_checked = self._counts.exported
 
     def _begin(self, event: ScopeEvent) -> None:
-        piece = _Slice(event, self._open.get(event.parent_uuid), self._file.epoch_us or 0)
-        self._threads.setdefault(piece.thread, _Thread()).begin(piece)
-        self._open.begin(event.uuid, piece)
+        piece = _Slice(event, self._open.get(event.packed_parent), self._file.epoch_us or 0)
+        thread = self._threads.get(piece.thread)
+        if thread is None:
+            thread = self._threads[piece.thread] = _Thread()
+        thread.begin(piece)
+        self._open.begin(event.packed_uuid, piece)
 
     def _end(self, event: ScopeEvent) -> None:
-        piece = self._open.end(event.uuid)
+        piece = self._open.end(event.packed_uuid)
         if piece is None:
             self._instant(event, None, f"end of {event.name}")
         else:
@@ -285,22 +292,17 @@ class PerfettoSink(Sink):
         start = piece.start
         ends_ns = max(self._nanoseconds(end_us) - piece.depth, piece.begins_ns)
         lane = self._threads[piece.thread].end(piece, ends_ns)
-        args: dict[str, Any] = {"uuid": start.uuid, "parent_uuid": start.parent_uuid, "seq": start.seq}
-        if end is None:
-            args["unfinished"] = True
-        if start.attributes:
-            args["attributes"] = start.attributes
-        self._add_payloads(args, input=start.data, output=end.data if end else None)
-        self._add_payloads(args, metadata=(end or start).metadata, category_profile=(end or start).category_profile)
+        uuid, name, category, pid = start.uuid, start.name, _quoted(start.category), start.pid
+        args = self._args(start, uuid, end is None, *self._slice_payloads(start, end))
         number = self._track(piece.thread, lane)
         if lane is not None:
-            line = self._event("X", start.name, start.pid, number, piece.begins_ns) | {"cat": start.category}
-            lines = _line(line | {"dur": (ends_ns - piece.begins_ns) / 1000, "args": args})
+            line = self._event("X", name, pid, number, piece.begins_ns)
+            lines = f'{line},"cat":{category},"dur":{(ends_ns - piece.begins_ns) / 1000!r},"args":{args}}},\n'
         else:
-            shared = {"cat": start.category, "id": start.uuid}
-            last = self._event("e", start.name, start.pid, number, ends_ns) | shared
-            first = self._event("b", start.name, start.pid, number, piece.begins_ns) | shared
-            lines = _line(first | {"args": args}) + _line(last | {"args": {"uuid": start.uuid}})
+            first = self._event("b", name, pid, number, piece.begins_ns)
+            last = self._event("e", name, pid, number, ends_ns)
+            shared = f',"cat":{category},"id":"{uuid}","args":'
+            lines = f'{first}{shared}{args}}},\n{last}{shared}{{"uuid":"{uuid}"}}}},\n'
         arrow = self._arrow(piece, piece.parent, number) if piece.parent is not None and lane is not None else ""
         piece.parent = None  # else a chain of ended scopes would be kept by their youngest
         try:
@@ -314,28 +316,31 @@ class PerfettoSink(Sink):
         thread = (event.pid, event.thread_id)
         lane = parent.lane if parent is not None and parent.thread == thread else None
         depth = min(parent.depth + 1, MAX_DRAWN_IN_NS) if parent else 0
-        args: dict[str, Any] = {"uuid": event.uuid, "parent_uuid": event.parent_uuid, "seq": event.seq}
-        self._add_payloads(args, data=event.data, metadata=event.metadata)
+        args = self._args(event, event.uuid, False, ("data", event, _DATA), ("metadata", event, _METADATA))
         at_ns = self._nanoseconds(event.timestamp_us) + depth
         line = self._event("i", name, event.pid, self._track(thread, lane), at_ns)
-        line |= {"cat": event.category or "mark", "s": "t" if event.thread_id else "p", "args": args}
-        self._file.write(self._names(thread, lane) + _line(line))
+        scope = "t" if event.thread_id else "p"
+        line += f',"cat":{_quoted(event.category or "mark")},"s":"{scope}","args":{args}}},\n'
+        self._file.write(self._names(thread, lane) + line)
 
     def _arrow(self, piece: _Slice, parent: _Slice, number: int) -> str:
         """From the parent to a scope of another thread or process; only from a parent that is still open."""
-        if parent.thread == piece.thread or parent.lane is None or self._open.get(parent.start.uuid) is not parent:
+        if parent.thread == piece.thread or parent.lane is None:
+            return ""
+        if self._open.get(parent.start.packed_uuid) is not parent:
             return ""
         self._flows += 1
         # 64 bits in hexadecimal, all that Perfetto's trace processor takes. With the pid, as a successor appends.
-        shared = {"cat": "parent", "id": f"0x{os.getpid():x}{self._flows:08x}"}
+        shared = f',"cat":"parent","id":"0x{os.getpid():x}{self._flows:08x}"'
         from_ns = max(parent.begins_ns, piece.begins_ns - piece.depth + parent.depth)
-        tail = self._event("s", "child", parent.start.pid, self._track(parent.thread, parent.lane), from_ns) | shared
-        head = self._event("f", "child", piece.start.pid, number, max(piece.begins_ns, from_ns)) | shared
-        return self._names(parent.thread, parent.lane) + _line(tail) + _line(head | {"bp": "e"})
+        tail = self._event("s", "child", parent.start.pid, self._track(parent.thread, parent.lane), from_ns)
+        head = self._event("f", "child", piece.start.pid, number, max(piece.begins_ns, from_ns))
+        return f'{self._names(parent.thread, parent.lane)}{tail}{shared}}},\n{head}{shared},"bp":"e"}},\n'
 
     @staticmethod
-    def _event(phase: str, name: str, pid: int, thread: int, at_ns: int) -> dict[str, Any]:
-        return {"ph": phase, "name": name, "pid": pid, "tid": thread, "ts": at_ns / 1000}
+    def _event(phase: str, name: str, pid: int, thread: int, at_ns: int) -> str:
+        """The beginning of a line."""
+        return f'{{"ph":"{phase}","name":{_quoted(name)},"pid":{pid},"tid":{thread},"ts":{at_ns / 1000!r}'
 
     def _nanoseconds(self, time_us: int) -> int:
         return (time_us - (self._file.epoch_us or 0)) * 1000
@@ -355,12 +360,31 @@ class PerfettoSink(Sink):
         self._named |= {(pid, -1), (pid, number)}
         return "".join(named)
 
-    def _add_payloads(self, args: dict[str, Any], **payloads: Any) -> None:
-        for name, value in payloads.items():
-            if value is not None and self._payloads:
-                text = _json(value)
-                fits = len(text) <= MAX_PAYLOAD_CHARACTERS
-                args[name] = value if fits else {_CUT: {"bytes": len(text.encode("utf-8", "replace"))}}
+    @staticmethod
+    def _slice_payloads(start: ScopeEvent, end: ScopeEvent | None) -> list[tuple[str, Event, int]]:
+        """By name, where each is: what goes in, what comes out, and what describes the scope, its end's if it ended."""
+        payloads: list[tuple[str, Event, int]] = [("input", start, _DATA)]
+        if end is not None:
+            payloads.append(("output", end, _DATA))
+        last = end or start
+        return [*payloads, ("metadata", last, _METADATA), ("category_profile", last, _PROFILE)]
+
+    def _args(self, event: Event, uuid: str, is_unfinished: bool, *payloads: tuple[str, Event, int]) -> str:
+        """What an event has beside its place in the picture, as JSON."""
+        parent = event.parent_uuid
+        quoted = "null" if parent is None else f'"{parent}"'
+        args = [f'"uuid":"{uuid}","parent_uuid":{quoted},"seq":{event.seq}']
+        if is_unfinished:
+            args.append('"unfinished":true')
+        if isinstance(event, ScopeEvent) and event.scope_category == "start" and event.attributes:
+            args.append(f'"attributes":{_json(event.attributes)}')
+        for name, of, index in payloads if self._payloads else ():
+            text = payload_json(of, index) or _json(of._fresh(index))
+            if len(text) > MAX_PAYLOAD_CHARACTERS:
+                text = _json({_CUT: {"bytes": len(text.encode("utf-8", "replace"))}})
+            if text != "null":
+                args.append(f'"{name}":{text}')
+        return f"{{{','.join(args)}}}"
 
     def _complete(self, report: ExporterReport) -> None:
         self._open.complete(report)
@@ -374,9 +398,6 @@ class PerfettoSink(Sink):
 
 
 _END = {"ph": "M", "name": "relay_mp_end", "pid": 0, "tid": 0, "args": {}}
-
-
-_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
 
 
 def _line(event: dict[str, Any]) -> str:
