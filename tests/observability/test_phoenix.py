@@ -23,7 +23,8 @@ from relay_mp import (
 )
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+NEEDED = (["openinference"], "phoenix")
+"""Of the extra `viewers`, and of its programs."""
 
 PROJECT = "a run"
 QUESTIONS = ["How do I read a file line by line?", "How do I copy a directory?", "How do I parse a date?"]
@@ -43,18 +44,6 @@ def ask(number):
         message = {"role": "assistant", "content": f"It is {number}."}
         handle = llm.call("chat", request, model_name="m-1")
         llm.call_end(handle, {"model": "m-1", "choices": [{"message": message}], "usage": usage})
-
-
-@pytest.fixture
-def viewers(monkeypatch):
-    """examples/viewers.py. Where Phoenix is not installed, the test is skipped."""
-    pytest.importorskip("playwright", reason="needs the extra `viewers`")
-    pytest.importorskip("openinference.semconv", reason="needs the extra `openinference`")
-    monkeypatch.syspath_prepend(EXAMPLES)
-    module = importlib.import_module("viewers")
-    if module.phoenix_command() is None:
-        pytest.skip("there is no command `phoenix`")
-    return module
 
 
 def run(monkeypatch, tmp_path):
