@@ -206,6 +206,9 @@ class AtifFileExporter(Exporter):
     ) -> None:
         check_template(filename_template)
         storages = [storage] if isinstance(storage, HttpStorageConfig) else list(storage)
+        for one in storages:
+            if not isinstance(one, HttpStorageConfig):
+                raise TypeError(f"storage is or has a {type(one).__name__}; expected HttpStorageConfig, or a list")
         if output_directory is None and not storages:
             raise ValueError("there is neither an output_directory nor a storage; expected one of them, or both")
         shared = {

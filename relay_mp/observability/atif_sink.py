@@ -121,10 +121,10 @@ class AtifSink(Sink):
         header_env: dict[str, str] | None = None,
         timeout_millis: int = 3000,
     ) -> None:
-        self._receiver = receiver = HttpReceiver(endpoint, resolve_headers(headers or {}, header_env or {}))
+        self._receiver = HttpReceiver(endpoint, resolve_headers(headers or {}, header_env or {}))
         bounds = {"timeout_seconds": timeout_millis / 1000, "schedule_delay_seconds": 0.0, **limits}
         self._outbox = Outbox(
-            self, self._send, Limits(**{**bounds, "max_batch_items": 1}), given_up=self._keep, ended=receiver.close
+            self, self._send, Limits(**{**bounds, "max_batch_items": 1}), given_up=self._keep, ended=self._end_storage
         )
         if not self._keeps_files:
             self._send_what_was_left()
@@ -261,7 +261,13 @@ class AtifSink(Sink):
         if not self._keeps_files:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
-            with contextlib.suppress(OSError):
+
+    def _end_storage(self) -> None:
+        """Not before: a directory that goes while a trajectory is being written takes that along."""
+        assert self._receiver is not None
+        self._receiver.close()
+        if not self._keeps_files:
+            with contextlib.suppress(OSError):  # there are copies in it
                 os.rmdir(self._directory)
 
     def _keep(self, item: tuple[str, str, bytes]) -> None:

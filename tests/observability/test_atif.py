@@ -8,7 +8,7 @@ import signal
 import pytest
 import scenarios
 from nat.atif import Trajectory
-from receiver import WAIT_SECONDS, Receiver, closed_port
+from receiver import WAIT_SECONDS, Receiver, closed_port, wait_until
 
 import relay_mp
 from relay_mp import AtifExporter, AtifFileExporter, ScopeType, scope, subscribers
@@ -320,9 +320,36 @@ def test_a_successor_sends_what_a_killed_dispatcher_had_written(session, tmp_pat
     capfd.readouterr()
 
 
+def test_a_directory_of_copies_that_is_emptied_stays_for_the_one_that_is_being_written(session, tmp_path, monkeypatch):
+    """The first is sent, and its copy removed, between the making of the directory for the second and its writing."""
+    made, makedirs = [], os.makedirs
+
+    def makedirs_then_wait(path, **arguments):
+        makedirs(path, **arguments)
+        made.append(path)
+        if len(made) == 2:
+            receiver.release.set()
+            wait_until(lambda: session.stats().exporters["atif"].exported)
+
+    with Receiver(["stall"]) as receiver:
+        limits = {**QUICK, "timeout_seconds": WAIT_SECONDS}
+        exporter = AtifFileExporter(storage=HttpStorageConfig(receiver.url), limits=limits)
+        exporter.register("atif")
+        monkeypatch.setattr("relay_mp.observability.atif_sink.os.makedirs", makedirs_then_wait)
+        first = agent("first", "m")
+        receiver.await_request()
+        second = agent("second", "m")
+        exporter.shutdown()
+        assert [json.loads(body)["trajectory_id"] for body in receiver.bodies] == [first.uuid, second.uuid]
+    assert len(made) == 2
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
 def test_there_must_be_somewhere_to_write_to():
     with pytest.raises(ValueError, match="neither an output_directory nor a storage"):
         AtifFileExporter()
+    with pytest.raises(TypeError, match="storage is or has a dict; expected HttpStorageConfig"):
+        AtifFileExporter(storage=[{"endpoint": "http://127.0.0.1:1/"}])
 
 
 @BOTH
