@@ -62,6 +62,7 @@ LAZY = {
     ("relay_mp._session.stats", "numpy"),
     ("relay_mp.events", "relay_mp.annotated"),
     ("relay_mp.observability.otel_traces", "relay_mp.observability.openinference"),
+    ("relay_mp.observability.otel_transport", "relay_mp.observability.otel_grpc"),
     ("relay_mp.pools", "asyncio"),
 }
 NOT_IMPORTED_BY_THE_PACKAGE = [

@@ -1,12 +1,13 @@
 """OpenTelemetry, as the program sees it: what an OTLP receiver is told, and what is shared by its signals.
 
-    otel.py            configurations and subscribers: plain values, any process, no OpenTelemetry needed
-    otel_transport.py  resource, receiver and environment, where the dispatcher runs
-    otel_traces.py     spans; the projections are `otel_full.py`, `otel_gen_ai.py` and `openinference.py`
+    otel.py              configurations and subscribers: plain values, any process, no OpenTelemetry needed
+    otel_environment.py  what the `OTEL_*` variables say, where the dispatcher runs
+    otel_transport.py    resource and receiver; otel_http.py and otel_grpc.py are the two ways to it
+    otel_traces.py       spans; the projections are `otel_full.py`, `otel_gen_ai.py` and `openinference.py`
 
 Needs the extra: `pip install relay_mp[otel]`. What a configuration leaves at its default gives way to the
 standard environment variables (`OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_ENDPOINT` and so on, see
-otel_transport.py), which are read where the dispatcher runs. So are the variables that `header_env` names:
+otel_environment.py), which are read where the dispatcher runs. So are the variables that `header_env` names:
 what is secret is in no argument, report or log.
 """
 
@@ -73,7 +74,7 @@ class OtlpConfig:
         self.resource_attributes[key] = value
 
     def connection(self) -> dict[str, Any]:
-        """What a sink needs to know of the receiver, JSON types only; see otel_transport.Connection.
+        """What a sink needs to know of the receiver, JSON types only; see otel_transport.connect.
 
         Raises:
             TypeError, ValueError: an attribute is not what it should be.

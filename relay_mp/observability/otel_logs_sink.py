@@ -20,8 +20,9 @@ from relay_mp._deliver.dispatcher import LOSS_MARK
 from relay_mp._emit.metrics import METRIC_SCHEMA
 from relay_mp.events import SEVERITY_KEY, Event, MarkEvent, ScopeEvent
 from relay_mp.observability._scopes import Traces
+from relay_mp.observability.otel_environment import attempt_limits, is_disabled
 from relay_mp.observability.otel_logs import DEFAULT_LIMITS
-from relay_mp.observability.otel_transport import attempt_limits, connect, encode_origin, is_disabled, make_resource
+from relay_mp.observability.otel_transport import connect, encode_origin, make_resource
 from relay_mp.observability.otel_values import clean, json_text
 from relay_mp.observability.outbox import Outbox, QueuedSink
 from relay_mp.types import LogSeverity

@@ -38,8 +38,9 @@ from relay_mp._deliver.reports import ExporterReport
 from relay_mp._emit.metrics import METRIC_SCHEMA
 from relay_mp.events import Event, MarkEvent
 from relay_mp.observability.otel_aggregation import Aggregator, Instrument, Rejected, Series, Window
+from relay_mp.observability.otel_environment import attempt_limits, is_disabled
 from relay_mp.observability.otel_metrics import DEFAULT_EXPORT_INTERVAL_MILLIS
-from relay_mp.observability.otel_transport import attempt_limits, connect, is_disabled, make_resource
+from relay_mp.observability.otel_transport import connect, make_resource
 from relay_mp.observability.outbox import MAX_LIMIT, Outbox, QueuedSink
 from relay_mp.types import MetricKind, MetricTemporality
 

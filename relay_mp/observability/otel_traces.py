@@ -26,16 +26,10 @@ from relay_mp._deliver.dispatcher import RUN_EVENTS, logger
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event
 from relay_mp.observability._spans import Spans, promoted_of
+from relay_mp.observability.otel_environment import attempt_limits, is_disabled
 from relay_mp.observability.otel_full import FullProjection
 from relay_mp.observability.otel_gen_ai import GenAiProjection
-from relay_mp.observability.otel_transport import (
-    attempt_limits,
-    connect,
-    encode_origin,
-    frame,
-    is_disabled,
-    make_resource,
-)
+from relay_mp.observability.otel_transport import connect, encode_origin, frame, make_resource
 from relay_mp.observability.outbox import Item, Outbox, QueuedSink
 
 __all__ = ["TracesSink"]

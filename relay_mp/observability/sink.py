@@ -18,7 +18,8 @@ __all__ = ["MAX_OPEN_SCOPES", "Sink", "brief"]
 MAX_OPEN_SCOPES = 1_000_000
 """Scopes that a sink keeps until they end; the oldest are given up beyond that."""
 
-MAX_ERROR_CHARACTERS = 200
+MAX_ERROR_CHARACTERS = 400
+"""Of a failure in a report. gRPC says why a receiver is not trusted only after 250."""
 
 
 def brief(error: BaseException | str) -> str:

@@ -7,9 +7,11 @@ import contextlib
 import gzip
 import select
 import socket
+import ssl
 import threading
 from collections import deque
 from concurrent import futures
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
@@ -83,6 +85,26 @@ def attributes(pairs):
     return found
 
 
+class ServerTls(NamedTuple):
+    """What a receiver shows, and whom it lets in. Files of PEM."""
+
+    chain: str
+    key: str
+    clients: str | None = None
+    """Authorities one of which has to have signed the client's certificate; None: it needs none."""
+
+    def context(self):
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=self.clients)
+        context.load_cert_chain(self.chain, self.key)
+        context.verify_mode = ssl.CERT_REQUIRED if self.clients else ssl.CERT_NONE
+        return context
+
+    def credentials(self):
+        key, chain = Path(self.key).read_bytes(), Path(self.chain).read_bytes()
+        clients = Path(self.clients).read_bytes() if self.clients else None
+        return grpc.ssl_server_credentials([(key, chain)], clients, require_client_auth=clients is not None)
+
+
 class OtlpReceiver:
     """Keeps the requests it has acknowledged. `plan` says what to do with the next ones, of any signal, in order:
 
@@ -99,9 +121,10 @@ class OtlpReceiver:
         protocol: one of PROTOCOLS.
         plan: see above.
         port: to listen on; 0: a free one.
+        tls: a ServerTls; None: without.
     """
 
-    def __init__(self, protocol="http/protobuf", plan=(), port=0):
+    def __init__(self, protocol="http/protobuf", plan=(), port=0, tls=None):
         assert protocol in PROTOCOLS
         self.protocol = protocol
         self.plan = deque(plan)
@@ -112,6 +135,7 @@ class OtlpReceiver:
         self.arrived = threading.Semaphore(0)
         self._changed = threading.Condition()
         self._port = port
+        self._tls = tls
         self._server = None
         self.up()
 
@@ -154,7 +178,11 @@ class OtlpReceiver:
     @property
     def endpoint(self):
         """Of the receiver, without a signal's path."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http{'s' if self._tls else ''}://127.0.0.1:{self.port}"
+
+    @property
+    def port(self):
+        return self._port
 
     def url(self, signal):
         """Where a signal is posted to; the same for all over gRPC."""
@@ -162,7 +190,7 @@ class OtlpReceiver:
 
     def up(self):
         """Listens, on the port that it had before."""
-        server = (_GrpcServer if self.protocol == "grpc" else _HttpServer)(self, self._port)
+        server = (_GrpcServer if self.protocol == "grpc" else _HttpServer)(self, self._port, self._tls)
         self._server, self._port = server, server.port
 
     def down(self):
@@ -218,9 +246,9 @@ def _outcome(step):
 class _HttpServer(Receiver):
     """OTLP/HTTP: one path a signal, protobuf, gzip or not."""
 
-    def __init__(self, owner, port):
+    def __init__(self, owner, port, tls):
         self._owner = owner
-        super().__init__(port=port)
+        super().__init__(port=port, tls=tls and tls.context())
         self.port = self._server.server_port
 
     def next_step(self, handler):
@@ -246,14 +274,17 @@ class _HttpServer(Receiver):
 class _GrpcServer:
     """OTLP/gRPC: the generated services, behind a Cutter."""
 
-    def __init__(self, owner, port):
+    def __init__(self, owner, port, tls):
         self._owner = owner
         self._threads = futures.ThreadPoolExecutor(4)
         self._server = grpc.server(self._threads, options=[("grpc.max_receive_message_length", 64 * 1024 * 1024)])
         trace_service_pb2_grpc.add_TraceServiceServicer_to_server(_Service("traces", self), self._server)
         logs_service_pb2_grpc.add_LogsServiceServicer_to_server(_Service("logs", self), self._server)
         metrics_service_pb2_grpc.add_MetricsServiceServicer_to_server(_Service("metrics", self), self._server)
-        behind = self._server.add_insecure_port("127.0.0.1:0")
+        if tls is None:
+            behind = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            behind = self._server.add_secure_port("127.0.0.1:0", tls.credentials())
         self._server.start()
         self._cutter = Cutter(behind, port)
         self.port = self._cutter.port
@@ -268,7 +299,7 @@ class _GrpcServer:
             _, code, seconds = outcome
             if seconds is not None:
                 context.set_trailing_metadata(_retry_info(code, seconds))
-            context.abort(code, f"because of {code.name}")
+            context.abort(code, f"because of {code.name}: {dict(context.invocation_metadata())}")
         return self._owner.accept(signal, request, step)
 
     def close(self):

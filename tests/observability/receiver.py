@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import socket
+import ssl
 import threading
 import time
 from collections import deque
@@ -19,9 +20,14 @@ class Receiver:
     "cut"           reads half of the body, closes the connection
     "stall"         reads the body, then answers nothing until `release` is set
     Afterwards, 200; or, if it `repeats`, 401 with the request's headers in the answer.
+
+    Args:
+        plan: see above.
+        port: to listen on; 0: a free one.
+        tls: an ssl.SSLContext to serve HTTPS with.
     """
 
-    def __init__(self, plan=(), port=0):
+    def __init__(self, plan=(), port=0, tls=None):
         self.plan = deque(plan)
         self.bodies = []
         self.headers = []
@@ -40,6 +46,12 @@ class Receiver:
                 super().setup()
                 receiver._connections.append(self.connection)
 
+            def handle_one_request(self):
+                try:
+                    super().handle_one_request()
+                except ssl.SSLError:  # the exporter's side of the handshake, or the server's, was not content
+                    self.close_connection = True
+
             def do_POST(self):
                 receiver.handle(self)
 
@@ -48,9 +60,13 @@ class Receiver:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = False  # so that closing it waits for them
+        if tls is not None:  # the handshake is for the thread of the connection
+            self._server.socket = tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=False
+            )
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/events?q=1"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}/events?q=1"
 
     def next_step(self, _handler):
         return self.plan.popleft() if self.plan else 200

@@ -1,19 +1,13 @@
-"""Traces to an OTLP receiver that is down, slow, full, or refuses; to one over TLS; and a dispatcher that is killed."""
+"""Traces to an OTLP receiver that is down, slow, full, or refuses; and a dispatcher that is killed."""
 
 import os
-import shutil
 import signal
-import socket
-import ssl
-import subprocess
-import threading
 
 import pytest
 from otlp_receiver import PROTOCOLS, OtlpReceiver
 from receiver import WAIT_SECONDS, Receiver
 from spans import attributes_of
 
-import relay_mp
 from relay_mp import OpenTelemetryConfig, OpenTelemetrySubscriber, ScopeType, scope
 
 QUICK = {"retry_initial_seconds": 0.01, "retry_max_seconds": 0.05, "schedule_delay_seconds": 0.01}
@@ -212,85 +206,6 @@ def test_a_receiver_that_gets_more_than_a_batch_gets_several(session):
         emit(10)
         exporter.shutdown()
         assert [len(r.resource_spans[0].scope_spans[0].spans) for r in receiver.received["traces"]] == [4, 4, 2]
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="makes its certificate with openssl")
-def test_a_certificate_of_the_environment_is_trusted_and_no_other(session, tmp_path, monkeypatch):
-    """OTEL_EXPORTER_OTLP_CERTIFICATE, and CLIENT_CERTIFICATE with CLIENT_KEY, over HTTPS."""
-    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, "-days", "2",
-         "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    assert made.returncode == 0, made.stderr
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificate)
-    context.load_cert_chain(certificate, key)
-    context.verify_mode = ssl.CERT_REQUIRED
-    with OtlpReceiver() as plain, TlsFront(context, plain) as front:
-        config = OpenTelemetryConfig("full", front.endpoint)
-        config.limits = {**QUICK, "retry_deadline_seconds": 0.1}
-        for name, exported in {"untrusted": 0, "trusted": 2}.items():
-            if exported:
-                monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", certificate)
-                monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", certificate)
-                monkeypatch.setenv("OTEL_EXPORTER_OTLP_CLIENT_KEY", key)
-            exporter = OpenTelemetrySubscriber(config)
-            exporter.register(name)
-            emit(1, name)
-            exporter.force_flush()
-            assert session.stats().exporters[name].exported == exported
-            exporter.shutdown()
-        assert said(plain) == ["trusted0"]
-    assert "certificate verify failed" in session.stats().exporters["untrusted"].last_error.lower()
-    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", str(tmp_path / "missing.pem"))
-    with pytest.raises((OSError, relay_mp.SubscriberError), match="No such file"):
-        OpenTelemetrySubscriber(config).register("missing")
-
-
-class TlsFront:
-    """A port that speaks TLS, and passes on to a receiver that does not: one connection at a time is enough."""
-
-    def __init__(self, context, receiver):
-        self._context, self._receiver = context, receiver
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.endpoint = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self):
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
-            try:
-                with self._context.wrap_socket(connection, server_side=True) as client:
-                    self._serve(client)
-            except (OSError, ssl.SSLError):
-                connection.close()
-
-    def _serve(self, client):
-        port = int(self._receiver.endpoint.rpartition(":")[2])
-        with socket.create_connection(("127.0.0.1", port)) as server:
-            data = b""
-            while b"\r\n\r\n" not in data:
-                data += client.recv(65536)
-            head, _, body = data.partition(b"\r\n\r\n")
-            headers = dict(line.lower().split(b":", 1) for line in head.split(b"\r\n")[1:])
-            size = int(headers[b"content-length"])
-            while len(body) < size:
-                body += client.recv(65536)
-            server.sendall(head + b"\r\n\r\n" + body)
-            client.sendall(server.recv(65536))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        self._thread.join(WAIT_SECONDS)
 
 
 def test_an_answer_that_is_no_otlp_is_no_failure(session):
