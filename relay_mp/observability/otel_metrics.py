@@ -5,7 +5,8 @@
 
 Needs the extra: `pip install relay_mp[otel]`. Environment beside that of otel.py, where the configuration
 leaves a default: `OTEL_METRIC_EXPORT_INTERVAL` (milliseconds) and
-`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` ("cumulative", "delta" or "lowmemory").
+`OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` ("cumulative", "delta" or "lowmemory"). Histograms have explicit
+buckets: `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` is not heeded, and a warning says so.
 """
 
 from typing import Any

@@ -82,6 +82,7 @@ class MetricsSink(QueuedSink):
     ) -> None:
         super().__init__()
         self._is_disabled = is_disabled()
+        _tell_of_histograms()
         self._is_cumulative = _asked_temporality(temporality) is MetricTemporality.Cumulative
         self._aggregator = Aggregator(
             is_delta=not self._is_cumulative,
@@ -196,6 +197,13 @@ def _interval_seconds(configured_millis: int) -> float:
             return int(asked) / 1000
         logger.warning("the interval %r of the environment is no number of milliseconds; 60 s it is", asked)
     return configured_millis / 1000
+
+
+def _tell_of_histograms() -> None:
+    """Histograms have the boundaries of their marks, or the default ones, whatever the environment prefers."""
+    asked = os.environ.get("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", "").strip()
+    if asked.lower() not in ("", "explicit_bucket_histogram"):
+        logger.warning("the histogram aggregation %r of the environment is not heeded: buckets are explicit", asked)
 
 
 # ------------------------------------------------------------------------------------------- points

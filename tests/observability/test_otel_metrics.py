@@ -330,6 +330,16 @@ def test_odd_values_in_the_environment_are_said_and_have_no_effect(session, monk
     assert any("'both'" in text for text in said)
 
 
+@pytest.mark.parametrize("asked", ["explicit_bucket_histogram", "base2_exponential_bucket_histogram"])
+def test_histograms_have_explicit_buckets_and_who_prefers_others_is_told(session, monkeypatch, caplog, http, asked):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION", asked)
+    made = subscriber(http)
+    measure(MetricMeasurement("h", MetricKind.Histogram, MetricValueType.F64, 7.0))
+    made.shutdown()
+    assert sum(http.metrics[0].histogram.data_points[0].bucket_counts) == 1
+    assert (asked in caplog.text) is (asked != "explicit_bucket_histogram")
+
+
 def test_nothing_is_exported_where_the_sdk_is_disabled(session, http, monkeypatch):
     monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
     made = subscriber(http)
