@@ -1,8 +1,10 @@
 """Metrics over HTTP, scraped and parsed by the official parser."""
 
+import contextlib
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ import urllib.request
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from receiver import wait_until
 
 import relay_mp
 from relay_mp import PrometheusExporter, ScopeType, scope, subscribers
@@ -136,6 +139,32 @@ def test_the_port_is_free_again_after_shutdown(session):
         exporter.shutdown()
     with pytest.raises(OSError, match="refused"):
         scrape(f"http://127.0.0.1:{port}/metrics")
+
+
+@BOTH
+def test_scrapers_that_stall_or_cut_hold_up_nothing(session):
+    """Neither the stream, nor another scraper, nor the end."""
+    exporter = PrometheusExporter()
+    exporter.register("prometheus")
+    port = int(exporter.url.rsplit(":", 1)[1].split("/")[0])
+    request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n"
+    for number in range(200):
+        scope.event(f"m{number}")
+    with contextlib.ExitStack() as stack:
+        for said in (b"", request, request + b"\r\n", b"\x16\x03\x01 no HTTP\r\n\r\n"):
+            stalled = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            stalled.sendall(said)  # and reads nothing
+            with socket.create_connection(("127.0.0.1", port)) as cut:
+                cut.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                cut.sendall(said)  # closing it is a reset
+        scope.event("after")
+        exporter.force_flush()
+        assert scrape(exporter.url)["relay_mp_marks_total", "category=mark", "name=after"] == 1
+        exporter.shutdown()
+    report = session.stats().exporters["prometheus"]
+    assert (report.state, report.exported, report.lost) == ("closed", 201, 0)
+    # The official client's threads for the stalled ones end now, with their connections.
+    wait_until(lambda: not [thread for thread in threading.enumerate() if "process_request" in thread.name])
 
 
 def test_a_port_that_is_taken_is_said_at_registration(session, exporter):
