@@ -1,56 +1,29 @@
 # A record's line of JSON, from its msgpack. Included textually by _records.pyx.
 
 cdef enum:
+    LINE_BYTES = 512  # most lines take less
     DEEPEST = 16  # levels of payload: a map is walked over once for each that it is in
 
-cdef int _write_escape(rmp_buffer* out, uint8_t byte) noexcept nogil:
-    cdef const char* hexadecimal = b"0123456789abcdef"
-    cdef char text[6]
-    text[0] = 92
-    if byte == 34 or byte == 92:
-        text[1] = byte
-    elif byte == 10:
-        text[1] = b"n"
-    elif byte == 13:
-        text[1] = b"r"
-    elif byte == 9:
-        text[1] = b"t"
-    elif byte == 12:
-        text[1] = b"f"
-    elif byte == 8:
-        text[1] = b"b"
-    else:
-        text[1], text[2], text[3] = b"u", b"0", b"0"
-        text[4], text[5] = hexadecimal[byte >> 4], hexadecimal[byte & 15]
-        return rmp_write_raw(out, text, 6)
-    return rmp_write_raw(out, text, 2)
-
-
-cdef int _write_text(rmp_buffer* out, const uint8_t* text, size_t length) noexcept nogil:
-    cdef size_t run = 0, i
-    cdef uint8_t byte
-    if rmp_buffer_reserve(out, length + 2) or rmp_write_byte(out, 34):
-        return UNUSUAL
-    for i in range(length):
-        byte = text[i]
-        if byte < 32 or byte == 34 or byte == 92:
-            if rmp_write_raw(out, text + run, i - run) or _write_escape(out, byte):
-                return UNUSUAL
-            run = i + 1
-    if rmp_write_raw(out, text + run, length - run):
-        return UNUSUAL
-    return rmp_write_byte(out, 34)
+cdef inline int _write_text(rmp_buffer* out, const uint8_t* text, size_t length) noexcept nogil:
+    return rmp_write_json_text(out, text, length)
 
 
 cdef int _write_double(rmp_buffer* out, uint64_t bits) except -2:
     cdef double value
     cdef char* text
+    cdef size_t written
     cdef int failed
     memcpy(&value, &bits, 8)
     if not isfinite(value):
         return _raw(out, b"null")
+    if rmp_buffer_reserve(out, RMP_SHORT_DOUBLE_CHARACTERS):
+        return UNUSUAL
+    written = rmp_print_short_double(out.bytes + out.length, value)
+    out.length += written
+    if written:
+        return 0
     text = PyOS_double_to_string(value, b"r", 0, Py_DTSF_ADD_DOT_0, NULL)
-    failed = _raw(out, text)
+    failed = rmp_write_raw(out, text, strlen(text))
     PyMem_Free(text)
     return failed
 
@@ -80,24 +53,25 @@ cdef int _write_entries(rmp_buffer* out, rmp_cursor* cursor, Entry* entries, uin
     return rmp_write_byte(out, 125)
 
 
+cdef int _write_large_map(rmp_buffer* out, rmp_cursor* cursor, uint64_t count, int depth) except -2:
+    cdef Entry* entries = <Entry*>malloc(count * sizeof(Entry))
+    if entries == NULL:
+        return UNUSUAL
+    try:
+        return _write_entries(out, cursor, entries, count, depth)
+    finally:
+        free(entries)
+
+
 cdef int _write_map(rmp_buffer* out, rmp_cursor* cursor, uint64_t count, int depth) except -2:
     cdef Entry few[FEW]
-    cdef Entry* entries = few
-    cdef int failed
     if count == 0:
         return _raw(out, b"{}")
     if count > <uint64_t>(cursor.end - cursor.at):
         return UNUSUAL
     if count > FEW:
-        entries = <Entry*>malloc(count * sizeof(Entry))
-        if entries == NULL:
-            return UNUSUAL
-    try:
-        failed = _write_entries(out, cursor, entries, count, depth)
-    finally:
-        if entries != few:
-            free(entries)
-    return failed
+        return _write_large_map(out, cursor, count, depth)
+    return _write_entries(out, cursor, few, count, depth)
 
 
 cdef int _write_array(rmp_buffer* out, rmp_cursor* cursor, uint64_t count, int depth) except -2:
@@ -239,15 +213,14 @@ cdef int _read_envelope(rmp_cursor* cursor, Envelope* envelope, bint is_scope) e
     return 0
 
 
-cdef int _write_line(rmp_buffer* out, rmp_cursor* record, bint is_scope) except -2:
+cdef int _write_line(rmp_buffer* out, rmp_cursor* record, bint is_scope, Second* newest) except -2:
     cdef Envelope envelope
-    cdef rmp_cursor metadata
     cdef bytes attributes
     if _read_envelope(record, &envelope, is_scope) or _raw(out, b'{"atof_version":"0.1",'):
         return UNUSUAL
     if is_scope:
         attributes = _attribute_texts[envelope.attributes & 31]
-        if (_raw(out, b'"attributes":') or _raw(out, PyBytes_AS_STRING(attributes)) or rmp_write_byte(out, 44)):
+        if (_raw(out, b'"attributes":') or rmp_write_raw(out, PyBytes_AS_STRING(attributes), PyBytes_GET_SIZE(attributes)) or rmp_write_byte(out, 44)):
             return UNUSUAL
     if _raw(out, b'"category":'):
         return UNUSUAL
@@ -279,11 +252,22 @@ cdef int _write_line(rmp_buffer* out, rmp_cursor* record, bint is_scope) except 
         return UNUSUAL
     if is_scope and _raw(out, b',"scope_category":"end"' if envelope.kind == 1 else b',"scope_category":"start"'):
         return UNUSUAL
-    if _raw(out, b',"timestamp":"') or _write_time(out, envelope.moment) or _raw(out, b'","uuid":'):
+    if _raw(out, b',"timestamp":"') or _write_time(out, envelope.moment, newest) or _raw(out, b'","uuid":'):
         return UNUSUAL
     if _write_quoted(out, envelope.uuid):
         return UNUSUAL
     return _raw(out, b"}\n")
+
+
+cdef int _append_line(rmp_buffer* out, bytes record, bint is_scope, Second* newest) except -2:
+    """A record's line behind what is there already. If it is not written here, the buffer may hold a part of it."""
+    cdef rmp_cursor cursor
+    cdef size_t before = out.length
+    cursor.at = <const uint8_t*>PyBytes_AS_STRING(record)
+    cursor.end = cursor.at + PyBytes_GET_SIZE(record)
+    if _write_line(out, &cursor, is_scope, newest):
+        return UNUSUAL
+    return UNUSUAL if _check_text(out.bytes + before, out.length - before) else 0
 
 
 def json_line(bytes record not None, bint is_scope) -> bytes | None:
@@ -294,18 +278,61 @@ def json_line(bytes record not None, bint is_scope) -> bytes | None:
         is_scope: whether its event is a ScopeEvent, else a MarkEvent.
     """
     cdef rmp_buffer out
-    cdef rmp_cursor cursor
+    cdef Second newest
     out.bytes, out.length, out.capacity = NULL, 0, 0
-    cursor.at = <const uint8_t*>PyBytes_AS_STRING(record)
-    cursor.end = cursor.at + PyBytes_GET_SIZE(record)
+    newest.length = 0
     try:
-        if _write_line(&out, &cursor, is_scope):
+        if _append_line(&out, record, is_scope, &newest):
             return None
-        if not rmp_is_ascii(out.bytes, out.length):
-            try:
-                PyUnicode_DecodeUTF8(<const char*>out.bytes, <Py_ssize_t>out.length, NULL)
-            except UnicodeDecodeError:
-                return None
         return PyBytes_FromStringAndSize(<const char*>out.bytes, <Py_ssize_t>out.length)
+    finally:
+        rmp_buffer_free(&out)
+
+
+cdef int _append_event(rmp_buffer* out, event, Second* newest) except -2:
+    """An event's line behind what is there already; by its own method, if it is not written here."""
+    cdef size_t before = out.length
+    cdef bytes record, line
+    if isinstance(event, RecordView):
+        record = (<RecordView>event)._record
+        if _kind_of(record) < 3 and not _append_line(out, record, _kind_of(record) < 2, newest):
+            return 0
+        out.length = before
+    line = event.to_json_line()
+    return rmp_write_raw(out, PyBytes_AS_STRING(line), PyBytes_GET_SIZE(line))
+
+
+def json_lines(list events not None, size_t limit_bytes, size_t room_bytes) -> tuple:
+    """The lines of events one behind the other, as `to_json_line()` gives each: of the first events, as many as fit.
+
+    Args:
+        events: in order.
+        limit_bytes: no more than so much.
+        room_bytes: nothing behind the line that is the first to reach so much.
+
+    Returns:
+        The lines, and how many there are. An event that raises ends them: it is not among them.
+    """
+    cdef rmp_buffer out
+    cdef Second newest
+    cdef size_t end = 0
+    cdef Py_ssize_t count = 0
+    out.bytes, out.length, out.capacity = NULL, 0, 0
+    newest.length = 0
+    try:
+        if rmp_buffer_reserve(&out, min(limit_bytes, LINE_BYTES * len(events))):
+            raise MemoryError("no memory for lines of JSON")
+        for event in events:
+            try:
+                failed = _append_event(&out, event, &newest)
+            except Exception:  # said when it is asked alone
+                break
+            if failed or out.length > limit_bytes:
+                break
+            end = out.length
+            count += 1
+            if end >= room_bytes:
+                break
+        return PyBytes_FromStringAndSize(<const char*>out.bytes, <Py_ssize_t>end), count
     finally:
         rmp_buffer_free(&out)

@@ -6,7 +6,10 @@ cdef enum:
 
 cdef inline int _order(const Entry* a, const Entry* b) noexcept nogil:
     """By code points, as Python sorts: UTF-8 keeps that order."""
-    cdef int order = memcmp(a.key, b.key, min(a.length, b.length))
+    cdef int order
+    if a.length and b.length and a.key[0] != b.key[0]:  # mostly: no call
+        return <int>a.key[0] - <int>b.key[0]
+    order = memcmp(a.key, b.key, min(a.length, b.length))
     return order if order else (a.length > b.length) - (a.length < b.length)
 
 

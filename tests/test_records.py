@@ -1,16 +1,18 @@
 """A record's line of JSON, written natively: to the byte what goes by way of Python objects, or nothing."""
 
 import json
+import math
+import random
 import struct
 import tracemalloc
 
 import msgpack
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay_mp._native.core import pack
-from relay_mp._records import json_line, payload_json, read_payload
+from relay_mp._records import json_line, json_lines, payload_json, read_payload
 from relay_mp.errors import RecordError
 from relay_mp.events import MarkEvent, ScopeEvent, _text, canonical_payload, decode, pack_record
 
@@ -105,6 +107,102 @@ def test_what_is_nested_deep_goes_the_long_way_and_reads_the_same(deep):
     assert (payload_json(event, 9) is None) == (deep > 16)
     assert json.loads(event.to_json()) == event.to_dict()
     assert event.to_json_line() == f"{event.to_json()}\n".encode()
+
+
+# A float that has few digits, one beside it, and any.
+FEW_DIGITS = st.builds(lambda digits, places: digits / 10**places, st.integers(-(10**16), 10**16), st.integers(0, 22))
+BESIDE = st.builds(math.nextafter, FEW_DIGITS, st.sampled_from([-math.inf, math.inf]))
+LIMITS = [0.0, -0.0, 1e-4, 9.999e-5, 1e15, 1e16, 999999999999999.0, 999999999999999.9, 0.1 + 0.2, 2.0**53, 5e-324, 0.5]
+
+
+def written_floats(values):
+    line = json_line(pack_record(2, UUID, None, 1, "m", data=values), False)
+    return line[line.index(b"[") + 1 : line.index(b"]")].decode().split(",")
+
+
+@given(st.lists(FEW_DIGITS | BESIDE | st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=50))
+@example([*LIMITS, *(math.nextafter(limit, inf) for limit in LIMITS for inf in (-math.inf, math.inf))])
+@settings(max_examples=500)
+def test_a_float_is_written_as_repr_writes_it(values):
+    assert written_floats(values) == [repr(value) for value in values]
+
+
+def test_floats_of_every_number_of_digits_are_written_as_repr_writes_them():
+    draw = random.Random(1)
+    for places in range(23):
+        decimals = [draw.randrange(10 ** draw.randrange(1, 17)) / 10**places for _ in range(1000)]
+        values = [near for value in decimals for near in (value, -value, math.nextafter(value, math.inf))]
+        assert written_floats(values) == [repr(value) for value in values]
+
+
+@pytest.mark.long
+def test_a_million_floats_are_written_as_repr_writes_them():
+    draw = random.Random(2)
+    for _ in range(2000):
+        values = [
+            draw.choice([1, -1]) * round(draw.uniform(0, 10 ** draw.randrange(-4, 17)), draw.randrange(18))
+            for _ in range(500)
+        ]
+        values += [struct.unpack("<d", draw.randbytes(8))[0] for _ in range(500)]
+        values = [value for value in values if math.isfinite(value)]
+        assert written_floats(values) == [repr(value) for value in values]
+
+
+# ------------------------------------------------------------------------------------------- lines of several events
+
+NO_LIMIT = 1 << 40
+
+
+def marks(count, **fields):
+    fields = {"data": {"number": 1.5, "text": 'a"b'}, **fields}
+    return [decode(pack_record(2, UUID, None, 10**15 + 400_000 * n, f"m{n}", **fields), n, 1) for n in range(count)]
+
+
+def own_lines(events):
+    return [event.to_json_line() for event in events]
+
+
+def test_lines_are_those_of_the_events_one_behind_the_other():
+    events = marks(5)
+    events[1:1] = [decode(pack_record(kind, UUID, UUID, -1, "s\n", 3, 1), 9, 1) for kind in (0, 1)]
+    events += marks(2, data="é\U0001f600" * 100) + marks(1, data=None)
+    lines = own_lines(events)
+    assert json_lines(events, NO_LIMIT, NO_LIMIT) == (b"".join(lines), len(lines))
+    assert json_lines([], NO_LIMIT, NO_LIMIT) == (b"", 0)
+
+
+def nested(levels):
+    return [nested(levels - 1)] if levels else 1
+
+
+def test_what_is_not_written_natively_is_written_by_the_event():
+    class Other:
+        def to_json_line(self):
+            return b"other\n"
+
+    unusual = decode(msgpack.packb([2, UUID, None, 1, "m", None, 0, 7, None, *[None] * 3, {"relay_mp.cut": 1}]), 1, 1)
+    events = [*marks(1), *marks(2, data=nested(20)), unusual, Other(), *marks(1)]
+    assert [json_line(event._record, False) is None for event in events[1:4]] == [True] * 3
+    assert json_lines(events, NO_LIMIT, NO_LIMIT) == (b"".join(own_lines(events)), 6)
+
+
+def test_an_event_that_raises_ends_the_lines():
+    damaged = decode(damaged_payload(b"\xc1"), 1, 1)
+    events = marks(3)
+    assert json_lines([*events, damaged, *events], NO_LIMIT, NO_LIMIT) == (b"".join(own_lines(events)), 3)
+    assert json_lines([damaged, *events], NO_LIMIT, NO_LIMIT) == (b"", 0)
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1])
+@pytest.mark.parametrize("lines", [1, 2, 3])
+def test_lines_are_bounded(lines, more):
+    events = marks(5)
+    own = own_lines(events)
+    size = sum(map(len, own[:lines]))
+    fitting = lines - (more < 0)
+    assert json_lines(events, size + more, NO_LIMIT) == (b"".join(own[:fitting]), fitting)
+    reaching = lines + (more > 0)
+    assert json_lines(events, NO_LIMIT, size + more) == (b"".join(own[:reaching]), reaching)
 
 
 def damaged_payload(packed):

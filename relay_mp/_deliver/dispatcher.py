@@ -154,7 +154,7 @@ class Dispatcher:
         """Gives a run to who takes it ahead of the others, unless part of it is taken already. Returns where the run
         ends for it: behind what it has taken, or else behind one record, with which it is called."""
         if viewer.taken <= batch[start].position:
-            events = [record.event for record in batch[start:end]]
+            events = self._reader.events(batch, start, end)
             try:
                 count = viewer.take_batch(events)  # type: ignore[misc]
             except BaseException as error:

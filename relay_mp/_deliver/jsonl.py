@@ -59,7 +59,7 @@ class JsonlFile:
         """Appends an event, unless it is there."""
         line = event.to_json_line()
         if not self.has(line):
-            self.write([line])
+            self.write(line, 1)
 
     def has(self, line: bytes) -> bool:
         """Whether the next line is in the file, written by a dispatcher that died before it could say so; it counts.
@@ -87,17 +87,16 @@ class JsonlFile:
         """No line that is still to come is in the file."""
         self._looks_left, self._tail = 0, b""
 
-    def write(self, lines: list[bytes]) -> None:
-        """Appends lines with one write: all of them or none."""
+    def write(self, block: bytes, lines: int) -> None:
+        """Appends so many lines with one write: all of them or none."""
         if self._file < 0:
             self._open(False)
-        block = b"".join(lines)
         written = os.write(self._file, block)
         if written != len(block):
             os.ftruncate(self._file, self._end)
-            raise OSError(f"{self.path}: no room for {len(block)} bytes in {len(lines)} lines; they were not written")
+            raise OSError(f"{self.path}: no room for {len(block)} bytes in {lines} lines; they were not written")
         self._end += written
-        self.lines += len(lines)
+        self.lines += lines
 
     @property
     def size_bytes(self) -> int:

@@ -8,7 +8,6 @@ The segment is not trusted: what is no row is passed over, for an error would en
 """
 
 import logging
-import struct
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -16,13 +15,11 @@ import msgpack  # type: ignore[import-untyped]
 from relay_mp._deliver import named
 from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._deliver.reports import ExporterReport
-from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp.errors import SubscriberError
 
 logger = logging.getLogger("relay_mp")
 
-_U64 = struct.Struct("=Q")
 _READS = 3
 """A reader that is overtaken by two writes finds neither copy whole; it looks again."""
 
@@ -41,7 +38,7 @@ def save(segment: Segment, registry: Registry, *, has_successor: bool = True) ->
     ]
     read_position = segment.read_pos
     if not has_successor or all(s.taken <= read_position for s in registry.all()):
-        registry.saved_reports = _delivered(segment) if has_successor else 0, registry.reports()
+        registry.saved_reports = segment.events_delivered if has_successor else 0, registry.reports()
     # else: what a successor will deliver is among their counts already; those of before go with what was delivered then
     delivered, reports = registry.saved_reports
     if reports:
@@ -64,9 +61,9 @@ def restore(segment: Segment, registry: Registry) -> None:
             logger.exception("subscriber %r is not there any more after a restart of the dispatcher", name)
             continue
         found.append(Subscription(name, callback, scope, since, until, target, arguments))
-    since_then = max(_delivered(segment) - delivered, 0) if reports else 0
+    since_then = max(segment.events_delivered - delivered, 0) if reports else 0
     registry.restore(found, {name: report.after_kill(since_then) for name, report in reports.items()})
-    registry.saved_reports = _delivered(segment), registry.reports()
+    registry.saved_reports = segment.events_delivered, registry.reports()
 
 
 def load_reports(segment: Segment) -> dict[str, ExporterReport]:
@@ -116,20 +113,3 @@ def _reports(rows: list[Any]) -> tuple[int, dict[str, ExporterReport]]:
         if _is_reports(row):
             return row[1], {name: ExporterReport.from_dict(report) for name, report in row[2].items()}
     return 0, {}
-
-
-def _delivered(segment: Segment) -> int:
-    """Events that callbacks have been given, one that they are just given too, by the dispatcher's own words."""
-    registry = segment.registry()
-
-    def total(name: str) -> int:
-        places = range(core.SLOT_FIELDS[name], len(registry), core.SLOT_BYTES)
-        return sum(_U64.unpack_from(registry, place)[0] for place in places)
-
-    def requests_passed(slot: int) -> int:
-        fields = (core.SLOT_FIELDS[name] for name in ("controls", "control_seq", "passed"))
-        count, newest, passed = (int(_U64.unpack_from(registry, slot + field)[0]) for field in fields)
-        return count - (newest > passed)
-
-    requests = sum(requests_passed(slot) for slot in range(0, len(registry), core.SLOT_BYTES))
-    return max(total("passed") - total("passed_lost") - requests + segment.marks_begun, 0)

@@ -75,26 +75,35 @@ static inline uint64_t rmp_load_be32(const uint8_t *at) {
 }
 static inline uint64_t rmp_load_be64(const uint8_t *at) { return rmp_load_be32(at) << 32 | rmp_load_be32(at + 4); }
 
-/* Reads one head: what the value is, and its number: the integer (negative ones in two's complement), the float's bits,
- * the length in bytes, or how many elements or members there are. 0 or RMP_DECODE_UNKNOWN; then the cursor stays. */
-static inline int rmp_read_head(rmp_cursor *cursor, uint8_t *kind, uint64_t *number) {
+/* A head of more than one byte. */
+__attribute__((noinline, unused)) static int rmp_read_long_head(rmp_cursor *cursor, rmp_form form, uint64_t *number) {
     const uint8_t *at = cursor->at;
-    if (at >= cursor->end) return RMP_DECODE_UNKNOWN;
-    rmp_form form = rmp_forms[*at];
-    if (!form.kind || (size_t)(cursor->end - at) <= form.width) return RMP_DECODE_UNKNOWN;
+    if ((size_t)(cursor->end - at) <= form.width) return RMP_DECODE_UNKNOWN;
     uint64_t value;
     int bits = 8 * form.width;
     switch (form.width) {
-    case 0: value = *at & form.mask, bits = 8; break;
     case 1: value = at[1]; break;
     case 2: value = rmp_load_be16(at + 1); break;
     case 4: value = rmp_load_be32(at + 1); break;
     default: value = rmp_load_be64(at + 1);
     }
     if (form.kind == RMP_KIND_INT && value >> (bits - 1) && bits < 64) value |= ~(uint64_t)0 << bits;
-    *kind = form.kind;
     *number = value;
     cursor->at = at + 1 + form.width;
+    return 0;
+}
+
+/* Reads one head: what the value is, and its number: the integer (negative ones in two's complement), the float's bits,
+ * the length in bytes, or how many elements or members there are. 0 or RMP_DECODE_UNKNOWN; then the cursor stays.
+ * Most are one byte: those are read where they are asked for. */
+static inline int rmp_read_head(rmp_cursor *cursor, uint8_t *kind, uint64_t *number) {
+    if (cursor->at >= cursor->end) return RMP_DECODE_UNKNOWN;
+    rmp_form form = rmp_forms[*cursor->at];
+    if (!form.kind) return RMP_DECODE_UNKNOWN;
+    *kind = form.kind;
+    if (form.width) return rmp_read_long_head(cursor, form, number);
+    uint8_t value = *cursor->at++ & form.mask;
+    *number = form.kind == RMP_KIND_INT ? (uint64_t)(int64_t)(int8_t)value : value;
     return 0;
 }
 
@@ -106,12 +115,12 @@ static inline int rmp_take(rmp_cursor *cursor, uint64_t length, const uint8_t **
     return 0;
 }
 
-/* Passes one value, however deep: counts what is left to pass instead of descending. */
-static inline int rmp_skip(rmp_cursor *cursor) {
+/* Passes so many values, however deep: counts what is left to pass instead of descending. */
+__attribute__((noinline, unused)) static int rmp_skip_all(rmp_cursor *cursor, uint64_t left) {
     const uint8_t *start;
     uint64_t number;
     uint8_t kind;
-    for (uint64_t left = 1; left; left--) {
+    for (; left; left--) {
         if (rmp_read_head(cursor, &kind, &number)) return RMP_DECODE_UNKNOWN;
         if (kind == RMP_KIND_TEXT || kind == RMP_KIND_BIN) {
             if (rmp_take(cursor, number, &start)) return RMP_DECODE_UNKNOWN;
@@ -121,6 +130,18 @@ static inline int rmp_skip(rmp_cursor *cursor) {
             left += 2 * number;
         }
     }
+    return 0;
+}
+
+/* Passes one value. */
+static inline int rmp_skip(rmp_cursor *cursor) {
+    const uint8_t *start;
+    uint64_t number;
+    uint8_t kind;
+    if (rmp_read_head(cursor, &kind, &number)) return RMP_DECODE_UNKNOWN;
+    if (kind == RMP_KIND_TEXT || kind == RMP_KIND_BIN) return rmp_take(cursor, number, &start);
+    if (kind == RMP_KIND_LIST) return rmp_skip_all(cursor, number);
+    if (kind == RMP_KIND_MAP) return rmp_skip_all(cursor, 2 * number);
     return 0;
 }
 

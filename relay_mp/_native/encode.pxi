@@ -1,8 +1,8 @@
 # A Python value into msgpack: the payload encoder, included textually by core.pyx so that gcc sees it
 # together with the emit path. Runs in the emitting thread of any process, on a buffer private to it.
 #
-# Exact JSON types are encoded in place: no object is created, no Python code runs. Everything else goes
-# through convert.simplify, which may run the user's code (a property, __fspath__, a finalizer) and hence
+# Exact JSON types are encoded in place: no object is created, no Python code runs; so is what is packed already.
+# Everything else goes through convert.simplify, which may run the user's code (a property, __fspath__, a finalizer) and hence
 # may change what is being encoded, or emit events itself. So:
 #   - every object is held by a strong reference while it is looked at;
 #   - a dict's or list's size is compared after each item, and what was written is counted: a container
@@ -165,6 +165,21 @@ cdef int encode_value(rmp_buffer* buffer, object value, object path) except -1:
         if not done:
             buffer.length = start
     return 0
+
+
+@cython.final
+@cython.no_gc
+@cython.freelist(16)
+cdef class Packed:
+    """A payload, or a part of one, that `pack` has encoded: it is encoded as what it holds, byte for byte.
+
+    Args:
+        msgpack: what `pack` gave. Not looked at again.
+    """
+    cdef readonly bytes msgpack
+
+    def __init__(self, bytes msgpack not None):
+        self.msgpack = msgpack
 
 
 def pack(value) -> bytes:
@@ -370,6 +385,10 @@ cdef int _encode_converted(rmp_buffer* buffer, object value, rmp_place* place) e
     global rmp_conversions
     cdef object simpler = value
     cdef int step
+    cdef bytes packed
+    if type(value) is Packed:
+        packed = (<Packed>value).msgpack
+        return _written(rmp_write_raw(buffer, PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed)), place)
     rmp_conversions += 1
     for step in range(RMP_MAX_CONVERSIONS):
         try:

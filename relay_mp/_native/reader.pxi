@@ -231,6 +231,12 @@ cdef class Reader:
             at += 1
         return at
 
+    def events(self, list batch not None, int start, int end) -> list:
+        """What `make` has made of the records from `start` up to `end`."""
+        cdef int at
+        self._segment._header()
+        return [(<Record?>batch[at]).event for at in range(start, end)]
+
     def deliver(self, list batch not None, int start, int end, tuple callbacks not None, failed, watched, seen) -> int:
         """Calls each callback with each event of a run (see `run_end`), record by record, with `begin` and `done`.
 
@@ -251,7 +257,8 @@ cdef class Reader:
         for at in range(start, end):
             record = <Record?>batch[at]
             self._segment._check_slot(record.slot)
-            if watched.snapshot is not seen or rmp_registry_missing(&self._reader.ring, record.slot, record.owner_seq):
+            # Where nobody is called nothing comes in between.
+            if (count and watched.snapshot is not seen) or rmp_registry_missing(&self._reader.ring, record.slot, record.owner_seq):
                 return at - start
             event, record.event, record.payload = record.event, None, None
             store_u64(&self._reader.ring.header.delivering_slot, record.slot)

@@ -248,10 +248,21 @@ cdef class Segment:
                                          <Py_ssize_t>self._segment.ring.slot_count * RMP_SLOT_BYTES)
 
     @property
-    def marks_begun(self) -> int:
-        """How many marks of losses the subscribers have been given, or are just given."""
+    def events_delivered(self) -> int:
+        """How many events callbacks have been given, one that they are just given too, by the dispatcher's own words."""
+        cdef rmp_slot* counters
+        cdef rmp_pair passed
+        cdef uint64_t newest, total
+        cdef uint32_t i
         self._header()
-        return rmp_mark_count(&self._segment.ring)
+        total = rmp_mark_count(&self._segment.ring)
+        for i in range(self._segment.ring.slot_count):
+            counters = rmp_ring_slot(&self._segment.ring, i)
+            newest = load_u64(&counters.controls.high)
+            passed = rmp_load_acquire_pair(&counters.passed)
+            total += passed.low - passed.high  # without those that were lost, and without requests, which are no events:
+            total -= load_u64(&counters.controls.low) - (newest > passed.low)
+        return max(<int64_t>total, 0)
 
     @property
     def lost_unregistered(self) -> int:

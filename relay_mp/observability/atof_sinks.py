@@ -18,6 +18,7 @@ from typing import Any
 from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.jsonl import MAX_WRITE_BYTES, JsonlFile
 from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
+from relay_mp._records import json_lines
 from relay_mp.events import Event
 from relay_mp.observability.http import HttpReceiver, resolve_headers
 from relay_mp.observability.outbox import Limits, Outbox, QueuedSink
@@ -68,7 +69,7 @@ class FileSink:
             # It may be the file's last line: not before that is known does a new file begin.
             if not self._file.has(line):
                 self._prepare(1)
-                self._file.write([line])
+                self._file.write(line, 1)
             if self._fsync == "always":
                 self._file.flush()
         except Exception as error:
@@ -89,24 +90,12 @@ class FileSink:
         self._file.settle()
         try:
             self._prepare(len(events))
-            lines = self._lines(events)
+            # As many as fit into one write, up to where the file is long enough to be put aside.
+            block, lines = json_lines(events, MAX_WRITE_BYTES, max(self._rotate_bytes - self._file.size_bytes, 0))
             if lines:
-                self._file.write(lines)
+                self._file.write(block, lines)
         except Exception:
             return 0
-        return len(lines)
-
-    def _lines(self, events: list[Event]) -> list[bytes]:
-        """Of the first events: as many as fit into one write, up to where the file is long enough to be put aside."""
-        lines, size, room = [], 0, self._rotate_bytes - self._file.size_bytes
-        for event in events:
-            line = event.to_json_line()
-            size += len(line)
-            if size > MAX_WRITE_BYTES:
-                break
-            lines.append(line)
-            if size >= room:
-                break
         return lines
 
     def _prepare(self, events: int) -> None:

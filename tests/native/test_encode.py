@@ -26,7 +26,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_mp._native.core import pack
+from relay_mp._native.core import Packed, pack
 from relay_mp.errors import PayloadError, RelayError
 
 MAX_DEPTH = 128
@@ -95,6 +95,17 @@ def test_json_payload_has_the_bytes_of_msgpack(value):
 @given(payloads)
 def test_payload_reads_back_as_its_json_round_trip(value):
     assert unpack(value) == json.loads(json.dumps(as_json_means_it(value)))
+
+
+def test_what_is_packed_is_encoded_as_what_it_holds():
+    inner = {"b": [1, "é", None], "a": {}}
+    assert pack(Packed(pack(inner))) == pack(inner)
+    assert pack({"k": [Packed(pack(inner)), 2], "n": Packed(pack(None))}) == pack({"k": [inner, 2], "n": None})
+    with pytest.raises(PayloadError, match=r"value\.k\[1\]"):
+        pack({"k": [Packed(pack(inner)), object()]})
+    for wrong in (None, "text", {}):
+        with pytest.raises(TypeError):
+            Packed(wrong)
 
 
 @given(payloads)

@@ -1032,6 +1032,7 @@ READER_CALLS = {
     "fenced_slots": (),
     "forgive": (0,),
     "begin": (1, 1),
+    "events": ([], 0, 0),
     "run_end": ([], 0, 1, 1),
     "deliver": ([], 0, 0, (), None, None, None),
     "give_up": (1, 1),
