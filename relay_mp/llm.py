@@ -32,6 +32,8 @@ from relay_mp._emit.arguments import check_name, freeze
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, check_type
 from relay_mp._emit.llm_call import (
     LLM,
+    REQUEST_SANITIZERS,
+    RESPONSE_SANITIZERS,
     Prepared,
     Spec,
     ask_guardrails,
@@ -50,6 +52,7 @@ from relay_mp._emit.llm_codec import annotation_of
 from relay_mp._emit.llm_stream import LlmStream, close_source
 from relay_mp._emit.managed import (
     NextCall,
+    begin_call,
     copy_payload,
     end_call,
     no_payload,
@@ -105,7 +108,10 @@ def call(
         UnicodeEncodeError: the name has a lone surrogate.
     """
     spec = _spec(name, request, handle, attributes, data, metadata, model_name)
-    active()  # takes over what the session has installed for its processes
+    if active() and not visible(REQUEST_SANITIZERS):
+        return begin_call(
+            LLMHandle, LLM, spec.name, spec.parent, spec.bits, data, metadata, spec.profile, request.observed(), timestamp
+        )
     started: LLMHandle = run_now(begin(spec, Prepared(request), BLOCK, timestamp))
     return started
 
@@ -145,7 +151,9 @@ def call_end(
     annotated = None if annotated_response is None else annotation_of(annotated_response, "annotated_response")
     if response is None:
         response = data
-    shown, annotation = run_now(show_response(response, response_codec, annotated, BLOCK))
+    shown, annotation = response, annotated
+    if response_codec is not None or visible(RESPONSE_SANITIZERS):
+        shown, annotation = run_now(show_response(response, response_codec, annotated, BLOCK))
     end_call(
         handle, LLM, shown, end_metadata(handle, metadata), end_profile(handle, annotation), timestamp
     )  # fmt: skip

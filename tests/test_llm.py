@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import json
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,22 @@ def test_a_request_is_its_own_copy_and_hides_its_values():
     for headers, content in [({"a": object()}, {}), ({}, object()), ({1: 2}, {})]:
         with pytest.raises(relay_mp.PayloadError):
             LLMRequest(headers, content)
+
+
+@pytest.mark.parametrize("content", [{"b": [1, {"é": None}], "a": 0.5}, [], "text", 7, 0.5, True, None])
+@pytest.mark.parametrize("headers", [{}, CREDENTIALS, {"X-B": 1, **CREDENTIALS, "X-A": [None]}])
+def test_every_call_with_a_request_shows_the_same_of_it(session, seen, headers, content):
+    request = LLMRequest(headers, content)
+    calls = [relay_mp.llm.call("p", request) for _ in range(3)]
+    relay_mp.llm.call("p", request.with_headers({"Cookie": SECRET, "X-C": 1}))
+    relay_mp.guardrails.register_scope_sanitize_start("all", 1, lambda event, fields: fields)
+    calls.append(relay_mp.llm.call("p", request))  # by way of who changes events
+    relay_mp.guardrails.deregister_scope_sanitize_start("all")
+    session.flush()
+    expected = {"content": content, "headers": {k: v for k, v in sorted(headers.items()) if v != SECRET}}
+    expected = [json.dumps(expected, sort_keys=True)] * len(calls)
+    other = json.dumps({"content": content, "headers": {"X-C": 1}}, sort_keys=True)
+    assert [json.dumps(event.to_dict()["data"]) for event in seen] == [*expected[:3], other, expected[3]]
 
 
 def test_manual_call_is_a_pair_of_events(session, seen):

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._emit.arguments import check_name, check_schema, freeze, thaw
+from relay_mp._native.core import Packed, pack
 from relay_mp.errors import PayloadError
 from relay_mp.events import SEVERITY_KEY, canonical_uuid
 from relay_mp.types import (
@@ -73,6 +74,8 @@ def peek(frozen: Any) -> Any:
 
 # ------------------------------------------------------------------------------------------- requests
 
+_NO_HEADERS = Packed(pack({}))
+
 
 class LLMRequest:
     """A request to a provider: headers, and the body. It does not change; make another to change one.
@@ -86,12 +89,13 @@ class LLMRequest:
         PayloadError: one of the two is no JSON.
     """
 
-    __slots__ = ("_content", "_headers")
+    __slots__ = ("_content", "_headers", "_shown")
 
     def __init__(self, headers: Mapping[str, JsonValue], content: JsonValue) -> None:
         check_type(headers, dict, "headers")
         self._headers = freeze(headers, "headers")
         self._content = freeze(content, "content")
+        self._shown: Packed | None = None
 
     @property
     def headers(self) -> JsonObject:
@@ -116,9 +120,12 @@ class LLMRequest:
         request._headers, request._content = self._headers, other._content
         return request
 
-    def observed(self) -> JsonObject:
-        """What events show of it: the body, and the headers less CREDENTIAL_HEADERS."""
-        return {"content": peek(self._content), "headers": self.shown_headers()}
+    def observed(self) -> dict[str, Any]:
+        """What events show of it: the body, and the headers less CREDENTIAL_HEADERS. For the encoder, mostly packed."""
+        content = self._content
+        if self._shown is None:
+            self._shown = _NO_HEADERS if self._headers == _NO_HEADERS.msgpack else Packed(pack(self.shown_headers()))
+        return {"content": Packed(content) if type(content) is bytes else content, "headers": self._shown}
 
     def shown_headers(self) -> JsonObject:
         """The headers less CREDENTIAL_HEADERS."""

@@ -52,6 +52,8 @@ logger = logging.getLogger("relay_mp")
 
 __all__ = [
     "LLM",
+    "REQUEST_SANITIZERS",
+    "RESPONSE_SANITIZERS",
     "Prepared",
     "Spec",
     "ask_guardrails",
@@ -70,8 +72,8 @@ LLM = ScopeType.Llm.code
 
 _GUARDRAILS = FAMILIES[RuntimeRegistrationKind.LLM_CONDITIONAL_EXECUTION_GUARDRAIL]
 _REQUESTS = FAMILIES[RuntimeRegistrationKind.LLM_REQUEST_INTERCEPT]
-_REQUEST_SANITIZERS = FAMILIES[RuntimeRegistrationKind.LLM_SANITIZE_REQUEST_GUARDRAIL]
-_RESPONSE_SANITIZERS = FAMILIES[RuntimeRegistrationKind.LLM_SANITIZE_RESPONSE_GUARDRAIL]
+REQUEST_SANITIZERS = FAMILIES[RuntimeRegistrationKind.LLM_SANITIZE_REQUEST_GUARDRAIL]
+RESPONSE_SANITIZERS = FAMILIES[RuntimeRegistrationKind.LLM_SANITIZE_RESPONSE_GUARDRAIL]
 
 _TRACEPARENT = "traceparent"
 
@@ -188,7 +190,7 @@ async def begin(spec: Spec, prepared: Prepared, mode: int, timestamp: object = N
 
 async def _show_request(spec: Spec, prepared: Prepared, mode: int) -> tuple[Any, Any]:
     annotated = prepared.annotated
-    if not visible(_REQUEST_SANITIZERS):
+    if not visible(REQUEST_SANITIZERS):
         return prepared.request.observed(), _annotation(annotated)
     context = LlmSanitizeRequestContext(spec.codec)
 
@@ -196,7 +198,7 @@ async def _show_request(spec: Spec, prepared: Prepared, mode: int) -> tuple[Any,
         return request, context
 
     clean = prepared.request.without_credentials()
-    shown = await sanitize(_REQUEST_SANITIZERS, clean, arguments, _require_request, mode, none_withholds=True)
+    shown = await sanitize(REQUEST_SANITIZERS, clean, arguments, _require_request, mode, none_withholds=True)
     if shown is WITHHELD:
         return WITHHELD, None
     if shown is not clean and shown.content != clean.content:
@@ -256,14 +258,14 @@ async def show_response(response: Any, response_codec: Any, annotated: Any, mode
         mode: see `settle`.
     """
     shown = response
-    if visible(_RESPONSE_SANITIZERS):
+    if visible(RESPONSE_SANITIZERS):
         context = LlmSanitizeResponseContext(response_codec)
         before = copy_payload(response, "data")
 
         def arguments(value: Any) -> tuple[Any, ...]:
             return _copy(value), context
 
-        shown = await sanitize(_RESPONSE_SANITIZERS, before, arguments, _copy, mode, none_withholds=True)
+        shown = await sanitize(RESPONSE_SANITIZERS, before, arguments, _copy, mode, none_withholds=True)
         if shown is WITHHELD:
             return WITHHELD, None
         if annotated is not None and shown != before:
@@ -309,6 +311,8 @@ def end_profile(handle: LLMHandle, annotation: Any) -> dict[str, Any]:
 
 def end_metadata(handle: LLMHandle, metadata: Any) -> dict[str, Any]:
     """A manual call's end metadata: the end's over the start's, as far as they are dicts, and OK."""
+    if metadata is None and handle._metadata is None:
+        return STATUS_OK
     start = thaw(handle._metadata)
     if metadata is None or (isinstance(start, dict) and not isinstance(metadata, dict)):
         merged = start

@@ -174,16 +174,22 @@ def begin_call(
         PayloadError: a payload is none; nothing was emitted.
         TypeError, ValueError: the timestamp is no timezone-aware datetime.
     """
-    uuid = uuid7()
+    uuid, above = uuid7(), parent._uuid
     if not active():
-        return kind(uuid, parent._uuid, name, bits, None, None, profile)
-    if data is not None:
-        data = freeze(data, "data")
-    handle = kind(uuid, parent._uuid, name, bits, data, freeze(metadata, "metadata"), profile)
+        return kind(uuid, above, name, bits, None, None, profile)
+    handle = kind(
+        uuid,
+        above,
+        name,
+        bits,
+        None if data is None else freeze(data, "data"),
+        None if metadata is None else freeze(metadata, "metadata"),
+        profile,
+    )
     handle._start_us = emit(
         KIND_START,
         uuid,
-        parent._uuid,
+        above,
         None if timestamp is None else to_microseconds(timestamp),
         0,
         name,
