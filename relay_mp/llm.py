@@ -109,9 +109,8 @@ def call(
     """
     spec = _spec(name, request, handle, attributes, data, metadata, model_name)
     if active() and not visible(REQUEST_SANITIZERS):
-        return begin_call(
-            LLMHandle, LLM, spec.name, spec.parent, spec.bits, data, metadata, spec.profile, request.observed(), timestamp
-        )
+        name, parent, bits, _data, _metadata, profile, *_codecs = spec
+        return begin_call(LLMHandle, LLM, name, parent, bits, data, metadata, profile, request.observed(), timestamp)
     started: LLMHandle = run_now(begin(spec, Prepared(request), BLOCK, timestamp))
     return started
 
