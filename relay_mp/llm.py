@@ -60,7 +60,7 @@ from relay_mp._emit.managed import (
     returned,
     through_intercepts,
 )
-from relay_mp._emit.middleware import FAMILIES, Registration, visible
+from relay_mp._emit.middleware import FAMILIES, Registration, registry, visible
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now
 from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._native.core import active
@@ -107,10 +107,10 @@ def call(
         PayloadError: a payload is none; nothing was emitted.
         UnicodeEncodeError: the name has a lone surrogate.
     """
-    spec = _spec(name, request, handle, attributes, data, metadata, model_name)
-    if active() and not visible(REQUEST_SANITIZERS):
-        name, parent, bits, _data, _metadata, profile, *_codecs = spec
+    name, parent, bits, profile = _checked_call(name, request, handle, attributes, model_name)
+    if active() and not (registry.any and visible(REQUEST_SANITIZERS)):
         return begin_call(LLMHandle, LLM, name, parent, bits, data, metadata, profile, request.observed(), timestamp)
+    spec = Spec(name, parent, bits, data, metadata, profile)
     started: LLMHandle = run_now(begin(spec, Prepared(request), BLOCK, timestamp))
     return started
 
@@ -151,7 +151,7 @@ def call_end(
     if response is None:
         response = data
     shown, annotation = response, annotated
-    if response_codec is not None or visible(RESPONSE_SANITIZERS):
+    if response_codec is not None or (registry.any and visible(RESPONSE_SANITIZERS)):
         shown, annotation = run_now(show_response(response, response_codec, annotated, BLOCK))
     end_call(
         handle, LLM, shown, end_metadata(handle, metadata), end_profile(handle, annotation), timestamp
@@ -402,6 +402,14 @@ def _spec(
     codec: Any = None,
     response_codec: Any = None,
 ) -> Spec:
+    name, parent, bits, profile = _checked_call(name, request, handle, attributes, model_name)
+    return Spec(name, parent, bits, data, metadata, profile, codec, response_codec)
+
+
+def _checked_call(
+    name: str, request: object, handle: ScopeHandle | None, attributes: object, model_name: object
+) -> tuple[str, ScopeHandle, int, dict[str, Any]]:
+    """A call's name, parent, attributes and `category_profile`."""
     if type(name) is not str:
         name = check_name(name)
     check_type(request, LLMRequest, "request")
@@ -414,4 +422,4 @@ def _spec(
     if model_name is not None:
         check_type(model_name, str, "model_name")
         profile = {"model_name": model_name}
-    return Spec(name, parent_of(handle), bits, data, metadata, profile, codec, response_codec)
+    return name, parent_of(handle), bits, profile
