@@ -189,7 +189,7 @@ cdef class AttributeNames:
         elif self._names[at].source == OWN:
             if isinstance(value, dict):
                 add_flat(found, key, {member: item for member, item in value.items() if member not in self.own} or None)
-                found |= {whole: value[member] for member, whole in self.own.items() if member in value}
+                found |= {self.own[member]: item for member, item in value.items() if member in self.own}
         elif self._names[at].source == ATTRIBUTES:
             found[key] = value or "[]"
         else:
@@ -336,7 +336,10 @@ cdef class SpanWriter:
             before = self._out.length
             if not is_usual or not self._add_field(names, &names._names[at], event):
                 self._out.length = before
-                for key, value in names._in_python(event, at).items():
+                found = names._in_python(event, at)
+                own = {key: found.pop(key) for key in (names.own or {}).values() if key in found}
+                self.update(found)
+                for key, value in own.items():
                     self.set(key, value)
 
     def update(self, dict attributes not None) -> None:
@@ -430,6 +433,8 @@ cdef class SpanWriter:
         cdef rmp_cursor cursor
         cdef uint64_t number = 0
         cdef int kind
+        if _key_bytes(&name.key) > <size_t>self._max_bytes:
+            return False
         if name.field < 0:
             return self._add_int(&name.key, event.seq if name.source == SEQ else event.pid)
         kind = event._head_of(name.field, &cursor, &number)
@@ -506,7 +511,7 @@ cdef class SpanWriter:
         cdef uint8_t kind
         cdef uint64_t number
         cdef const uint8_t* text
-        if rmp_read_head(cursor, &kind, &number):
+        if _key_bytes(key) > <size_t>self._max_bytes or rmp_read_head(cursor, &kind, &number):
             return False
         if kind == RMP_KIND_TEXT:
             return not rmp_take(cursor, number, &text) and self._add_text(key, text, number)
@@ -521,7 +526,7 @@ cdef class SpanWriter:
 
     cdef bint _add_text(self, const Key* key, const uint8_t* text, size_t length) except -1:
         """A text; it may be in the buffer itself, HEADS and the key's length behind what is written."""
-        if length > <size_t>self._max_bytes or _key_bytes(key) > <size_t>self._max_bytes or _check_text(text, length):
+        if length > <size_t>self._max_bytes or _check_text(text, length):
             return False
         _reserve(&self._out, HEADS + _key_bytes(key) + length)
         self._begin_pair(key, 1 + _varint_bytes(length) + length)

@@ -24,6 +24,8 @@ cdef class Traces:
     cdef readonly object _ended
     cdef Py_ssize_t _max_open
     cdef object _ttl_us
+    cdef object _oldest_us  # no ended one has ended before
+    cdef int _forget(self, now_us) except -1
     cdef object _of_ended(self, bytes uuid, now_us)
     cpdef Place place(self, RecordView event)
     cpdef Place begin(self, RecordView event)

@@ -111,6 +111,7 @@ cdef class Traces:
         self._ended = OrderedDict()
         self._max_open = max_open_scopes
         self._ttl_us = ttl_millis * 1000
+        self._oldest_us = 0
 
     cpdef Place place(self, RecordView event):
         """Where a scope's start, or a mark, is; also an end whose start was not seen."""
@@ -144,9 +145,16 @@ cdef class Traces:
         if trace is None or not self._ttl_us:
             return trace
         self._ended[uuid] = (trace, now_us)
+        if len(self._ended) > MAX_ENDED_SCOPES or now_us - self._oldest_us > self._ttl_us:
+            self._forget(now_us)
+        return trace
+
+    cdef int _forget(self, now_us) except -1:
+        """Those that ended too long ago, or are too many."""
         while self._ended:
             oldest = next(iter(self._ended))
-            if len(self._ended) <= MAX_ENDED_SCOPES and now_us - self._ended[oldest][1] <= self._ttl_us:
+            self._oldest_us = self._ended[oldest][1]
+            if len(self._ended) <= MAX_ENDED_SCOPES and now_us - self._oldest_us <= self._ttl_us:
                 break
             del self._ended[oldest]
-        return trace
+        return 0

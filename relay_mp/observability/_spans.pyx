@@ -25,9 +25,14 @@ MAX_STATUS_BYTES = 4096
 
 cdef enum:
     INTERNAL = 1  # Span.SpanKind
+    OK = 1  # Status.StatusCode
+    ERROR = 2
 
 cdef int KIND_START = _KIND_START, KIND_MARK = _KIND_MARK
-cdef dict _STATUSES = {"OK": 1, "ERROR": 2}
+cdef dict _STATUSES = {"OK": OK, "ERROR": ERROR}
+
+# The conventions' word where an error has a text, as events have, and no type.
+cdef dict _ERROR_TYPE = {"error.type": "_OTHER"}
 
 # Which worker a span began in, and where it ended, if that was elsewhere.
 cdef object _WORKER = AttributeNames({"pid": "process.pid", "thread_id": "thread.id"})
@@ -59,7 +64,7 @@ cdef class Spans:
         resource_of: called with a scope's start, or a mark, that is in no open scope: its resource; None: all have 0.
 
     Attributes:
-        made: what is ready, each as (span, resource, how many events are in it, how many had come before them). The
+        made: what is ready, as items of an outbox, whose payloads are (span, resource, how many events are in it). The
             caller empties it.
         ignored: events that nothing is made of, so far.
         traces: which trace each scope is of.
@@ -187,7 +192,7 @@ cdef class Spans:
     # ---- spans ----
 
     cdef int _add(self, bytes span, resource, Py_ssize_t events) except -1:
-        self.made.append((span, resource, events, self._come - events))
+        self.made.append(((span, resource, events), events, len(span), self._come - events))
         return 0
 
     cdef int _make_scope(self, _Open kept, RecordView end, end_us, str note) except -1:
@@ -208,8 +213,11 @@ cdef class Spans:
     ):
         """A scope's span, from what is known of it: one of the two events, or both."""
         span, projection = self._writer, self._projection
+        cdef tuple status = _status(end)
         span.span(event, place, projection.name(event), projection.kind(event), start_us, end_us)
         projection.write(span, start, end)
+        if status is not None and status[0] == ERROR and projection.names_errors:
+            span.update(_ERROR_TYPE)
         if start is not None and end is not None:
             if start.pid != end.pid or start._read_field(7) != end._read_field(7):
                 span.add(_ELSEWHERE, end)
@@ -217,7 +225,7 @@ cdef class Spans:
             span.update({note: True})
         span.add(_WORKER, event)
         self._complete(start, end)
-        return span.finish(events, _status(end))
+        return span.finish(events, status)
 
     cdef bytes _mark_event(self, RecordView mark, at_us):
         """A mark as an event of a span."""
@@ -259,7 +267,7 @@ cdef tuple _status(RecordView end):
         return None
     code = _STATUSES.get(str(metadata.get("otel.status_code")), 0)
     description = metadata.get("otel.status_description")
-    if code == 2 and isinstance(description, str):
+    if code == ERROR and isinstance(description, str):
         return code, clean(description, MAX_STATUS_BYTES)
     return code, ""
 

@@ -64,6 +64,8 @@ MAX_MESSAGES = 256
 class OpenInferenceProjection(FullProjection):
     """See the module, and FullProjection for what the methods do."""
 
+    names_errors = False
+
     def write(self, span: SpanWriter, start: ScopeEvent | None, end: ScopeEvent | None) -> None:
         """Writes the attributes of a scope's span; one of its two events may be missing."""
         span.update(self._attributes(start, end))

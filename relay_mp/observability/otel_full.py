@@ -10,7 +10,7 @@ Objects are taken apart one level deep; what is further in is JSON text.
 from relay_mp.events import MarkEvent, ScopeEvent
 from relay_mp.observability._otlp import AttributeNames, SpanWriter
 
-__all__ = ["CLIENT", "INTERNAL", "FullProjection", "error_type"]
+__all__ = ["CLIENT", "INTERNAL", "FullProjection"]
 
 INTERNAL, CLIENT = 1, 3
 """Span.SpanKind."""
@@ -55,6 +55,9 @@ class FullProjection:
     takes_mappings = True
     """Whether attributes may get second names."""
 
+    names_errors = True
+    """Whether a scope that failed has the conventions' `error.type`."""
+
     def name(self, event: ScopeEvent) -> str:
         """What the span is called."""
         return event.name
@@ -70,7 +73,6 @@ class FullProjection:
             span.add(_START, start)
         if end is not None:
             span.add(_END, end)
-            span.update(error_type(end))
 
     def write_mark(self, span: SpanWriter, mark: MarkEvent) -> None:
         """Writes those of a mark's span event, or span."""
@@ -80,10 +82,3 @@ class FullProjection:
         """Writes what a mark's own span carries besides, as a tool or not."""
         if as_tool:
             span.update({"relay_mp.mark.projection": "tool", "relay_mp.scope_type": "tool"})
-
-
-def error_type(end: ScopeEvent | None) -> dict[str, str]:
-    """The conventions' `error.type` of a scope that failed: an event has an error's text, not its type."""
-    metadata = end.metadata if end is not None else None
-    failed = isinstance(metadata, dict) and metadata.get("otel.status_code") == "ERROR"
-    return {"error.type": "_OTHER"} if failed else {}

@@ -18,7 +18,7 @@ from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
 from relay_mp.codecs import request_of, response_of
 from relay_mp.events import MarkEvent, ScopeEvent
 from relay_mp.observability._otlp import SpanWriter
-from relay_mp.observability.otel_full import CLIENT, INTERNAL, error_type
+from relay_mp.observability.otel_full import CLIENT, INTERNAL
 from relay_mp.observability.otel_values import json_text
 
 __all__ = ["PROVIDERS", "GenAiProjection", "input_tokens", "model_of", "profile_of"]
@@ -56,6 +56,7 @@ class GenAiProjection:
 
     shows_marks = False
     takes_mappings = False
+    names_errors = True
 
     def name(self, event: ScopeEvent) -> str:
         """What the span is called."""
@@ -89,7 +90,7 @@ class GenAiProjection:
             found["gen_ai.request.model"] = profile_of(event).get("model_name")
         elif event.category == "retriever" and start is not None and isinstance(start.data, str):
             found["gen_ai.retrieval.query.text"] = start.data
-        return found | error_type(end)
+        return found
 
     def write_mark(self, span: SpanWriter, mark: MarkEvent) -> None:
         """Nothing."""

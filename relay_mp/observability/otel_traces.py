@@ -14,7 +14,7 @@ that was elsewhere.
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 try:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -30,7 +30,7 @@ from relay_mp.observability.otel_environment import attempt_limits, is_disabled
 from relay_mp.observability.otel_full import FullProjection
 from relay_mp.observability.otel_gen_ai import GenAiProjection
 from relay_mp.observability.otel_transport import connect, encode_origin, frame, make_resource
-from relay_mp.observability.outbox import Item, Outbox, QueuedSink
+from relay_mp.observability.outbox import Outbox, QueuedSink
 
 __all__ = ["TracesSink"]
 
@@ -44,9 +44,6 @@ MAX_BATCH_BYTES = 3 << 20
 """Receivers of gRPC mostly take no more than 4 MiB."""
 
 DROP_REJECTED = "rejected"
-
-Made: TypeAlias = tuple[bytes, int, int, int]
-"""A span, and what Spans says of it."""
 
 
 class TracesSink(QueuedSink):
@@ -142,7 +139,7 @@ class TracesSink(QueuedSink):
         """Sends what is ready."""
         made = self._spans.made
         if made:
-            self._outbox.put_all([Item(each, each[2], len(each[0]), each[3]) for each in made])
+            self._outbox.put_all(made)
             made.clear()
 
     def _note_failure(self, error: Exception, events: int) -> None:
@@ -170,16 +167,16 @@ class TracesSink(QueuedSink):
         of_resource = ResourceSpans(resource=resource, schema_url=schema_url)
         return of_resource.SerializeToString(), ScopeSpans(scope=scope).SerializeToString()
 
-    def _send(self, payloads: Sequence[Made], timeout_seconds: float) -> None:
+    def _send(self, payloads: Sequence[tuple[bytes, int, int]], timeout_seconds: float) -> None:
         by_resource: dict[int, list[bytes]] = {}
-        for span, resource, _, _ in payloads:
+        for span, resource, _ in payloads:
             by_resource.setdefault(resource, []).append(span)
         request = b"".join(self._of_resource(resource, spans) for resource, spans in by_resource.items())
         rejected = self._transport.send(request, timeout_seconds)
         if rejected:
             # It does not say which: so many of the batch's events as it rejected of its spans.
             share = min(rejected / len(payloads), 1.0)
-            events = round(sum(events for _, _, events, _ in payloads) * share)
+            events = round(sum(events for _, _, events in payloads) * share)
             self.count_failure(f"the receiver rejected {rejected} of {len(payloads)} spans")
             self.count_dropped(DROP_REJECTED, events)
             self.count_exported(-events)

@@ -18,7 +18,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any, TypeAlias
 
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.observability.sink import Sink, brief
@@ -47,15 +48,9 @@ class Refused(Exception):
     """An attempt that will fail as often as it is made."""
 
 
-class Item(NamedTuple):
-    """One thing to send."""
-
-    payload: Any
-    events: int
-    """How many events it stands for, in the counts."""
-    size_bytes: int
-    before: int
-    """How many events the sink had taken before its first."""
+Item: TypeAlias = tuple[Any, int, int, int]
+"""One thing to send: the payload, how many events it stands for in the counts, its size in bytes, and how many events
+the sink had taken before its first. A plain tuple: there are many, and the garbage collector need not look at them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,42 +131,35 @@ class Outbox:
 
     def put(self, payload: Any, size_bytes: int, *, events: int = 1) -> bool:
         """Queues something to send. False, and counted, if there is no room."""
-        return self.put_all([Item(payload, events, size_bytes, self._sink.taken - events)]) == 1
+        return self.put_all([(payload, events, size_bytes, self._sink.taken - events)]) == 1
 
     def put_all(self, items: Sequence[Item]) -> int:
         """Queues things to send, in order. Returns how many; those for which there is no room are counted."""
-        dropped = 0
+        limits, queue, dropped = self._limits, self._queue, 0
         with self._changed:
-            waited = len(self._queue)
+            waited = len(queue)
+            most = 0 if self._is_finished else limits.max_queue_items
             for item in items:
-                if self._has_room(item):
-                    self._queue.append(item)
-                    self._queued_bytes += item.size_bytes
+                _, events, size_bytes, _ = item
+                if len(queue) < most and self._queued_bytes + size_bytes <= limits.max_queue_bytes:
+                    queue.append(item)
+                    self._queued_bytes += size_bytes
                 else:
-                    dropped += item.events
-            waits = len(self._queue)
+                    dropped += events
+            wait = len(queue)
             # The thread sleeps until there is something, and then until that is a batch.
-            if waits > waited and (not waited or waited < self._limits.max_batch_items <= waits):
+            if wait > waited and (not waited or waited < limits.max_batch_items <= wait):
                 self._changed.notify()
         self._sink.count_dropped(DROP_FULL, dropped)
-        return waits - waited
-
-    def _has_room(self, item: Item) -> bool:
-        limits = self._limits
-        return (
-            len(self._queue) < limits.max_queue_items
-            and self._queued_bytes + item.size_bytes <= limits.max_queue_bytes
-            and not self._is_finished
-        )
+        return wait - waited
 
     def add(self, events: int = 1) -> bool:
         """Counts further events with the newest item, whose payload takes them along. False if none waits."""
         with self._changed:
             if len(self._queue) == self._sending:
                 return False
-            newest = self._queue[-1]
-            before = newest.before if newest.events else self._sink.taken - events
-            self._queue[-1] = newest._replace(events=newest.events + events, before=before)
+            payload, counted, size_bytes, before = self._queue[-1]
+            self._queue[-1] = payload, counted + events, size_bytes, before if counted else self._sink.taken - events
             return True
 
     def poke(self) -> None:
@@ -209,7 +197,7 @@ class Outbox:
     def flushed(self, taken: int) -> int:
         """How many of the events that the sink has taken are past this queue, from the first."""
         with self._changed:
-            return next((item.before for item in self._queue if item.events), taken)
+            return next((before for _, events, _, before in self._queue if events), taken)
 
     # ---- the thread's side ----
 
@@ -223,9 +211,9 @@ class Outbox:
             with self._changed:
                 if self._is_abandoned:
                     break
-                for item in batch:
+                for _, _, size_bytes, _ in batch:
                     self._queue.popleft()
-                    self._queued_bytes -= item.size_bytes
+                    self._queued_bytes -= size_bytes
                 self._sending = 0
                 self._is_poked = self._is_poked and self._has_events
         self._ended()
@@ -248,7 +236,7 @@ class Outbox:
 
     @property
     def _has_events(self) -> bool:
-        return any(item.events for item in self._queue)
+        return any(events for _, events, _, _ in self._queue)
 
     @property
     def _is_hurried(self) -> bool:
@@ -256,10 +244,11 @@ class Outbox:
 
     def _first_items(self) -> list[Item]:
         batch: list[Item] = []
-        size_bytes = 0
-        for item in self._queue:
-            size_bytes += item.size_bytes
-            if batch and (len(batch) >= self._limits.max_batch_items or size_bytes > self._limits.max_batch_bytes):
+        room = self._limits.max_batch_bytes
+        for item in islice(self._queue, self._limits.max_batch_items):
+            _, _, size_bytes, _ = item
+            room -= size_bytes
+            if batch and room < 0:
                 break
             batch.append(item)
         return batch
@@ -273,7 +262,7 @@ class Outbox:
                 self._settle(batch, DROP_SHUTDOWN if self._is_finished else DROP_DEADLINE)
                 return
             try:
-                self._send([item.payload for item in batch], min(self._limits.timeout_seconds, seconds))
+                self._send([payload for payload, _, _, _ in batch], min(self._limits.timeout_seconds, seconds))
             except (Retryable, OSError) as error:
                 self._sink.count_failure(error)
                 asked = error.after_seconds if isinstance(error, Retryable) else None
@@ -281,7 +270,7 @@ class Outbox:
                 pause = min(pause * 2, self._limits.retry_max_seconds)
             except Exception as error:
                 self._sink.count_failure(error)
-                logger.warning("an exporter gives up %d events: %s", sum(item.events for item in batch), brief(error))
+                logger.warning("an exporter gives up %d events: %s", _events_of(batch), brief(error))
                 self._settle(batch, DROP_REFUSED)
                 return
             else:
@@ -293,7 +282,7 @@ class Outbox:
         if self._is_abandoned:
             return
         if drop is None:
-            self._sink.count_exported(sum(item.events for item in batch))
+            self._sink.count_exported(_events_of(batch))
         else:
             self._give_up(batch, drop)
 
@@ -309,13 +298,17 @@ class Outbox:
                 self._changed.wait(left)  # woken by `finish`, which may bring the deadline nearer
 
     def _give_up(self, batch: list[Item], cause: str) -> None:
-        for item in batch:
-            self._sink.count_dropped(cause, item.events)
+        for payload, events, _, _ in batch:
+            self._sink.count_dropped(cause, events)
             if self._given_up is not None:
                 try:
-                    self._given_up(item.payload)
+                    self._given_up(payload)
                 except Exception as error:
                     self._sink.count_failure(error)
+
+
+def _events_of(batch: list[Item]) -> int:
+    return sum(events for _, events, _, _ in batch)
 
 
 class QueuedSink(Sink):

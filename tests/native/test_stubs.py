@@ -11,9 +11,10 @@ import pytest
 from relay_mp import _records
 from relay_mp._emit import verbs
 from relay_mp._native import core
-from relay_mp.observability import _atif, _otlp
+from relay_mp.observability import _atif, _otlp, _scopes, _spans
 
-COMPILED = {module.__name__.rpartition(".")[2]: module for module in (core, verbs, _records, _atif, _otlp)}
+MODULES = (core, verbs, _records, _atif, _otlp, _scopes, _spans)
+COMPILED = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 STUBS = {
     name: ast.parse(Path(module.__file__).with_name(f"{name}.pyi").read_text(encoding="utf-8"))
     for name, module in COMPILED.items()

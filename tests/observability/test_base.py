@@ -10,8 +10,8 @@ from relay_mp import AtofExporter, AtofExporterConfig, scope
 from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.observability import exporter
-from relay_mp.observability.outbox import Limits, Outbox, Retryable
 from relay_mp.observability._scopes import OpenScopes
+from relay_mp.observability.outbox import Limits, Outbox, Retryable
 from relay_mp.observability.sink import Sink
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
@@ -238,6 +238,36 @@ def test_the_queue_is_bounded_in_bytes(make_outbox):
     assert gate.entered.wait(WAIT_SECONDS)
     assert [sink.take(outbox, n, 3) for n in range(3)] == [True, True, False]
     gate.open.set()
+
+
+def test_of_things_that_are_queued_at_once_each_counts_by_itself(make_outbox):
+    gate = Gate()
+    sink, outbox = make_outbox(gate, max_queue_items=4, max_queue_bytes=10)
+    sink.take(outbox, 0)
+    assert gate.entered.wait(WAIT_SECONDS)
+    sink._counts.taken += 6
+    # The second is too long, the fourth fits again, for the fifth there is no place.
+    sizes = [("a", 3), ("b", 7), ("c", 3), ("d", 2), ("e", 1)]
+    assert outbox.put_all([(name, n, size, n) for n, (name, size) in enumerate(sizes, 1)]) == 3
+    assert sink.report().drops == {"full": 2 + 5}
+    gate.open.set()
+    outbox.close()
+    assert gate.batches == [[0], ["a", "c", "d"]]
+    assert outbox.put_all([("f", 1, 1, 1)]) == 0  # it is finished
+
+
+@pytest.mark.parametrize("puts", [[3], [1, 2], [2, 1], [1, 1, 1], [4]])
+def test_a_batch_that_is_full_is_sent_at_once(make_outbox, puts):
+    gate = Gate()
+    gate.open.set()
+    sink, outbox = make_outbox(gate, max_batch_items=3, schedule_delay_seconds=3600.0)
+    for count in puts:
+        assert not gate.batches
+        sink._counts.taken += count
+        assert outbox.put_all([(n, 1, 1, 0) for n in range(count)]) == count
+    assert gate.entered.wait(WAIT_SECONDS)
+    outbox.close()
+    assert sum(map(len, gate.batches)) == sink.report().exported == sum(puts)
 
 
 @pytest.mark.parametrize(

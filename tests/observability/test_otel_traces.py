@@ -1,6 +1,7 @@
 """OpenTelemetry traces: which span stands where, says what, and goes to whom."""
 
 import json
+import random
 import uuid as uuids
 
 import grpc
@@ -22,6 +23,7 @@ from relay_mp import (
     use_scope_stack,
 )
 from relay_mp._native import core
+from relay_mp.errors import RecordError
 from relay_mp.events import decode, pack_record
 from relay_mp.observability import _scopes, _spans, otel_traces
 from relay_mp.observability.otel_traces import TracesSink
@@ -439,6 +441,82 @@ def test_a_span_never_ends_before_it_begins():
         spans = by_name(receiver.spans)
     assert spans["n1"].start_time_unix_nano == spans["n1"].end_time_unix_nano > 0
     assert spans["n2"].start_time_unix_nano == 0  # before 1970: OTLP has no such times
+
+
+# ---------------------------------------------------------------------------------- runs of events
+
+
+def a_stream(lot, events=3000):
+    """Records of scopes and marks that interleave, some of them late, unknown or unfinished, and some that are damaged."""
+    open_scopes, clock_us = [], core.now_us()
+    for number in range(1, events + 1):
+        uuid, clock_us = Events.uuid(number), clock_us + lot.randrange(50)
+        parent = lot.choice(open_scopes) if open_scopes and lot.random() < 0.9 else None
+        kind = lot.choice([0, 0, 1, 1, 2])
+        if kind == 1 and open_scopes and lot.random() < 0.95:
+            uuid = open_scopes.pop(lot.randrange(len(open_scopes)))
+        elif kind == 0:
+            open_scopes.append(uuid)
+        metadata = lot.choice([None, {"team.name": "a"}, {"otel.status_code": "ERROR"}, {"b": number}])
+        record = pack_record(
+            kind, uuid, parent, clock_us, f"n{number}", None if kind == 2 else 3, 0, 7, None, {"n": number}, metadata
+        )
+        yield (record[:-4] if lot.random() < 0.01 else record), number, lot.choice([1, 2])
+
+
+def in_runs(sink, records, lot):
+    """Feeds a sink as the dispatcher does. How often it has raised."""
+    raised = at = 0
+    while at < len(records):
+        count = sink.take_batch([decode(*record) for record in records[at : at + lot.randrange(1, 64)]])
+        if not count:
+            raised += one_by_one(sink, records[at : at + 1])
+            count = 1
+        at += count
+    return raised
+
+
+def one_by_one(sink, records):
+    raised = 0
+    for record in records:
+        try:
+            sink(decode(*record))
+        except RecordError:
+            raised += 1
+    return raised
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_open_scopes": 20}, {"mark_projection": "tool"},
+                                      {"promote_resource_metadata_prefixes": ["team."], "max_span_events": 2}])  # fmt: skip
+def test_a_run_of_events_becomes_what_its_events_become_one_by_one(settings):
+    lot = random.Random(5)
+    records = list(a_stream(lot))
+    found = []
+    for feed in (one_by_one, lambda sink, records: in_runs(sink, records, lot)):
+        sink = TracesSink(**{**OpenTelemetryConfig("full", "http://127.0.0.1:1").arguments(), **settings})
+        queued = []
+        sink._outbox.put_all = lambda items, queued=queued: queued.extend(items)
+        raised = feed(sink, records)
+        sink.finish()
+        report = sink.report()
+        sink.close()
+        assert raised == report.drops["RecordError"] == report.failures > 10
+        found.append((queued, report))
+    assert found[0][0] == found[1][0]
+    assert found[0][1] == found[1][1]
+    assert found[0][1].taken == len(records)
+
+
+def test_an_event_that_failed_in_a_run_and_never_comes_back_harms_no_other():
+    lot = random.Random(6)
+    sink = TracesSink(**OpenTelemetryConfig("full", "http://127.0.0.1:1").arguments())
+    (whole, *_), damaged = next(a_stream(lot)), b"\x9d\x00"
+    assert sink.take_batch([decode(whole, 1, 1), decode(damaged, 2, 1), decode(whole, 3, 1)]) == 1
+    assert sink.take_batch([decode(whole, 3, 1)]) == 0
+    sink(decode(whole, 3, 1))
+    assert sink.take_batch([decode(whole, 4, 1)]) == 1
+    assert (sink.report().taken, sink.report().dropped) == (3, 0)
+    sink.close()
 
 
 # ------------------------------------------------------------------------------------ projections

@@ -175,9 +175,9 @@ class Sent:
         self.sink, self.spans = sink, []
 
     def __call__(self, items):
-        for item in items:
-            self.spans += ScopeSpans.FromString(item.payload[0]).spans
-            self.sink.count_exported(item.events)
+        for (span, _resource, _events), events, _size_bytes, _before in items:
+            self.spans += ScopeSpans.FromString(span).spans
+            self.sink.count_exported(events)
         return len(items)
 
 
