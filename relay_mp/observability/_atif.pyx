@@ -90,6 +90,7 @@ cdef class _Scope:
     cdef RecordView start, end
     cdef bint is_said         # whether its request is in a step of the user
     cdef dict step, call      # of a tool call: where it is
+    cdef dict trajectory      # of an agent in an agent, at last
 
     cdef dict ancestry(self):
         cdef dict found = {"function_id": self.uuid, "function_name": self.name}
@@ -125,13 +126,14 @@ cdef class TrajectoryBuilder:
             an agent around them have their steps in it.
     """
     cdef object _root_uuid
-    cdef dict _scopes  # by packed uuid
+    cdef dict _scopes     # by packed uuid
+    cdef list _subagents  # scopes; outer ones first
     cdef _Agent _root
     cdef _Scope _root_scope
 
     def __cinit__(self, root_uuid: str | None):
         self._root_uuid = root_uuid
-        self._scopes = {}
+        self._scopes, self._subagents = {}, []
         self._root = _Agent()
 
     def add(self, list records not None) -> None:
@@ -158,6 +160,8 @@ cdef class TrajectoryBuilder:
                 scope.agent.add_step(self._llm_step(scope, scope.start, None))
             elif scope.category == TOOL:
                 scope.call["extra"]["invocation"] = scope.invocation(scope.call["tool_call_id"])
+        for scope in reversed(self._subagents):  # no recursion: agents may be in agents to any depth
+            scope.trajectory = _trajectory(scope.agent, scope, info, session_id, scope.uuid)
         return _trajectory(self._root, self._root_scope, info, session_id, session_id)
 
     cdef int _add(self, RecordView event) except -1:
@@ -208,6 +212,7 @@ cdef class TrajectoryBuilder:
         elif self._root_uuid is not None or outer.is_agent:
             scope.agent = _Agent(True)
             outer.children.append(scope)
+            self._subagents.append(scope)
             outer.add_step(_subagent_step(scope, event))
         else:
             # A trajectory of all that was collected: its top-level agents are its own steps, those in them are not.
@@ -378,9 +383,7 @@ cdef dict _subagent_step(_Scope scope, RecordView event):
 
 cdef dict _trajectory(_Agent agent, _Scope scope, dict info, str session_id, str trajectory_id):
     cdef _Scope child
-    cdef list subagents = [
-        _trajectory(child.agent, child, info, session_id, child.uuid) for child in agent.children
-    ]
+    cdef list subagents = [child.trajectory for child in agent.children]
     return _present({
         "schema_version": _VERSION,
         "session_id": session_id,

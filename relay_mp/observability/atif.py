@@ -10,6 +10,7 @@ processes may interleave in any way. See atif_model.py for what becomes what.
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -62,6 +63,7 @@ class AtifExporter:
         self._records: list[bytes] = []  # no events: a collection of garbage would go through them, again and again
         self._spool: str | None = None
         self._read_bytes = 0
+        self._reading = threading.Lock()  # who exports in two threads at once gathers each record once
         self._name: str | None = None
 
     def register(self, name: str) -> None:
@@ -129,11 +131,12 @@ class AtifExporter:
 
     def _gather(self) -> None:
         """Reads what the dispatcher's process has written since."""
-        if self._spool is None:
-            return
-        with open(self._spool, "rb") as file:
-            records, self._read_bytes = read_records(file, self._read_bytes)
-        self._records += records
+        with self._reading:
+            if self._spool is None:
+                return
+            with open(self._spool, "rb") as file:
+                records, self._read_bytes = read_records(file, self._read_bytes)
+            self._records += records
 
 
 @dataclass(slots=True)

@@ -121,6 +121,17 @@ def test_a_record_that_msgpack_writes_otherwise_is_the_same_event():
     assert trajectory_of(longer, INFO, "s") == trajectory_of(records, INFO, "s")
 
 
+def test_agents_are_in_agents_to_any_depth():
+    depth = 20_000
+    records = [record(KIND_START, number, "agent", number - 1 if number else None) for number in range(depth)]
+    records.append(record(KIND_MARK, depth, None, depth - 1))
+    inner = trajectory_of(records, INFO, "s", "01900000-0000-7000-8000-000000000000")
+    for _ in range(depth - 1):
+        (inner,) = inner["subagent_trajectories"]
+    assert inner["extra"]["ancestry"]["function_name"] == f"agent {depth - 1}"
+    assert len(inner["extra"]["observed_events"]) == 1
+
+
 # ---- what the making leaves alone ----
 
 

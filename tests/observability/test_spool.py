@@ -1,5 +1,7 @@
 """Records from a dispatcher process to who asks for them: each once, whatever the dispatcher dies of."""
 
+import threading
+
 import named_subscribers
 import pytest
 from test_atof_ahead import LOSS, PROCESS, Hold, emit, numbers
@@ -74,6 +76,27 @@ def test_what_does_not_fit_is_taken_back(small_disk):
     assert spool.take_batch([event(2), event(3)]) == 2
     spool.close()
     assert names(read(path)[0]) == ["0", "2", "3"]
+
+
+@PROCESS
+def test_two_that_ask_at_once_gather_each_record_once(session, monkeypatch):
+    exporter = AtifExporter("run", "a", "1")
+    exporter.register("atif")
+    emit(10)
+    subscribers.flush()
+    other = threading.Thread(target=exporter.export)
+
+    def read_while_the_other_asks(file, start):
+        if other.ident is None:
+            other.start()
+            other.join(0.05)  # it waits for this one; else it is through by then
+        return read_records(file, start)
+
+    monkeypatch.setattr("relay_mp.observability.atif.read_records", read_while_the_other_asks)
+    exporter.export()
+    other.join()
+    assert seen_by(exporter) == numbers(10)
+    exporter.deregister("atif")
 
 
 def seen_by(exporter):
