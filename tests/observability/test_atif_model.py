@@ -122,7 +122,7 @@ def test_a_record_that_msgpack_writes_otherwise_is_the_same_event():
 
 
 def test_agents_are_in_agents_to_any_depth():
-    depth = 20_000
+    depth = 5_000
     records = [record(KIND_START, number, "agent", number - 1 if number else None) for number in range(depth)]
     records.append(record(KIND_MARK, depth, None, depth - 1))
     inner = trajectory_of(records, INFO, "s", "01900000-0000-7000-8000-000000000000")
