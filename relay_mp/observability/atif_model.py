@@ -34,7 +34,8 @@ class CollectionPause:
     each quarter by which the process has grown, it would look through all that there is, for a third of the time that
     the building takes.
 
-    Any thread. A child that is forked meanwhile collects, for who was inside is not there.
+    Any thread; where another one says `gc.disable()` meanwhile, it has to say it again. A child that is forked
+    meanwhile collects, for who was inside is not there.
     """
 
     def __init__(self) -> None:
