@@ -20,7 +20,9 @@ CONFIGURATION = Path(__file__).with_suffix(".toml")
 
 async def main() -> None:
     """Configures, runs, reports."""
-    os.chdir(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="relay-mp-observability-"))
+    directory = sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="relay-mp-observability-")
+    os.makedirs(directory, exist_ok=True)
+    os.chdir(directory)
     os.environ.setdefault("COLLECTOR_TOKEN", "Bearer none")
     report = await plugin.initialize({}, CONFIGURATION)
     for found in report["diagnostics"]:
