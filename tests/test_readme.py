@@ -71,6 +71,7 @@ EXPECTED_OUTPUT = [
     r"FlushResult\(lost=(\d+), causes=\{'full': \1\}\)\n",
     r"\[\]\n",
     r"OpenTelemetryConfig\(endpoint='http://localhost:4318', transport='http_binary'\)\n",
+    r"",
     r"None\n",
     r"ScopeType.Agent root\n",
 ]
@@ -102,6 +103,25 @@ def test_the_first_example_leaves_its_events_in_a_file(tmp_path):
     (run,) = {event["uuid"] for event in events if event["name"] == "run"}
     assert len(events) == 8
     assert {event["parent_uuid"] for event in events if event["name"] == "answer"} == {run}
+
+
+def test_the_exporter_of_ones_own_is_one(tmp_path):
+    (module,) = [example for example in EXAMPLES if "class Names(Sink)" in example]
+    (tmp_path / "its_module.py").write_text(module, encoding="utf-8")
+    use = """
+import relay_mp
+with relay_mp.session(dispatcher="process") as session:
+    names = relay_mp.observability.Exporter([("its_module:Names", {"path": "names.txt"})])
+    names.register("names")
+    relay_mp.scope.event("m")
+    names.shutdown()
+    print(session.stats().exporters["names"].exported, open("names.txt").read())
+"""
+    (tmp_path / "use.py").write_text(use, encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "use.py"], cwd=tmp_path, check=True, capture_output=True, text=True, timeout=60
+    )
+    assert re.fullmatch(r"1 \d+ m\n\n", ran.stdout), ran.stdout
 
 
 def test_every_name_of_the_use_table_exists():
