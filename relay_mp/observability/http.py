@@ -11,14 +11,16 @@ import base64
 import contextlib
 import email.utils
 import http.client
+import io
 import ipaddress
 import os
 import re
+import socket
 import ssl
 import time
 import urllib.request
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from relay_mp.observability.outbox import Refused, Retryable
@@ -258,7 +260,11 @@ class HttpReceiver:
         if self._connection is None:
             self._connection = self._connect(timeout_seconds)
         connection = self._connection
+        deadline = time.monotonic() + timeout_seconds
         connection.timeout = timeout_seconds
+        connection.response_class = lambda sock, **options: http.client.HTTPResponse(  # type: ignore[assignment]
+            _Answering(sock, deadline), **options  # type: ignore[arg-type]
+        )
         if connection.sock is not None:
             connection.sock.settimeout(timeout_seconds)
         # A receiver that hangs up before it has it all has mostly said why: an early answer, or an alert of TLS.
@@ -286,6 +292,35 @@ class HttpReceiver:
             with contextlib.suppress(OSError):
                 self._connection.close()
             self._connection = None
+
+
+class _Answering(io.RawIOBase):
+    """What comes from a socket until a deadline: its own timeout is that of each byte, and so of no answer.
+
+    Stands in for the socket that http.client makes a file of.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: float) -> None:
+        self._sock = sock
+        self._file = sock.makefile("rb", buffering=0)
+        self._deadline = deadline
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock.settimeout(left)
+        return self._file.readinto(buffer)
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _seconds(retry_after: str | None) -> float | None:

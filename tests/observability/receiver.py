@@ -19,6 +19,7 @@ class Receiver:
     (status, {})    the same, with headers
     "cut"           reads half of the body, closes the connection
     "stall"         reads the body, then answers nothing until `release` is set
+    "drip"          reads the body, then answers byte by byte, some a second and without an end, until `release` is set
     Afterwards, 200; or, if it `repeats`, 401 with the request's headers in the answer.
 
     Args:
@@ -85,6 +86,13 @@ class Receiver:
         if step == "stall":
             self.release.wait(WAIT_SECONDS)
             handler.close_connection = True
+            return
+        if step == "drip":
+            handler.close_connection = True
+            with contextlib.suppress(OSError):
+                handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-Long: ")
+                while not self.release.wait(0.02):
+                    handler.wfile.write(b"x")
             return
         self.seen_headers.append(dict(handler.headers))
         status, headers = step if isinstance(step, tuple) else (401 if self.repeats else step, {})

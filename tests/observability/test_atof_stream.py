@@ -149,8 +149,10 @@ def test_a_receiver_that_stalls_holds_up_nothing(session, receiver):
     assert len(receiver.names) == 501
 
 
-def test_an_attempt_that_takes_too_long_is_made_again(session, receiver):
-    receiver.plan.append("stall")
+@pytest.mark.parametrize("step", ["stall", "drip"])
+def test_an_attempt_that_takes_too_long_is_made_again(session, receiver, step):
+    """All of it counts, not the wait for its next byte."""
+    receiver.plan.append(step)
     exporter = AtofExporter(stream(receiver.url, timeout_seconds=0.05))
     exporter.register("stream")
     emit(5)
