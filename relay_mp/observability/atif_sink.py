@@ -60,6 +60,24 @@ class _Gathered:
         return len(self.records) - self.written_events
 
 
+def _write_whole(path: str, body: bytes) -> None:
+    """Or not at all: a reader never sees half a file."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    half = f"{path}.{os.getpid()}.part"
+    try:
+        with open(half, "wb") as file:
+            file.write(body)
+        os.replace(half, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(half)
+        raise
+
+
+def _whereabouts(path: str) -> str:
+    return f"it is in {path}" if os.path.exists(path) else "there is no copy of it"
+
+
 class AtifSink(Sink):
     """One trajectory for each top-level agent scope: one that has no agent around it.
 
@@ -213,9 +231,10 @@ class AtifSink(Sink):
         while len(self._remembered) > MAX_REMEMBERED:
             self._forget(next(iter(self._remembered.values())))
         events, gathered.written_events = gathered.unwritten_events, len(gathered.records)
+        path = gathered.path
         try:
             body = self._render(gathered)
-            path = self._store(gathered, body)
+            self._store(path, body)
         except Exception as error:
             logger.error("the trajectory of agent %s was not written: %s", gathered.uuid, brief(error))
             self.count_failure(error)
@@ -224,7 +243,7 @@ class AtifSink(Sink):
         if self._outbox is None:
             self.count_exported(events)
         elif not self._outbox.put((gathered.uuid, path, body), len(body), events=events):
-            logger.warning("a trajectory is not sent, for too many wait; it is in %s", path)
+            logger.warning("a trajectory is not sent, for too many wait; %s", _whereabouts(path))
 
     def _write_late(self) -> None:
         for gathered in list(self._remembered.values()):
@@ -236,20 +255,14 @@ class AtifSink(Sink):
             trajectory = trajectory_of(gathered.records, self._info, gathered.uuid, gathered.uuid)
             return _json(trajectory).encode("utf-8", "surrogatepass")
 
-    def _store(self, gathered: _Gathered, body: bytes) -> str:
-        """Whole or not at all: a reader never sees half a file."""
-        path = gathered.path
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        half = f"{path}.{os.getpid()}.part"
+    def _store(self, path: str, body: bytes) -> None:
         try:
-            with open(half, "wb") as file:
-                file.write(body)
-            os.replace(half, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(half)
-            raise
-        return path
+            _write_whole(path, body)
+        except OSError as error:
+            if self._keeps_files:
+                raise
+            logger.warning("a trajectory has no recovery copy: %s", brief(error))
+            self.count_failure(error)  # the receiver may take it all the same
 
     # ---- storage; on the outbox's thread ----
 
@@ -271,7 +284,7 @@ class AtifSink(Sink):
                 os.rmdir(self._directory)
 
     def _keep(self, item: tuple[str, str, bytes]) -> None:
-        logger.warning("the trajectory of agent %s could not be sent; it is in %s", item[0], item[1])
+        logger.warning("the trajectory of agent %s could not be sent; %s", item[0], _whereabouts(item[1]))
 
     def _send_what_was_left(self) -> None:
         """Recovery copies of this session's last dispatcher, which was killed."""

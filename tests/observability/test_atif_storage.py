@@ -115,6 +115,26 @@ def test_copies_that_are_removed_while_they_wait_are_not_missed(session, tmp_pat
 
 
 @BOTH
+@pytest.mark.parametrize("taken", [True, False])
+def test_without_room_for_its_copy_a_trajectory_is_sent_all_the_same(session, monkeypatch, small_disk, taken, capfd):
+    monkeypatch.setattr("tempfile.tempdir", str(small_disk))
+    large = "x" * (1 << 17)  # twice the disk
+    with Receiver([] if taken else [400]) as receiver:
+        exporter = storage(receiver)
+        with scope.scope("agent", ScopeType.Agent, input=large) as handle:
+            pass
+        exporter.shutdown()
+        assert posted(receiver) == [handle.uuid] * taken
+    report = session.stats().exporters["atif"]
+    assert (report.exported, report.drops) == ((2, {}) if taken else (0, {"refused": 2}))
+    assert report.failures == (1 if taken else 2)
+    assert ("No space left" in report.last_error) is taken
+    assert list(small_disk.rglob("*")) == []
+    session.close()
+    capfd.readouterr()
+
+
+@BOTH
 def test_a_directory_of_files_that_is_removed_is_made_anew(session, tmp_path):
     exporter = AtifFileExporter(tmp_path / "runs")
     exporter.register("atif")
