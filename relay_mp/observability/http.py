@@ -265,7 +265,9 @@ class HttpReceiver:
         connection.response_class = lambda sock, **options: http.client.HTTPResponse(  # type: ignore[assignment]
             _Answering(sock, deadline), **options  # type: ignore[arg-type]
         )
-        if connection.sock is not None:
+        if connection.sock is None:
+            connection.connect()
+        else:
             connection.sock.settimeout(timeout_seconds)
         # A receiver that hangs up before it has it all has mostly said why: an early answer, or an alert of TLS.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):

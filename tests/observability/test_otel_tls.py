@@ -3,6 +3,10 @@
 Certificates are of authorities that trustme makes for the test; the receivers are real, on the loopback.
 """
 
+import contextlib
+import socket
+import struct
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -189,6 +193,45 @@ def test_a_receiver_that_asks_who_is_there_lets_nobody_else_in(session, monkeypa
         report = refused(session, receiver, subscriber("traces", protocol, receiver.endpoint, BRIEF))
     if protocol != "grpc":  # gRPC tells of a closed connection only
         assert "certificate required" in report.last_error or "unknown ca" in report.last_error
+
+
+@BOTH
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_receiver_that_resets_every_connection_is_tried_again(session, protocol, scheme):
+    """Before a request is sent, or while a handshake or the request is under way."""
+    with Resetting() as listener:
+        exporter = subscriber("traces", protocol, f"{scheme}://127.0.0.1:{listener.port}", BRIEF)
+        emit()
+        exporter.shutdown()
+    report = session.stats().exporters["otlp"]
+    assert report.drops.keys() <= {"deadline", "shutdown"}
+    assert report.dropped == report.taken == 4
+    assert report.failures >= 1
+
+
+class Resetting:
+    """A port whose connections are reset as soon as they are there."""
+
+    def __init__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def _run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                connection.close()
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
 
 
 @pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_INSECURE", "OTEL_EXPORTER_OTLP_TRACES_INSECURE"])
