@@ -104,6 +104,36 @@ def test_it_does_not_wait_for_what_comes_later(session, seen):
     emitter.join()
 
 
+def test_it_returns_when_its_own_place_is_reached_though_the_run_goes_on(session):
+    held, opened, looked, returned = (threading.Event() for _ in range(4))
+    came = []
+
+    def slow(event):
+        if event.name == "hold":
+            held.set()
+            assert opened.wait(WAIT_SECONDS)
+        if event.name == "later":
+            came.append(returned.wait(WAIT_SECONDS))
+
+    def flush_mine():
+        # Asked after 100 ms: by then the flush knows its place.
+        flush(session._segment, 2 * WAIT_SECONDS, is_abandoned=lambda: bool(looked.set()))
+        returned.set()
+
+    subscribers.register("slow", slow)
+    scope.event("hold")
+    assert held.wait(WAIT_SECONDS)
+    scope.event("mine")
+    thread = threading.Thread(target=flush_mine)
+    thread.start()
+    assert looked.wait(WAIT_SECONDS)
+    scope.event("later")  # in one run with "mine"
+    opened.set()
+    thread.join()
+    session.flush()
+    assert came == [True]
+
+
 def test_many_may_flush_at_once(session, seen):
     start, errors = threading.Barrier(8), []
 
