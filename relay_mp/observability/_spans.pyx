@@ -17,6 +17,7 @@ from relay_mp.observability._scopes cimport OpenScopes, Place, Traces
 from relay_mp.events import KIND_MARK as _KIND_MARK, KIND_START as _KIND_START
 from relay_mp.observability._otlp import AttributeNames, SpanWriter
 from relay_mp.observability.otel_values import clean
+from relay_mp.types import CATEGORIES as _CATEGORIES
 
 MAX_SPAN_EVENT_BYTES = 1 << 20
 """Of the marks that become events of one span; further ones become spans of their own."""
@@ -25,6 +26,7 @@ MAX_STATUS_BYTES = 4096
 
 cdef enum:
     INTERNAL = 1  # Span.SpanKind
+    CLIENT = 3
     OK = 1  # Status.StatusCode
     ERROR = 2
 
@@ -74,7 +76,7 @@ cdef class Spans:
     cdef readonly Traces traces
     cdef OpenScopes _open
     cdef bint _shows_marks, _as_tools
-    cdef frozenset _never_tools
+    cdef frozenset _never_tools, _calls
     cdef list _aliases
     cdef tuple _promoted
     cdef Py_ssize_t _max_span_events
@@ -92,7 +94,7 @@ cdef class Spans:
         self.traces = Traces(max_open_scopes, ttl_millis)
         self._open = OpenScopes(max_open_scopes, self._make_unfinished)
         self._shows_marks, self._as_tools = projection.shows_marks, as_tools
-        self._never_tools = frozenset(never_tools)
+        self._never_tools, self._calls = frozenset(never_tools), projection.calls
         self._aliases, self._promoted = list(aliases), tuple(promoted)
         self._max_span_events = max_span_events
         self._newest_us = 0
@@ -214,7 +216,7 @@ cdef class Spans:
         """A scope's span, from what is known of it: one of the two events, or both."""
         span, projection = self._writer, self._projection
         cdef tuple status = _status(end)
-        span.span(event, place, projection.name(event), projection.kind(event), start_us, end_us)
+        span.span(event, place, projection.name(event), self._kind(event), start_us, end_us)
         projection.write(span, start, end)
         if status is not None and status[0] == ERROR and projection.names_errors:
             span.update(_ERROR_TYPE)
@@ -226,6 +228,12 @@ cdef class Spans:
         span.add(_WORKER, event)
         self._complete(start, end)
         return span.finish(events, status)
+
+    cdef int _kind(self, RecordView event) except -1:
+        category = event._read_field(5)
+        if type(category) is int:
+            category = _CATEGORIES[category] if 0 <= category < len(_CATEGORIES) else None
+        return CLIENT if category in self._calls else INTERNAL
 
     cdef bytes _mark_event(self, RecordView mark, at_us):
         """A mark as an event of a span."""

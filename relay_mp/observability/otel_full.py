@@ -10,15 +10,10 @@ Objects are taken apart one level deep; what is further in is JSON text.
 from relay_mp.events import MarkEvent, ScopeEvent
 from relay_mp.observability._otlp import AttributeNames, SpanWriter
 
-__all__ = ["CLIENT", "INTERNAL", "FullProjection"]
-
-INTERNAL, CLIENT = 1, 3
-"""Span.SpanKind."""
+__all__ = ["FullProjection"]
 
 _OWN = {"model_name": "relay_mp.model_name", "tool_call_id": "relay_mp.tool_call_id"}
 """Keys of `category_profile` that have a name of their own, as in the peer."""
-
-_CALLS = frozenset(("tool", "llm", "retriever", "embedder", "reranker"))
 
 
 def _payloads(prefix: str, **before: str) -> AttributeNames:
@@ -58,13 +53,12 @@ class FullProjection:
     names_errors = True
     """Whether a scope that failed has the conventions' `error.type`."""
 
+    calls = frozenset(("tool", "llm", "retriever", "embedder", "reranker"))
+    """Categories whose spans are of the kind CLIENT; others are INTERNAL."""
+
     def name(self, event: ScopeEvent) -> str:
         """What the span is called."""
         return event.name
-
-    def kind(self, event: ScopeEvent) -> int:
-        """Its Span.SpanKind."""
-        return CLIENT if event.category in _CALLS else INTERNAL
 
     def write(self, span: SpanWriter, start: ScopeEvent | None, end: ScopeEvent | None) -> None:
         """Writes the attributes of a scope's span; one of its two events may be missing."""

@@ -18,7 +18,6 @@ from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
 from relay_mp.codecs import request_of, response_of
 from relay_mp.events import MarkEvent, ScopeEvent
 from relay_mp.observability._otlp import SpanWriter
-from relay_mp.observability.otel_full import CLIENT, INTERNAL
 from relay_mp.observability.otel_values import json_text
 
 __all__ = ["PROVIDERS", "GenAiProjection", "input_tokens", "model_of", "profile_of"]
@@ -30,7 +29,6 @@ _OPERATIONS = {
     "embedder": "embeddings",
     "retriever": "retrieval",
 }
-_CALLS = frozenset(("llm", "embedder", "retriever"))
 
 PROVIDERS = {
     "openai_chat": "openai",
@@ -57,6 +55,7 @@ class GenAiProjection:
     shows_marks = False
     takes_mappings = False
     names_errors = True
+    calls = frozenset(("llm", "embedder", "retriever"))
 
     def name(self, event: ScopeEvent) -> str:
         """What the span is called."""
@@ -67,10 +66,6 @@ class GenAiProjection:
             return f"{operation} {event.name}"
         model = profile_of(event).get("model_name")
         return f"{operation} {model}" if isinstance(model, str) else operation
-
-    def kind(self, event: ScopeEvent) -> int:
-        """Its Span.SpanKind."""
-        return CLIENT if event.category in _CALLS else INTERNAL
 
     def write(self, span: SpanWriter, start: ScopeEvent | None, end: ScopeEvent | None) -> None:
         """Writes the attributes of a scope's span; one of its two events may be missing."""

@@ -107,7 +107,7 @@ class TracesSink(QueuedSink):
     # ---- events ----
 
     def take_batch(self, events: list[Event]) -> int:
-        """A run of events at once. One that fails is handed back, and the call with it raises what it has failed with."""
+        """A run of events at once. One that fails is handed back, and the call with it raises what it failed with."""
         if self._failed is not None:
             return 0
         taken, error = self._take(events, self.taken)

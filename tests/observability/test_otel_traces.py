@@ -447,7 +447,7 @@ def test_a_span_never_ends_before_it_begins():
 
 
 def a_stream(lot, events=3000):
-    """Records of scopes and marks that interleave, some of them late, unknown or unfinished, and some that are damaged."""
+    """Records of scopes and marks that interleave, some of them late, unknown or unfinished, and some damaged."""
     open_scopes, clock_us = [], core.now_us()
     for number in range(1, events + 1):
         uuid, clock_us = Events.uuid(number), clock_us + lot.randrange(50)
@@ -486,8 +486,15 @@ def one_by_one(sink, records):
     return raised
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_open_scopes": 20}, {"mark_projection": "tool"},
-                                      {"promote_resource_metadata_prefixes": ["team."], "max_span_events": 2}])  # fmt: skip
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"max_open_scopes": 20},
+        {"mark_projection": "tool"},
+        {"promote_resource_metadata_prefixes": ["team."], "max_span_events": 2},
+    ],
+)
 def test_a_run_of_events_becomes_what_its_events_become_one_by_one(settings):
     lot = random.Random(5)
     records = list(a_stream(lot))

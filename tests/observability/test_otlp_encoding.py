@@ -147,7 +147,8 @@ def test_profiles_are_flattened_but_for_what_has_a_name_of_its_own():
 
 @pytest.mark.parametrize("category", [None, 0, 10, 11, -1, "made up", "ä", ""])
 @pytest.mark.parametrize(
-    ("attributes", "thread_id", "parent", "seq"), [(0, 7, None, 63), (31, 0, bytes(range(16)), 2**63), (64, 2**40, None, -1)]
+    ("attributes", "thread_id", "parent", "seq"),
+    [(0, 7, None, 63), (31, 0, bytes(range(16)), 2**63), (64, 2**40, None, -1)],
 )
 def test_the_envelope_becomes_attributes_natively_and_in_python(category, attributes, thread_id, parent, seq):
     event = scope_end(category=category, attributes=attributes, thread_id=thread_id, parent_uuid=parent, schema=SCHEMA)
