@@ -726,7 +726,7 @@ def test_the_environment_fills_what_the_configuration_leaves_open(protocol, pref
         ((_, resource, _),) = receiver.sent("traces")
         headers = {name.lower(): value for name, value in receiver.headers[0].items()}
         limits = otel_traces.attempt_limits("traces", config.connection())
-        compression = otel_traces.connect("traces", config.connection())._compression
+        compression = otel_traces.connect("traces", config.connection())._wire._compression
     assert (resource["service.name"], resource["team"]) == ("of-env", "ring")
     assert (headers["x-a"], headers["x-b"]) == ("from env", "mine")
     assert compression == ("gzip" if protocol != "grpc" else grpc.Compression.Gzip)  # gRPC's own headers are not shown
@@ -839,9 +839,11 @@ import sys
 otel_type, missing = sys.argv[1:]
 sys.modules[missing] = None
 import relay_mp
+config = relay_mp.OpenTelemetryConfig(otel_type)
+config.transport = "grpc" if missing == "grpc" else "http_binary"  # which does without
 with relay_mp.session():
     try:
-        relay_mp.OpenTelemetrySubscriber(relay_mp.OpenTelemetryConfig(otel_type)).register("traces")
+        relay_mp.OpenTelemetrySubscriber(config).register("traces")
     except Exception as error:
         print(type(error).__name__, error)
 """
