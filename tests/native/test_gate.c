@@ -73,7 +73,7 @@ TEST_COUNTED(no_wake_up_is_lost_among_waiters_for_space, 100000) {
 }
 
 /* Three processes that each wait for their own record: the lowest place changes hands all the time. */
-TEST_COUNTED(no_wake_up_is_lost_among_flushes, 100000) {
+TEST_COUNTED(no_wake_up_is_lost_among_flushes, 30000) {
     backstop_off();
     rmp_segment segment = make_segment(64, 8, 64);
     const rmp_ring *ring = &segment.ring;

@@ -50,7 +50,7 @@ TESTS = [
 COUNTS = {
     ("address", "no_wake_up_is_lost_between_producer_and_reader"): 5_000,
     ("address", "no_wake_up_is_lost_among_waiters_for_space"): 5_000,
-    ("address", "no_wake_up_is_lost_among_flushes"): 5_000,
+    ("address", "no_wake_up_is_lost_among_flushes"): 2_000,
     ("address", "order_and_payloads_hold_with_2_processes"): 100_000,
     ("address", "order_and_payloads_hold_with_8_processes"): 20_000,
     ("thread", "a_reader_that_fences_at_once_loses_what_it_fences_and_nothing_else"): 4_000,
