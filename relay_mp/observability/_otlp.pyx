@@ -200,7 +200,7 @@ cdef class AttributeNames:
 # --------------------------------------------------------------------------------------------------- spans
 
 cdef int _check_id(str what, bytes id, Py_ssize_t size) except -1:
-    if PyBytes_GET_SIZE(id) != size:
+    if id is None or PyBytes_GET_SIZE(id) != size:
         raise ValueError(f"{what} is {id!r}; expected {size} bytes")
     return 0
 
@@ -217,7 +217,7 @@ cdef class SpanWriter:
     cdef rmp_buffer _out, _scratch
     cdef Py_ssize_t _max_bytes
     cdef size_t _first   # where the attributes begin
-    cdef uint8_t _tag    # of one
+    cdef uint8_t _tag    # of one; 0: nothing has begun
     cdef uint32_t _flags
 
     def __init__(self, Py_ssize_t max_bytes) -> None:
@@ -277,7 +277,7 @@ cdef class SpanWriter:
         self._tag, self._first, self._flags = SPAN_ATTRIBUTES, out.length, REMOTE if place.is_remote else LOCAL
 
     cdef int _begin(self) except -1:
-        self._out.length = 0
+        self._tag, self._out.length = 0, 0
         _reserve(&self._out, 128)
         self._out.length = HEAD
         return 0
@@ -290,7 +290,10 @@ cdef class SpanWriter:
             status: of a span: None, or a code of Status.StatusCode and a message.
         """
         cdef bytes event
-        if self._tag == EVENT_ATTRIBUTES:
+        self._check_begun()
+        cdef bint is_span = self._tag == SPAN_ATTRIBUTES
+        self._tag = 0
+        if not is_span:
             return _framed(&self._out, SPAN_EVENTS)
         for event in events or ():
             self._append(PyBytes_AS_STRING(event), PyBytes_GET_SIZE(event))
@@ -298,6 +301,11 @@ cdef class SpanWriter:
             self._status(status[0], status[1])
         self._write_flags()
         return _framed(&self._out, SPANS)
+
+    cdef int _check_begun(self) except -1:
+        if not self._tag:
+            raise ValueError("nothing has begun: call span() or event() first")
+        return 0
 
     cdef int _append(self, const void* bytes, size_t count) except -1:
         _reserve(&self._out, count)
@@ -332,6 +340,7 @@ cdef class SpanWriter:
         cdef bint is_usual = event._is_usual()
         cdef size_t before
         cdef int at
+        self._check_begun()
         for at in range(names._count):
             before = self._out.length
             if not is_usual or not self._add_field(names, &names._names[at], event):
@@ -344,6 +353,7 @@ cdef class SpanWriter:
 
     def update(self, dict attributes not None) -> None:
         """Attributes with keys that are not there yet."""
+        self._check_begun()
         for key, value in attributes.items():
             if value is not None:
                 self._add_value(key, value)
@@ -351,21 +361,22 @@ cdef class SpanWriter:
     def set(self, str key not None, value) -> None:
         """One attribute, in place of what is there with that key."""
         cdef size_t start = self._out.length
+        self._check_begun()
         if value is not None:
             self._add_value(key, value)
             self._replace(start)
 
     def copy(self, str key not None, str alias not None) -> None:
         """Gives an attribute, if there is one of that key, a second name, unless that is taken."""
-        cdef Py_ssize_t size
-        cdef const char* text = PyUnicode_AsUTF8AndSize(key, &size)
-        cdef Py_ssize_t start = self._find(text, size, self._out.length)
+        cdef Py_ssize_t size = 0, start
+        cdef const char* text = NULL
         cdef Pair pair
         cdef Key second
-        if start < 0:
-            return
-        text = PyUnicode_AsUTF8AndSize(alias, &size)
-        if self._find(text, size, self._out.length) >= 0:
+        self._check_begun()
+        held = self._clean(key, &text, &size)
+        start = self._find(text, size, self._out.length)
+        held = self._clean(alias, &text, &size)
+        if start < 0 or self._find(text, size, self._out.length) >= 0:
             return
         second = _key(text, size)
         pair = _read_pair(&self._out, start)

@@ -289,3 +289,21 @@ def test_ids_of_another_length_are_refused():
 def test_names_have_a_bound(names, own):
     with pytest.raises(ValueError, match="expected 16 and 4 at most"):
         AttributeNames({f"f{n}": "" for n in range(names)}, {f"m{n}": "" for n in range(own)})
+
+
+@pytest.mark.parametrize("use", ["finish", "add", "update", "set", "copy"])
+def test_a_writer_without_a_span_says_so(use):
+    every = {"finish": (), "add": (ENVELOPE, scope_end()), "update": ({"a": 1},), "set": ("a", 1), "copy": ("a", "b")}
+    writer = SpanWriter(MAX_BYTES)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="nothing has begun"):
+            getattr(writer, use)(*every[use])
+        span_of(writer, scope_end(), ENVELOPE)
+
+
+def test_second_names_that_are_no_text_are_written_as_attributes_are():
+    writer = SpanWriter(MAX_BYTES)
+    writer.span(scope_end(), HERE, "n", 1, 1, 2)
+    writer.update({"a\udc00": 1})
+    writer.copy("a\udc00", "b\udc00" * 200)
+    assert list(written(writer.finish()).attributes) == pairs({"a\udc00": 1, "b\udc00" * 200: 1})
