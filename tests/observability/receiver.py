@@ -3,6 +3,7 @@
 import contextlib
 import http.server
 import json
+import os
 import socket
 import ssl
 import threading
@@ -52,6 +53,7 @@ class Receiver:
                     super().handle_one_request()
                 except ssl.SSLError:  # the exporter's side of the handshake, or the server's, was not content
                     self.close_connection = True
+                    linger(self.connection)
 
             def do_POST(self):
                 receiver.handle(self)
@@ -137,6 +139,15 @@ class Receiver:
 
     def __exit__(self, *_):
         self.close()
+
+
+def linger(connection):
+    """Waits for the other end to close: closing with something unread resets, and the alert just sent may be lost."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as raw, contextlib.suppress(OSError):
+        raw.settimeout(WAIT_SECONDS)
+        raw.shutdown(socket.SHUT_WR)
+        while raw.recv(1 << 16):
+            pass
 
 
 def wait_until(condition):

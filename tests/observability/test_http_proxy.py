@@ -11,7 +11,7 @@ import pytest
 import trustme
 from otlp_receiver import OtlpReceiver, ServerTls
 from proxy import Proxy
-from receiver import Receiver
+from receiver import WAIT_SECONDS, Receiver, wait_until
 
 import relay_mp
 from relay_mp import (
@@ -27,7 +27,8 @@ from relay_mp.observability import HttpStorageConfig
 from relay_mp.observability.http import proxy_of
 
 QUICK = {"retry_initial_seconds": 0.01, "retry_max_seconds": 0.05, "schedule_delay_seconds": 0.01}
-BRIEF = {**QUICK, "retry_deadline_seconds": 0.2, "shutdown_timeout_seconds": 0.2}
+BRIEF = {**QUICK, "timeout_seconds": WAIT_SECONDS, "shutdown_timeout_seconds": 0.1}
+"""For what never works, at an attempt's leisure: what is said of one that was cut short is that it was."""
 HOST = "collector.example"
 USER, PASSWORD = "planner", "pass:word/1"
 CREDENTIALS = f"{USER}:{PASSWORD}"
@@ -127,14 +128,16 @@ def test_a_proxy_that_lets_nobody_in_is_named_and_its_password_is_nowhere(
         monkeypatch.setenv(f"{scheme}_proxy", f"http://{QUOTED}@{proxy.place}")
         exporter = traces(f"{scheme}://{HOST}", BRIEF)
         emit()
+        wait_until(lambda: session.stats().exporters["traces"].failures)
+        last_error = session.stats().exporters["traces"].last_error
         exporter.shutdown()
         shown = proxy.asked[0][2]["Proxy-Authorization"]
     report = session.stats().exporters["traces"]
     assert (report.taken, report.exported) == (2, 0)
     assert sum(report.drops.values()) == 2
-    assert f"by the proxy http://{proxy.place}" in report.last_error
-    assert "407" in report.last_error
-    texts = [report.last_error, repr(exporter), repr(session.stats()), str(exporter.runtime_diagnostics())]
+    assert f"by the proxy http://{proxy.place}" in last_error
+    assert "407" in last_error
+    texts = [last_error, report.last_error, repr(exporter), repr(session.stats()), str(exporter.runtime_diagnostics())]
     session.close()
     texts += [caplog.text, *capfd.readouterr()]
     secrets = [PASSWORD, QUOTED, shown.split()[1]]
@@ -147,10 +150,12 @@ def test_a_proxy_that_is_down_is_named_and_what_is_lost_is_counted(session, monk
     monkeypatch.setenv("http_proxy", proxy.url)
     exporter = traces(f"http://{HOST}", BRIEF)
     emit()
+    wait_until(lambda: session.stats().exporters["traces"].failures)
+    last_error = session.stats().exporters["traces"].last_error
     exporter.shutdown()
     report = session.stats().exporters["traces"]
     assert sum(report.drops.values()) == report.taken == 2
-    assert f"by the proxy {proxy.url}: ConnectionRefusedError" in report.last_error
+    assert f"by the proxy {proxy.url}: ConnectionRefusedError" in last_error
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
