@@ -523,6 +523,7 @@ def test_an_event_that_failed_in_a_run_and_never_comes_back_harms_no_other():
     sink(decode(whole, 3, 1))
     assert sink.take_batch([decode(whole, 4, 1)]) == 1
     assert (sink.report().taken, sink.report().dropped) == (3, 0)
+    sink.finish(0.0)
     sink.close()
 
 
