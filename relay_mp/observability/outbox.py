@@ -137,7 +137,7 @@ class Outbox:
         """Queues things to send, in order. Returns how many; those for which there is no room are counted."""
         limits, queue, dropped = self._limits, self._queue, 0
         with self._changed:
-            waited = len(queue)
+            waited, was_full = len(queue), self._has_full_batch
             most = 0 if self._is_finished else limits.max_queue_items
             for item in items:
                 _, events, size_bytes, _ = item
@@ -148,7 +148,7 @@ class Outbox:
                     dropped += events
             wait = len(queue)
             # The thread sleeps until there is something, and then until that is a batch.
-            if wait > waited and (not waited or waited < limits.max_batch_items <= wait):
+            if wait > waited and (not waited or (self._has_full_batch and not was_full)):
                 self._changed.notify()
         self._sink.count_dropped(DROP_FULL, dropped)
         return wait - waited
@@ -224,7 +224,7 @@ class Outbox:
             while not self._queue and not self._is_finished:
                 self._changed.wait()
             gathers_until = time.monotonic() + self._limits.schedule_delay_seconds
-            while self._queue and len(self._queue) < self._limits.max_batch_items and not self._is_hurried:
+            while self._queue and not self._has_full_batch and not self._is_hurried:
                 left = gathers_until - time.monotonic()
                 if left <= 0:
                     break
@@ -239,8 +239,12 @@ class Outbox:
         return any(events for _, events, _, _ in self._queue)
 
     @property
+    def _has_full_batch(self) -> bool:
+        return len(self._queue) >= self._limits.max_batch_items or self._queued_bytes >= self._limits.max_batch_bytes
+
+    @property
     def _is_hurried(self) -> bool:
-        return self._is_poked or self._is_finished or self._queued_bytes >= self._limits.max_batch_bytes
+        return self._is_poked or self._is_finished
 
     def _first_items(self) -> list[Item]:
         batch: list[Item] = []

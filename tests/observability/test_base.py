@@ -270,6 +270,26 @@ def test_a_batch_that_is_full_is_sent_at_once(make_outbox, puts):
     assert sum(map(len, gate.batches)) == sink.report().exported == sum(puts)
 
 
+@pytest.mark.parametrize("sizes", [[60, 60], [30, 30, 90]])
+def test_a_batch_that_is_full_in_bytes_is_sent_at_once(make_outbox, monkeypatch, sizes):
+    gate, gathering = Gate(), threading.Event()
+    gate.open.set()
+    sink, outbox = make_outbox(gate, max_batch_bytes=100, schedule_delay_seconds=3600.0)
+    wait = outbox._changed.wait
+
+    def say(seconds=None):
+        if seconds is not None:
+            gathering.set()
+        return wait(seconds)
+
+    monkeypatch.setattr(outbox._changed, "wait", say)
+    for n, size in enumerate(sizes):
+        assert not gate.batches
+        assert sink.take(outbox, n, size)
+        assert n or gathering.wait(WAIT_SECONDS)
+    assert gate.entered.wait(WAIT_SECONDS)
+
+
 @pytest.mark.parametrize(
     ("limits", "batches"), [({"max_batch_items": 2}, [[1, 2], [3, 4]]), ({"max_batch_bytes": 3}, [[1, 2, 3], [4]])]
 )
