@@ -16,6 +16,19 @@ static void rmp_gate_open(rmp_gate *gate) {
 
 static void backstop_off(void) { test_backstop_ns = 3600ull * 1000000000ull; }
 
+/* Delivers so many records, asleep whenever there is none; then the producers have ended well. */
+static void deliver_all(rmp_segment *segment, uint64_t records, const pid_t *producers, int producer_count) {
+    dispatcher reader;
+    dispatcher_open(&reader, &segment->ring);
+    while (reader.delivered < records) {
+        dispatcher_drain(&reader);
+        if (reader.delivered < records) rmp_reader_wait(&reader.reader, 0, UINT64_MAX);
+    }
+    for (int i = 0; i < producer_count; i++) check_exits_clean(producers[i]);
+    dispatcher_close(&reader);
+    rmp_segment_close(segment, false);
+}
+
 /* Every record finds the reader asleep or about to be, and every delivery the producer. */
 TEST_COUNTED(no_wake_up_is_lost_between_producer_and_reader, 200000) {
     backstop_off();
@@ -32,15 +45,7 @@ TEST_COUNTED(no_wake_up_is_lost_between_producer_and_reader, 200000) {
         }
         _exit(0);
     }
-    dispatcher reader;
-    dispatcher_open(&reader, ring);
-    while (reader.delivered < count) {
-        dispatcher_drain(&reader);
-        if (reader.delivered < count) rmp_reader_wait(&reader.reader, 0, UINT64_MAX);
-    }
-    check_exits_clean(child);
-    dispatcher_close(&reader);
-    rmp_segment_close(&segment, false);
+    deliver_all(&segment, count, &child, 1);
 }
 
 /* Three writers of a ring that has room for two records: nearly every claim sleeps for space. */
@@ -61,15 +66,7 @@ TEST_COUNTED(no_wake_up_is_lost_among_waiters_for_space, 100000) {
         }
         _exit(0);
     }
-    dispatcher reader;
-    dispatcher_open(&reader, ring);
-    while (reader.delivered < count / 3 * 3) {
-        dispatcher_drain(&reader);
-        if (reader.delivered < count / 3 * 3) rmp_reader_wait(&reader.reader, 0, UINT64_MAX);
-    }
-    for (int i = 0; i < 3; i++) check_exits_clean(children[i]);
-    dispatcher_close(&reader);
-    rmp_segment_close(&segment, false);
+    deliver_all(&segment, count / 3 * 3, children, 3);
 }
 
 /* Three processes that each wait for their own record: the lowest place changes hands all the time. */
@@ -90,15 +87,7 @@ TEST_COUNTED(no_wake_up_is_lost_among_flushes, 30000) {
         }
         _exit(0);
     }
-    dispatcher reader;
-    dispatcher_open(&reader, ring);
-    while (reader.delivered < count / 3 * 3) {
-        dispatcher_drain(&reader);
-        if (reader.delivered < count / 3 * 3) rmp_reader_wait(&reader.reader, 0, UINT64_MAX);
-    }
-    for (int i = 0; i < 3; i++) check_exits_clean(children[i]);
-    dispatcher_close(&reader);
-    rmp_segment_close(&segment, false);
+    deliver_all(&segment, count / 3 * 3, children, 3);
 }
 
 /* ---- interleavings that are forced ---- */
