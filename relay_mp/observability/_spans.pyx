@@ -151,10 +151,18 @@ cdef class Spans:
             return 0
         cdef _Open kept = self._open.end(uuid)
         if kept is not None:
-            return self._make_scope(kept, end, at_us, None)
+            return self._end_open(kept, end, at_us)
         cdef Place place = self.traces.place(end)
         span = self._describe(end, None, end, place, at_us, at_us, None, "relay_mp.orphan")
         return self._add(span, self._resource(end), 1)
+
+    cdef int _end_open(self, _Open kept, RecordView end, at_us) except -1:
+        try:
+            return self._make_scope(kept, end, at_us, None)
+        except Exception as error:
+            # The end is in hand; what was kept is not given to anybody again.
+            self._note_failure(error, 1 + _count(kept.events))
+            raise
 
     cdef int _mark(self, RecordView mark, at_us) except -1:
         cdef Place place = self.traces.place(mark)

@@ -23,6 +23,7 @@ from relay_mp import (
     use_scope_stack,
 )
 from relay_mp._native import core
+from relay_mp._native.core import pack
 from relay_mp.errors import RecordError
 from relay_mp.events import decode, pack_record
 from relay_mp.observability import _scopes, _spans, otel_traces
@@ -525,6 +526,21 @@ def test_an_event_that_failed_in_a_run_and_never_comes_back_harms_no_other():
     assert (sink.report().taken, sink.report().dropped) == (3, 0)
     sink.finish(0.0)
     sink.close()
+
+
+@pytest.mark.parametrize("feed", [one_by_one, lambda sink, records: in_runs(sink, records, random.Random(7))])
+def test_a_scope_whose_span_cannot_be_made_is_counted_with_all_that_was_kept_of_it(feed):
+    uuid, payload = Events.uuid(1), pack({"text": "whole"})
+    start = pack_record(0, uuid, None, 1, "scope", 3, 0, 7, None, {"text": "whole"})
+    damaged = start.replace(payload, b"\xc1" * len(payload))
+    assert damaged != start
+    mark = pack_record(2, Events.uuid(2), uuid, 2, "mark")
+    end = pack_record(1, uuid, None, 3, "scope", 3)
+    sink = TracesSink(**OpenTelemetryConfig("full", "http://127.0.0.1:1").arguments())
+    assert feed(sink, [(damaged, 1, 1), (mark, 2, 1), (end, 3, 1)]) == 1
+    report = sink.report()
+    sink.close()
+    assert (report.taken, report.drops, report.queued, report.open_scopes) == (3, {"RecordError": 3}, 0, 0)
 
 
 # ------------------------------------------------------------------------------------ projections
