@@ -13,6 +13,7 @@ import email.utils
 import http.client
 import io
 import ipaddress
+import math
 import os
 import re
 import socket
@@ -334,6 +335,8 @@ def _seconds(retry_after: str | None) -> float | None:
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(retry_after).timestamp() - time.time()
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
+    if math.isnan(seconds):
+        return None
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_SECONDS)

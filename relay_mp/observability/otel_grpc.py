@@ -127,11 +127,16 @@ def _retry_delay(error: Any) -> float | None:
     try:
         if "google.rpc.retryinfo-bin" in trailing:
             info.ParseFromString(trailing["google.rpc.retryinfo-bin"])
-            return float(info.retry_delay.ToTimedelta().total_seconds())
+            return _seconds(info)
         status = RpcStatus.FromString(trailing.get("grpc-status-details-bin", b""))
     except ValueError:  # it is no such message
         return None
     for detail in status.details:
         if detail.Unpack(info):
-            return float(info.retry_delay.ToTimedelta().total_seconds())
+            return _seconds(info)
     return None
+
+
+def _seconds(info: RetryInfo) -> float:
+    """Not by a timedelta, which has no room for all that a receiver may say."""
+    return float(info.retry_delay.seconds + info.retry_delay.nanos / 1e9)

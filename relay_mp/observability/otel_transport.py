@@ -92,7 +92,7 @@ class Transport:
             partial = _RESPONSES[self._signal].FromString(answer).partial_success
         except ValueError:  # not every receiver answers with a message
             return 0
-        rejected = int(getattr(partial, _REJECTED[self._signal]))
+        rejected = max(int(getattr(partial, _REJECTED[self._signal])), 0)  # signed, as the protocol has it
         if rejected or partial.error_message:
             said = self._secrets.hide(partial.error_message)
             logger.warning("the OTLP receiver rejected %d of %s: %.200s", rejected, self._signal, said)

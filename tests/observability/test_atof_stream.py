@@ -9,9 +9,12 @@ from receiver import WAIT_SECONDS, Receiver, closed_port
 
 import relay_mp
 from relay_mp import AtofExporter, AtofExporterConfig, scope, subscribers
+from relay_mp.observability.http import _seconds
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 QUICK = {"retry_initial_seconds": 0.01, "retry_max_seconds": 0.05, "schedule_delay_seconds": 0.01}
+
+NO_DATE = f"Mon, 01 Jan {'9' * 20} 00:00:00 GMT"
 
 
 def stream(url, transport="ndjson", **limits):
@@ -83,7 +86,7 @@ def test_a_variable_that_is_not_set_is_said_at_registration(session, receiver):
 
 
 @BOTH
-@pytest.mark.parametrize("step", [429, 503, (503, {"Retry-After": "0"}), "cut"])
+@pytest.mark.parametrize("step", [429, 503, (503, {"Retry-After": "0"}), (503, {"Retry-After": NO_DATE}), "cut"])
 def test_what_may_work_later_is_sent_again(session, receiver, step):
     receiver.plan.extend([step, step])
     exporter = AtofExporter(stream(receiver.url))
@@ -94,6 +97,15 @@ def test_what_may_work_later_is_sent_again(session, receiver, step):
     report = session.stats().exporters["stream"]
     assert (report.exported, report.drops, report.failures) == (10, {}, 2)
     exporter.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [("3", 3.0), ("0", 0.0), ("-1", 0.0), ("inf", 60.0), ("Fri, 31 Dec 9999 23:59:59 GMT", 60.0)]
+    + [(said, None) for said in (None, "nan", "soon", NO_DATE)],
+)
+def test_how_long_a_receiver_asks_to_be_left_alone(said, seconds):
+    assert _seconds(said) == seconds
 
 
 @BOTH

@@ -96,6 +96,26 @@ def test_spans_that_the_receiver_rejects_are_counted(session, protocol, caplog):
 
 
 @BOTH
+def test_fewer_than_no_spans_cannot_be_rejected(session, protocol):
+    with OtlpReceiver(protocol, plan=[("partial", -2, "nonsense")]) as receiver:
+        exporter = traces(receiver, schedule_delay_seconds=WAIT_SECONDS)
+        emit(5)
+        exporter.shutdown()
+        report = session.stats().exporters["traces"]
+    assert (report.taken, report.exported, report.drops, report.failures) == (10, 10, {}, 0)
+
+
+def test_a_delay_of_any_length_is_one_that_the_deadline_ends(session):
+    with OtlpReceiver("grpc", plan=[("throttled", 1e15)]) as receiver:
+        exporter = traces(receiver, retry_deadline_seconds=0.2)
+        emit(1)
+        exporter.force_flush()
+        assert session.stats().exporters["traces"].drops == {"deadline": 2}
+        assert receiver.requests == 1
+        exporter.shutdown()
+
+
+@BOTH
 @PROCESS
 def test_a_receiver_that_is_down_holds_up_nothing_and_every_drop_is_counted(session, protocol, capfd):
     receiver = OtlpReceiver(protocol)
