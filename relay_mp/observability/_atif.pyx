@@ -12,7 +12,8 @@ cimport cython
 
 from relay_mp._records cimport RecordView
 
-from json import JSONDecoder, dumps, loads
+from json import JSONDecoder, dumps
+from math import isfinite
 
 from relay_mp._records import canonical_uuid, rfc3339
 from relay_mp.events import KIND_END as _KIND_END, KIND_MARK as _KIND_MARK, decode, view_of
@@ -51,7 +52,14 @@ cdef tuple _COMPLETION_NAMES = ("completion_tokens", "output_tokens", "candidate
 cdef tuple _CACHED_NAMES = ("cached_tokens", "cache_read_input_tokens")
 cdef set _USED_NAMES = {*_PROMPT_NAMES, *_COMPLETION_NAMES, "cost_usd", "cost", "cache_read_input_tokens"}
 
-cdef object _scan = JSONDecoder().scan_once
+def _finite(str text):
+    """A float; None for what no JSON can say, as in payloads."""
+    value = float(text)
+    return value if isfinite(value) else None
+
+
+cdef object _decoder = JSONDecoder(parse_float=_finite, parse_constant=lambda _: None)
+cdef object _scan = _decoder.scan_once
 
 
 # ------------------------------------------------------------------------------------- while it is built
@@ -532,14 +540,14 @@ cdef dict _arguments(value):
 
 
 cdef object _parsed(str text):
-    """`json.loads`, but what is mostly there, a value with nothing around it, costs a third."""
+    """What it is as JSON, finite numbers only. What is mostly there, a value with nothing around it, costs a third."""
     try:
         value, end = _scan(text, 0)
         if end == len(text):
             return value
     except StopIteration:
         pass
-    return loads(text)
+    return _decoder.decode(text)
 
 
 cdef object _number(tuple names, dict place):

@@ -253,7 +253,7 @@ class AtifSink(Sink):
     def _render(self, gathered: _Gathered) -> bytes:
         with collection_pause:  # the encoder too makes containers that no cycle goes through
             trajectory = trajectory_of(gathered.records, self._info, gathered.uuid, gathered.uuid)
-            return _json(trajectory).encode("utf-8", "surrogatepass")
+            return _json(trajectory).encode("utf-8", "replace")  # a tool call's arguments may hold lone surrogates
 
     def _store(self, path: str, body: bytes) -> None:
         try:

@@ -368,3 +368,21 @@ def test_a_full_disk_is_counted_and_leaves_whole_files(session, small_disk, capf
     assert session.stats().lost == 0
     session.close()
     capfd.readouterr()
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [('{"x": NaN}', None), ('{"x": -Infinity} ', None), ('{"x": 1e999}', None), ('{"x": 1.5}', 1.5), ('{"x": "\\ud800"}', "?")],
+)
+def test_a_file_is_json_in_utf_8_whatever_a_models_arguments_are(session, tmp_path, said, shown):
+    exporter = AtifFileExporter(tmp_path / "out")
+    exporter.register("atif")
+    asked = {"id": "c", "function": {"name": "f", "arguments": said}}
+    with scope.scope("planner", ScopeType.Agent):
+        call = scope.push("openai", ScopeType.Llm)
+        scope.pop(call, output={"choices": [{"message": {"content": "", "tool_calls": [asked]}}]})
+    exporter.shutdown()
+    (path,) = (tmp_path / "out").iterdir()
+    text = path.read_bytes().decode()
+    (step,) = json.loads(text, parse_constant=pytest.fail)["steps"]
+    assert step["tool_calls"][0]["arguments"] == {"x": shown}
