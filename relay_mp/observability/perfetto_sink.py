@@ -285,10 +285,21 @@ class PerfettoSink(Sink):
     def _write_unfinished(self, piece: _Slice) -> None:
         try:
             self._write_slice(piece, self._newest_us + 1, None)
-        except OSError as error:  # counted there; it is another event that is in hand
+        except Exception as error:  # counted there; it is another event that is in hand
             self.count_failure(error)
 
     def _write_slice(self, piece: _Slice, end_us: int, end: ScopeEvent | None) -> None:
+        try:
+            self._file.write(self._slice(piece, end_us, end))
+        except Exception as error:  # the start is lost with it; its end is counted by who called
+            self.count_dropped("unwritten" if isinstance(error, OSError) else type(error).__name__)
+            raise
+        finally:
+            piece.parent = None  # else a chain of ended scopes would be kept by their youngest
+        self.count_exported()
+
+    def _slice(self, piece: _Slice, end_us: int, end: ScopeEvent | None) -> str:
+        """Its lines, behind those that they need."""
         start = piece.start
         ends_ns = max(self._nanoseconds(end_us) - piece.depth, piece.begins_ns)
         lane = self._threads[piece.thread].end(piece, ends_ns)
@@ -304,13 +315,7 @@ class PerfettoSink(Sink):
             shared = f',"cat":{category},"id":"{uuid}","args":'
             lines = f'{first}{shared}{args}}},\n{last}{shared}{{"uuid":"{uuid}"}}}},\n'
         arrow = self._arrow(piece, piece.parent, number) if piece.parent is not None and lane is not None else ""
-        piece.parent = None  # else a chain of ended scopes would be kept by their youngest
-        try:
-            self._file.write(self._names(piece.thread, lane) + arrow + lines)
-        except OSError:
-            self.count_dropped("unwritten")  # the start; its end is counted by who called
-            raise
-        self.count_exported()
+        return self._names(piece.thread, lane) + arrow + lines
 
     def _instant(self, event: Event, parent: _Slice | None, name: str) -> None:
         thread = (event.pid, event.thread_id)

@@ -16,6 +16,8 @@ import trace_format
 import relay_mp
 from relay_mp import PerfettoExporter, ScopeType, pools, scope
 from relay_mp._native import core
+from relay_mp._native.core import pack, uuid7
+from relay_mp.errors import RecordError
 from relay_mp.events import decode, pack_record
 from relay_mp.observability.perfetto_sink import PerfettoSink
 
@@ -351,3 +353,22 @@ def test_a_million_open_scopes_cost_memory_but_no_time_squared(tmp_path, scopes)
 def test_importing_the_package_does_not_import_the_sinks():
     code = "import sys, relay_mp; print([m for m in sys.modules if 'sink' in m or m in ('http.client', 'ssl')])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_scope_that_cannot_be_written_is_counted_and_harms_no_other(tmp_path, ends):
+    sink, payload = PerfettoSink(str(tmp_path / "t.json")), pack({"text": "whole"})
+    first, second = uuid7(), uuid7()
+    start = pack_record(0, first, None, 1, "first", 3, data={"text": "whole"})
+    damaged = start.replace(payload, b"\xc1" * len(payload))
+    assert damaged != start
+    # What does not end is written last first: the damaged one comes before the other.
+    sink(decode(pack_record(0, second, None, 2, "second", 3), 1, 1))
+    sink(decode(damaged, 2, 1))
+    if ends:
+        with pytest.raises(RecordError):
+            sink(decode(pack_record(1, first, None, 3, "first", 3), 3, 1))
+    sink.close()
+    report = sink.report()
+    assert (report.exported, report.drops, report.queued) == (1, {"RecordError": 1 + ends}, 0)
+    assert [line["name"] for line in json.loads((tmp_path / "t.json").read_text()) if line["ph"] in "Xb"] == ["second"]
