@@ -372,12 +372,12 @@ def test_a_full_disk_is_counted_and_leaves_whole_files(session, small_disk, capf
 
 @pytest.mark.parametrize(
     ("said", "shown"),
-    [('{"x": NaN}', None), ('{"x": -Infinity} ', None), ('{"x": 1e999}', None), ('{"x": 1.5}', 1.5), ('{"x": "\\ud800"}', "?")],
+    [("NaN", None), ("-Infinity ", None), ("1e999", None), ("1.5", 1.5), ('"\\ud800"', "?")],
 )
 def test_a_file_is_json_in_utf_8_whatever_a_models_arguments_are(session, tmp_path, said, shown):
     exporter = AtifFileExporter(tmp_path / "out")
     exporter.register("atif")
-    asked = {"id": "c", "function": {"name": "f", "arguments": said}}
+    asked = {"id": "c", "function": {"name": "f", "arguments": f'{{"x": {said}}}'}}
     with scope.scope("planner", ScopeType.Agent):
         call = scope.push("openai", ScopeType.Llm)
         scope.pop(call, output={"choices": [{"message": {"content": "", "tool_calls": [asked]}}]})
