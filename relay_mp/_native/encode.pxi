@@ -178,7 +178,7 @@ cdef class Packed:
     """
     cdef readonly bytes msgpack
 
-    def __init__(self, bytes msgpack not None):
+    def __cinit__(self, bytes msgpack not None):
         self.msgpack = msgpack
 
 
