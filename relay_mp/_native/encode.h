@@ -17,6 +17,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "copy.h"
+
 #if defined(__GNUC__) || defined(__clang__)
 #define RMP_ENCODE_LIKELY(condition) __builtin_expect(!!(condition), 1)
 #else
@@ -261,10 +263,8 @@ static inline int rmp_write_raw(rmp_buffer *buffer, const void *bytes, size_t le
     if (failed) {
         return failed;
     }
-    if (length_bytes > 0) { /* an empty buffer's pointer may be NULL, which memcpy must not see */
-        memcpy(buffer->bytes + buffer->length, bytes, length_bytes);
-        buffer->length += length_bytes;
-    }
+    rmp_copy(buffer->bytes + buffer->length, bytes, length_bytes);
+    buffer->length += length_bytes;
     return 0;
 }
 
@@ -279,7 +279,7 @@ static inline int rmp_write_str(rmp_buffer *buffer, const char *bytes, size_t le
     }
     at = buffer->bytes + buffer->length;
     at += rmp_put_str_header(at, (uint32_t)length_bytes);
-    memcpy(at, bytes, length_bytes);
+    rmp_copy(at, bytes, length_bytes);
     buffer->length = (size_t)(at - buffer->bytes) + length_bytes;
     return 0;
 }

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "copy.h"
 #include "crc32c.h"
 #include "testpoint.h"
 
@@ -84,7 +85,7 @@ enum rmp_result rmp_ring_commit(const rmp_ring *ring, uint32_t owner, uint64_t p
     record->crc = record_crc(payload_crc, owner_seq, position, rmp_word(RMP_COMMITTED, owner, units, position));
     record->owner_seq = owner_seq;
     RMP_TESTPOINT("commit.header");
-    memcpy(record->payload, payload, payload_bytes);
+    rmp_copy(record->payload, payload, payload_bytes);
     RMP_TESTPOINT("commit.copied");
     enum rmp_result result = finish(ring, owner, position, units, RMP_COMMITTED);
     RMP_TESTPOINT("commit.committed");
@@ -371,7 +372,7 @@ void rmp_reader_look(rmp_reader *reader, rmp_read *read) {
 }
 
 bool rmp_reader_copy(rmp_reader *reader, rmp_read *read, void *destination) {
-    memcpy(destination, rmp_ring_record(&reader->ring, read->position)->payload, read->payload_bytes);
+    rmp_copy(destination, rmp_ring_record(&reader->ring, read->position)->payload, read->payload_bytes);
     if (committed_crc(read, destination) == read->crc) return true;
     resync(reader, read);
     return false;
