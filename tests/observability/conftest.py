@@ -37,3 +37,13 @@ def viewers(request, monkeypatch):
             return viewers
     reason = f"needs {', '.join(absent)}, of the extra `viewers`" if absent else f"there is no {command}"
     (pytest.fail if os.environ.get("RELAY_MP_TEST_VIEWERS") == "required" else pytest.skip)(reason)
+
+
+@pytest.fixture
+def own_temporary_directory(tmp_path, monkeypatch):
+    """The temporary directory of this process and of those that it starts: the test's own."""
+    directory = tmp_path / "tmp"
+    directory.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(directory))
+    monkeypatch.setenv("TMPDIR", str(directory))
+    return directory

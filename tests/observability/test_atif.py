@@ -17,13 +17,7 @@ from relay_mp.observability.filenames import check_template, render
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 QUICK = {"retry_initial_seconds": 0.01, "retry_max_seconds": 0.05}
-
-
-@pytest.fixture(autouse=True)
-def _own_temporary_directory(tmp_path, monkeypatch):
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+pytestmark = pytest.mark.usefixtures("own_temporary_directory")
 
 
 def agent(name, *marks):

@@ -14,12 +14,9 @@ QUICK = {"retry_initial_seconds": 0.01, "retry_max_seconds": 0.05}
 
 
 @pytest.fixture(autouse=True)
-def copies(tmp_path, monkeypatch):
+def copies(own_temporary_directory):
     """Where the recovery copies are: in a temporary directory of the test's own."""
-    (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
-    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
-    return lambda: sorted(path.stem.removeprefix("relay-mp-atif-") for path in (tmp_path / "tmp").rglob("*.json"))
+    return lambda: sorted(path.stem.removeprefix("relay-mp-atif-") for path in own_temporary_directory.rglob("*.json"))
 
 
 def storage(receiver, timeout_millis=3000, **limits):
