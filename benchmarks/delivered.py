@@ -130,5 +130,3 @@ def _delay(part: Part, rate_hz: int, seconds: float, rounds: int) -> None:
         row["ratio"] = round(row["median"] / rows[0]["median"], 3) if rows else 1.0
         rows.append(row)
     print_rows(group, rows)
-
-

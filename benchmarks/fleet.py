@@ -205,9 +205,7 @@ def fleet(
 
 
 @contextmanager
-def _producers(
-    arguments: tuple[Any, ...], number: int, threads: bool
-) -> Iterator[tuple[list[Connection], list[int]]]:
+def _producers(arguments: tuple[Any, ...], number: int, threads: bool) -> Iterator[tuple[list[Connection], list[int]]]:
     """Starts them; gives their pipes, and the processes whose CPU time is theirs."""
     own = psutil.Process()
     before = set(own.children())

@@ -319,9 +319,7 @@ class OpenTelemetry(Peer):
         yield
 
     @contextmanager
-    def produce(
-        self, address: "_Callback", payload: Any, verb: str = MARK, data: str = "payload"
-    ) -> Iterator[Work]:
+    def produce(self, address: "_Callback", payload: Any, verb: str = MARK, data: str = "payload") -> Iterator[Work]:
         make = self._spans if verb is SCOPE else self._logs
         provider, code, names = make(address)
         names |= {"name": EVENT_NAME, "payload": payload, "time_ns": time.time_ns, "clock": time.perf_counter_ns}

@@ -160,5 +160,3 @@ def draw(results: dict[str, Any], directory: Path) -> list[Path]:
             figure.savefig(files[-1], metadata={"Date": None})
             plt.close(figure)
     return files
-
-

@@ -119,5 +119,3 @@ def run(part: Part) -> None:
             f"   {int(events)} events",
             flush=True,
         )
-
-

@@ -94,5 +94,3 @@ def run(part: Part) -> None:
     ]
     rows[0]["p99"] = round(recoveries.percentile(99), 1)  # of few kills it is the maximum or next to it
     print_rows("killed writer", rows)
-
-

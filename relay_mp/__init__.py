@@ -236,39 +236,39 @@ __all__ = [
 if TYPE_CHECKING:
     from relay_mp import codecs, observability, plugin, pools, typed
     from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
-    from relay_mp.observability.atif import AtifExporter, AtifFileExporter
-    from relay_mp.observability.atof import AtofExporter, AtofExporterConfig, AtofExporterMode
-    from relay_mp.observability.otel import (
+    from relay_mp.observability.atif.exporter import AtifExporter, AtifFileExporter
+    from relay_mp.observability.atof.exporter import AtofExporter, AtofExporterConfig, AtofExporterMode
+    from relay_mp.observability.otel.exporter import (
         OpenTelemetryConfig,
         OpenTelemetryRuntimeDiagnostic,
         OpenTelemetryRuntimeDiagnostics,
         OpenTelemetrySubscriber,
     )
-    from relay_mp.observability.otel_logs import OpenTelemetryLogConfig, OpenTelemetryLogSubscriber
-    from relay_mp.observability.otel_metrics import OpenTelemetryMetricConfig, OpenTelemetryMetricSubscriber
-    from relay_mp.observability.perfetto import PerfettoExporter
-    from relay_mp.observability.prometheus import PrometheusExporter
+    from relay_mp.observability.otel.logs import OpenTelemetryLogConfig, OpenTelemetryLogSubscriber
+    from relay_mp.observability.otel.metrics import OpenTelemetryMetricConfig, OpenTelemetryMetricSubscriber
+    from relay_mp.observability.perfetto.exporter import PerfettoExporter
+    from relay_mp.observability.prometheus.exporter import PrometheusExporter
 
     __version__: str
 else:
     _LOADED_LATE = {
         "AnnotatedLLMRequest": "annotated",
         "AnnotatedLLMResponse": "annotated",
-        "OpenTelemetryConfig": "observability.otel",
-        "OpenTelemetryLogConfig": "observability.otel_logs",
-        "OpenTelemetryLogSubscriber": "observability.otel_logs",
-        "OpenTelemetryMetricConfig": "observability.otel_metrics",
-        "OpenTelemetryMetricSubscriber": "observability.otel_metrics",
-        "OpenTelemetryRuntimeDiagnostic": "observability.otel",
-        "OpenTelemetryRuntimeDiagnostics": "observability.otel",
-        "OpenTelemetrySubscriber": "observability.otel",
-        "AtifExporter": "observability.atif",
-        "AtifFileExporter": "observability.atif",
-        "AtofExporter": "observability.atof",
-        "AtofExporterConfig": "observability.atof",
-        "AtofExporterMode": "observability.atof",
-        "PerfettoExporter": "observability.perfetto",
-        "PrometheusExporter": "observability.prometheus",
+        "OpenTelemetryConfig": "observability.otel.exporter",
+        "OpenTelemetryLogConfig": "observability.otel.logs",
+        "OpenTelemetryLogSubscriber": "observability.otel.logs",
+        "OpenTelemetryMetricConfig": "observability.otel.metrics",
+        "OpenTelemetryMetricSubscriber": "observability.otel.metrics",
+        "OpenTelemetryRuntimeDiagnostic": "observability.otel.exporter",
+        "OpenTelemetryRuntimeDiagnostics": "observability.otel.exporter",
+        "OpenTelemetrySubscriber": "observability.otel.exporter",
+        "AtifExporter": "observability.atif.exporter",
+        "AtifFileExporter": "observability.atif.exporter",
+        "AtofExporter": "observability.atof.exporter",
+        "AtofExporterConfig": "observability.atof.exporter",
+        "AtofExporterMode": "observability.atof.exporter",
+        "PerfettoExporter": "observability.perfetto.exporter",
+        "PrometheusExporter": "observability.prometheus.exporter",
         "codecs": "codecs",
         "observability": "observability",
         "plugin": "plugin",

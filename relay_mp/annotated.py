@@ -133,9 +133,7 @@ class Struct:
         extra: whether other keys are kept, as they are; else they are dropped.
     """
 
-    def __init__(
-        self, required: Mapping[str, Shape], optional: Mapping[str, Shape], *, extra: bool = False
-    ) -> None:
+    def __init__(self, required: Mapping[str, Shape], optional: Mapping[str, Shape], *, extra: bool = False) -> None:
         self.required = required
         self.optional = optional
         self.extra = extra
@@ -217,9 +215,7 @@ MESSAGE = tagged(
         "assistant": Struct({}, {"content": message_content, "tool_calls": array(TOOL_CALL), "name": text}),
         "tool": Struct({"content": message_content, "tool_call_id": text}, {}),
         "function": Struct({"name": text, "content": _text_or_null}, {}),
-        "tool_call": Struct(
-            {"call_id": text, "name": text, "arguments": json_copy}, {"id": text}, extra=True
-        ),
+        "tool_call": Struct({"call_id": text, "name": text, "arguments": json_copy}, {"id": text}, extra=True),
         "tool_result": Struct({"call_id": text, "output": json_copy}, {"id": text}, extra=True),
         "provider_native": Struct(_NATIVE, {}),
     },
@@ -335,9 +331,7 @@ COST = Struct(
     {"source": _cost_source},
     {
         **dict.fromkeys(("total", "input", "output", "cache_read", "cache_write"), number),
-        **dict.fromkeys(
-            ("currency", "provider", "model", "pricing_model", "pricing_as_of", "pricing_source"), text
-        ),
+        **dict.fromkeys(("currency", "provider", "model", "pricing_model", "pricing_as_of", "pricing_source"), text),
     },
 )
 USAGE = Struct(
@@ -634,17 +628,13 @@ class AnnotatedLLMResponse(_View):
     id: _Field[str | None] = _Field(text, "The provider's identifier of the response.", writable=False)
     model: _Field[str | None] = _Field(text, "The model that answered.", writable=False)
     message: _Field[MessageContent | None] = _Field(message_content, "The answer.", writable=False)
-    tool_calls: _Field[list[JsonObject] | None] = _Field(
-        array(RESPONSE_TOOL_CALL), "The tools called.", writable=False
-    )
+    tool_calls: _Field[list[JsonObject] | None] = _Field(array(RESPONSE_TOOL_CALL), "The tools called.", writable=False)
     finish_reason: _Field[str | None] = _Field(_finish_reason, "Why the model stopped.", writable=False)
     usage: _Field[JsonObject | None] = _Field(USAGE, "Tokens, and what they cost.", writable=False)
     optimization_summary: _Field[JsonObject | None] = _Field(
         mapping, "What the peer's optimizer accounts for; nothing here writes it.", writable=False
     )
-    api_specific: _Field[JsonObject | None] = _Field(
-        tagged("api", RESPONSE_APIS), "What one API has.", writable=False
-    )
+    api_specific: _Field[JsonObject | None] = _Field(tagged("api", RESPONSE_APIS), "What one API has.", writable=False)
     extra: _Field[JsonObject] = _Field(mapping, "Other top-level fields.", writable=False, absent={})
 
     def __init__(

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import msgpack  # type: ignore[import-untyped]
 
-from relay_mp._records import RecordView, canonical_uuid, json_line, read_payload, rfc3339, view
+from relay_mp._records.records import RecordView, canonical_uuid, json_line, read_payload, rfc3339, view
 from relay_mp.errors import PayloadError, RecordError
 from relay_mp.types import CATEGORIES, DataSchema, Json, JsonObject, LogSeverity, attribute_names
 
@@ -157,9 +157,7 @@ def pack_record(
     For records that are not emitted: the dispatcher's own marks, and tests. The 13 arguments are the
     record's fields in order; the last four are each packed by themselves, into a bin.
     """
-    payloads = [
-        None if value is None else _pack(value) for value in (data, metadata, category_profile, data_schema)
-    ]
+    payloads = [None if value is None else _pack(value) for value in (data, metadata, category_profile, data_schema)]
     envelope = [kind, uuid, parent_uuid, timestamp_us, name, category, attributes, thread_id, stack]
     return _pack(envelope + payloads)
 
@@ -189,11 +187,7 @@ class _Event(RecordView):
         if type(fields) is not list or len(fields) != FIELD_COUNT:
             raise RecordError(f"a record holds {type(fields).__name__}; expected a list of {FIELD_COUNT}")
         found = tuple(map(type, fields[:9]))
-        if (
-            found not in _ENVELOPES
-            or len(fields[1]) != 16
-            or (fields[2] is not None and len(fields[2]) != 16)
-        ):
+        if found not in _ENVELOPES or len(fields[1]) != 16 or (fields[2] is not None and len(fields[2]) != 16):
             types = ", ".join(kind.__name__ for kind in found)
             raise RecordError(f"a record's envelope is not of its types, or a uuid not of 16 bytes: {types}")
         return fields

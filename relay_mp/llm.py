@@ -296,9 +296,7 @@ async def stream_execute(
     return LlmStream(spec, started, source, collector, finalizer)
 
 
-async def _stream(
-    intercepts: Any, request: LLMRequest, func: Callable[[LLMRequest], Any]
-) -> AsyncIterator[Any]:
+async def _stream(intercepts: Any, request: LLMRequest, func: Callable[[LLMRequest], Any]) -> AsyncIterator[Any]:
     check_type(request, LLMRequest, "request")
     if not intercepts:
         return await _opened(func(request), "the provider")

@@ -20,7 +20,7 @@ from relay_mp._deliver import named
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._emit.middleware import Gate, Registration, registry
 from relay_mp._native import core
-from relay_mp._plugins import exporting, files
+from relay_mp._plugins import files
 from relay_mp._plugins.context import ExporterSpec, PluginContext
 from relay_mp._plugins.document import (
     ComponentSpec,
@@ -35,7 +35,7 @@ from relay_mp._plugins.document import (
     plain,
     refuse_errors,
 )
-from relay_mp._session import configuration
+from relay_mp._session import configuration, exporter_exchange
 from relay_mp._session.membership import current, current_or_default
 from relay_mp._session.session import Session
 from relay_mp.errors import PluginError, RelayError, SubscriberError
@@ -65,7 +65,7 @@ __all__ = [
 ]
 
 
-BUILT_IN = {"observability": "relay_mp.observability.component:Observability"}
+BUILT_IN = {"observability": "relay_mp.observability.component.component:Observability"}
 """Kinds of plugin that come with the package; imported when a configuration has one."""
 
 
@@ -188,7 +188,7 @@ class _Active:
         elif isinstance(what, Gate):
             registry.add_gate(what)
         elif isinstance(what, ExporterSpec):
-            exporting.exchange(current_or_default(), (), [what])
+            exporter_exchange.exchange(current_or_default(), (), [what])
         else:
             current_or_default().register(what[0], what[1], None, None)
 
@@ -293,7 +293,7 @@ def activate(
 ) -> ConfigReport:
     """`initialize`, for code that is not asynchronous."""
     ended = _activate(config, plugin_config_path)
-    exporting.await_ended(ended)
+    exporter_exchange.await_ended(ended)
     return _activated(ended)
 
 
@@ -318,7 +318,7 @@ def _activated(ended: list[ExporterSpec]) -> ConfigReport:
 
 
 def _note_teardown(ended: list[ExporterSpec]) -> None:
-    _state.teardown += [_runtime(*each) for each in exporting.lost(ended)]
+    _state.teardown += [_runtime(*each) for each in exporter_exchange.lost(ended)]
 
 
 async def initialize(
@@ -355,7 +355,7 @@ async def initialize(
         SubscriberError, SessionError: a subscriber cannot be registered, or no session started.
     """
     ended = _activate(config, plugin_config_path)
-    await exporting.await_ended_async(ended)
+    await exporter_exchange.await_ended_async(ended)
     return _activated(ended)
 
 
@@ -371,14 +371,14 @@ def clear() -> None:
     if in_event_loop():
         raise PluginError("clear() would block the running event loop: use 'await clear_async()'")
     ended = _clear()
-    exporting.await_ended(ended)
+    exporter_exchange.await_ended(ended)
     _note_teardown(ended)
 
 
 async def clear_async() -> None:
     """`clear` for a running event loop. Same errors, but for the first."""
     ended = _clear()
-    await exporting.await_ended_async(ended)
+    await exporter_exchange.await_ended_async(ended)
     _note_teardown(ended)
 
 
@@ -438,12 +438,12 @@ def _report() -> ConfigReport:
     if failed:
         message = "processes of this session could not get hold of middleware that it shares; their logs say why"
         found.append(_runtime("middleware.worker_failures", "", message, failed))
-    reports = exporting.reports(active.session, active.exporters) if active else {}
-    found += [_runtime(*each) for each in exporting.troubles(active.exporters if active else [], reports)]
+    reports = exporter_exchange.reports(active.session, active.exporters) if active else {}
+    found += [_runtime(*each) for each in exporter_exchange.troubles(active.exporters if active else [], reports)]
     return {
         "diagnostics": list(active.findings) if active else [],
         "runtime_diagnostics": found + _state.teardown,
-        "exporters": exporting.described(active.exporters if active else [], reports),
+        "exporters": exporter_exchange.described(active.exporters if active else [], reports),
     }
 
 
@@ -500,7 +500,7 @@ def _exchange_the_rest(session: Session | None, old: _Active | None, new: _Activ
         raise
     try:
         had = old.exporters if old and old.session is session else []
-        return exporting.exchange(session, had, new.exporters if new else [])
+        return exporter_exchange.exchange(session, had, new.exporters if new else [])
     except BaseException:
         configuration.share(old.components if old else [])
         registry.exchange(remove=after, add=before)

@@ -106,5 +106,3 @@ def _check_kind(kind: object) -> RuntimeRegistrationKind:
     if not isinstance(kind, RuntimeRegistrationKind):
         raise TypeError(f"{kind!r:.80} is a {type(kind).__name__}; expected RuntimeRegistrationKind")
     return kind
-
-

@@ -16,9 +16,7 @@ from relay_mp.events import Event
 __all__ = ["deregister", "flush", "flush_async", "register"]
 
 
-def register(
-    name: str, callback: Callable[[Event], object] | str, *, arguments: dict[str, Any] | None = None
-) -> None:
+def register(name: str, callback: Callable[[Event], object] | str, *, arguments: dict[str, Any] | None = None) -> None:
     """Subscribes to all events emitted from now on.
 
     In a process that is in no session, this starts the default one, of which it is the owner.

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
-from relay_mp.observability.atof_sinks import FileSink
+from relay_mp.observability.atof.sinks import FileSink
 
 
 class Takes:

@@ -1,6 +1,6 @@
 """The owner's middleware is active in every worker before its first event, however the worker is started.
 
-    {fork, spawn, forkserver} x {Process, Pool, ProcessPoolExecutor}, and subprocess
+{fork, spawn, forkserver} x {Process, Pool, ProcessPoolExecutor}, and subprocess
 """
 
 import concurrent.futures

@@ -1,6 +1,6 @@
 """The package's own rules, read from its sources: which way imports go, what they cost, how long functions are.
 
-    errors, types, events -> _native -> _emit -> _deliver -> _session -> the public verbs
+    errors, types, events -> _native, _records -> _emit -> _deliver -> _plugins -> _session -> the public verbs
         -> observability, pools, testing -> the root package
 
 A module imports from its own package or from those before it.
@@ -32,16 +32,25 @@ MODULES = {
 # compiled half calls, and `types` what everybody does: both import nothing of the package.
 LAYERS = [
     ["relay_mp.errors", "relay_mp.types", "relay_mp._native.convert"],
-    ["relay_mp._native", "relay_mp._records"],
+    ["relay_mp._native", "relay_mp._records.records"],
     ["relay_mp.events", "relay_mp.annotated"],
     ["relay_mp._emit"],
     ["relay_mp._deliver"],
+    ["relay_mp._plugins"],
     ["relay_mp._session"],
     [
-        "relay_mp.scope", "relay_mp.subscribers", "relay_mp.scope_local", "relay_mp.tools", "relay_mp.llm",
-        "relay_mp.guardrails", "relay_mp.intercepts", "relay_mp.event_metadata", "relay_mp.runtime_registrations",
-        "relay_mp._plugins", "relay_mp.plugin",
-        "relay_mp.codecs", "relay_mp.typed",
+        "relay_mp.scope",
+        "relay_mp.subscribers",
+        "relay_mp.scope_local",
+        "relay_mp.tools",
+        "relay_mp.llm",
+        "relay_mp.guardrails",
+        "relay_mp.intercepts",
+        "relay_mp.event_metadata",
+        "relay_mp.runtime_registrations",
+        "relay_mp.plugin",
+        "relay_mp.codecs",
+        "relay_mp.typed",
     ],
     ["relay_mp.observability", "relay_mp.pools", "relay_mp.testing"],
     ["relay_mp"],
@@ -61,8 +70,8 @@ LAZY = {
     ("relay_mp._session.flush", "asyncio"),
     ("relay_mp._session.stats", "numpy"),
     ("relay_mp.events", "relay_mp.annotated"),
-    ("relay_mp.observability.otel_traces", "relay_mp.observability.openinference"),
-    ("relay_mp.observability.otel_transport", "relay_mp.observability.otel_grpc"),
+    ("relay_mp.observability.otel.traces", "relay_mp.observability.otel.openinference"),
+    ("relay_mp.observability.otel.transport", "relay_mp.observability.otel.grpc"),
     ("relay_mp.pools", "asyncio"),
 }
 NOT_IMPORTED_BY_THE_PACKAGE = [

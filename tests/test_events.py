@@ -89,9 +89,7 @@ def test_a_scope_in_canonical_json():
 def test_json_is_the_text_of_the_dict_and_sorted_at_every_depth(
     kind, name, category, attributes, payloads, timestamp_us
 ):
-    event = decode(
-        pack_record(kind, UUID, PARENT, timestamp_us, name, category, attributes, 1, None, *payloads), 1, 2
-    )
+    event = decode(pack_record(kind, UUID, PARENT, timestamp_us, name, category, attributes, 1, None, *payloads), 1, 2)
     as_dict, as_json = event.to_dict(), event.to_json()
     assert as_json == json.dumps(as_dict, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     # The dict's own order is sorted already, at every depth.
@@ -139,9 +137,7 @@ def test_payloads_are_decoded_on_first_access_and_kept():
     event = mark(data=[1])
     assert event._payloads is None
     assert event.data is event.data
-    damaged = decode(
-        msgpack.packb([KIND_MARK, UUID, None, 0, "m", None, 0, 0, None, b"\xc1", None, None, None]), 1, 2
-    )
+    damaged = decode(msgpack.packb([KIND_MARK, UUID, None, 0, "m", None, 0, 0, None, b"\xc1", None, None, None]), 1, 2)
     assert damaged.name == "m"
     with pytest.raises(RecordError, match="no msgpack"):
         _ = damaged.data
@@ -162,9 +158,7 @@ def test_a_subscriber_that_changes_data_does_not_change_what_the_next_one_writes
 def test_a_cut_field_shows_its_marker_inline_or_packed():
     marker = {"relay_mp.cut": {"bytes": 123}}
     packed = mark(data=marker)
-    inline = decode(
-        msgpack.packb([KIND_MARK, UUID, None, 0, "m", None, 0, 0, None, marker, None, None, None]), 1, 2
-    )
+    inline = decode(msgpack.packb([KIND_MARK, UUID, None, 0, "m", None, 0, 0, None, marker, None, None, None]), 1, 2)
     assert packed.data == inline.data == marker
     assert '"data":{"relay_mp.cut":{"bytes":123}}' in inline.to_json()
 
@@ -263,9 +257,7 @@ def test_a_synthetic_mark_is_a_mark():
     assert event.to_dict()["timestamp"] == "2026-09-21T14:13:20.123456+00:00"
 
 
-@pytest.mark.parametrize(
-    "metadata", [None, [1], {"relay_mp.log.severity": 3}, {"relay_mp.log.severity": "loud"}]
-)
+@pytest.mark.parametrize("metadata", [None, [1], {"relay_mp.log.severity": 3}, {"relay_mp.log.severity": "loud"}])
 def test_no_severity_where_none_is_given(metadata):
     assert mark(metadata=metadata).severity is None
 

@@ -1,4 +1,4 @@
-"""The sources pass ruff, and the package mypy's strict mode: what `tox -e lint` runs."""
+"""The sources pass ruff, its formatter and mypy's strict mode: what `tox -e lint` runs."""
 
 import importlib.util
 import subprocess
@@ -8,14 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMANDS = {"ruff": ["check", "--output-format=concise", "relay_mp", "tests", "examples", "benchmarks"], "mypy": []}
+PLACES = ["relay_mp", "tests", "examples", "benchmarks"]
+COMMANDS = {
+    "ruff check": ["ruff", "check", "--output-format=concise", *PLACES],
+    "ruff format": ["ruff", "format", "--check", *PLACES],
+    "mypy": ["mypy"],
+}
 
 
-@pytest.mark.parametrize("tool", COMMANDS)
-def test_tool_finds_nothing(tool):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_tool_finds_nothing(name):
+    tool = COMMANDS[name][0]
     if importlib.util.find_spec(tool) is None:
         pytest.skip(f"{tool} is not installed: pip install '.[lint]'")
-    ran = subprocess.run(
-        [sys.executable, "-m", tool, *COMMANDS[tool]], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run([sys.executable, "-m", *COMMANDS[name]], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr

@@ -323,7 +323,7 @@ def test_a_named_file_takes_the_place_of_the_users(tmp_path):
 
 
 def test_a_file_at_and_above_its_bound(tmp_path, monkeypatch):
-    text = 'version = 1\n# filled\n'
+    text = "version = 1\n# filled\n"
     path = write(tmp_path / "mine.toml", text)
     monkeypatch.setattr(files, "MAX_FILE_BYTES", len(text))
     plugin.activate({}, path)

@@ -47,8 +47,7 @@ def push(name="s", **arguments):
 def test_json_leaves_an_unknown_root_out():
     assert PropagationContext(PARENT).to_json() == f'{{"version":1,"parent_uuid":"{PARENT}"}}'
     assert (
-        PropagationContext(PARENT, ROOT).to_json()
-        == f'{{"version":1,"root_uuid":"{ROOT}","parent_uuid":"{PARENT}"}}'
+        PropagationContext(PARENT, ROOT).to_json() == f'{{"version":1,"root_uuid":"{ROOT}","parent_uuid":"{PARENT}"}}'
     )
 
 
@@ -59,9 +58,7 @@ def test_json_leaves_an_unknown_root_out():
 def test_uuids_are_read_in_every_usual_form_and_written_in_one(written):
     context = PropagationContext(written, written)
     assert context.parent_uuid == context.root_uuid == PARENT
-    assert (
-        PropagationContext.from_json(json.dumps({"version": 1, "parent_uuid": written})).parent_uuid == PARENT
-    )
+    assert PropagationContext.from_json(json.dumps({"version": 1, "parent_uuid": written})).parent_uuid == PARENT
 
 
 @given(st.uuids(), st.none() | st.uuids())
@@ -71,9 +68,7 @@ def test_json_goes_there_and_back(parent, root):
     assert arrived == context
     assert hash(arrived) == hash(context)
     assert pickle.loads(pickle.dumps(context)) == context
-    assert (
-        repr(context) == f"PropagationContext(parent_uuid={str(parent)!r}, root_uuid={context.root_uuid!r})"
-    )
+    assert repr(context) == f"PropagationContext(parent_uuid={str(parent)!r}, root_uuid={context.root_uuid!r})"
 
 
 @pytest.mark.parametrize(
@@ -144,9 +139,7 @@ json_like = st.recursive(
     max_leaves=6,
 )
 field = st.sampled_from([1, PARENT, ROOT, NIL, None, "", "0" * 32]) | json_like
-contexts = st.fixed_dictionaries(
-    {}, optional={"version": field, "parent_uuid": field, "root_uuid": field, "x": field}
-)
+contexts = st.fixed_dictionaries({}, optional={"version": field, "parent_uuid": field, "root_uuid": field, "x": field})
 
 
 @given(contexts.map(json.dumps) | json_like.map(json.dumps) | st.text(max_size=200))
@@ -256,9 +249,7 @@ def test_a_malformed_traceparent_is_refused(value):
 
 @given(
     st.text(max_size=80)
-    | st.builds(
-        "{}-{}-{}-{}{}".format, hexadecimal, hexadecimal, hexadecimal, hexadecimal, st.text(max_size=5)
-    )
+    | st.builds("{}-{}-{}-{}{}".format, hexadecimal, hexadecimal, hexadecimal, hexadecimal, st.text(max_size=5))
     | st.from_regex(r"[0-9a-fA-F]{2}-[0-9a-fA-F]{32}-[0-9a-fA-F]{16}-[0-9a-fA-F]{2}(-.*)?\n?", fullmatch=True)
 )
 @example(f"00-{TRACE}-{SPAN}-01")
@@ -287,9 +278,7 @@ def test_what_is_captured_is_the_current_scope():
     assert capture_traceparent() == PropagationContext(inner.uuid, outer.uuid).to_traceparent()
 
 
-@pytest.mark.parametrize(
-    ("root", "error"), [("zz", PropagationError), (NIL, PropagationError), (3, TypeError)]
-)
+@pytest.mark.parametrize(("root", "error"), [("zz", PropagationError), (NIL, PropagationError), (3, TypeError)])
 def test_a_root_that_is_none_is_refused(root, error):
     with pytest.raises(error):
         capture_propagation_context_with_root(root)
@@ -319,8 +308,7 @@ def test_a_context_that_is_the_root(traced):
         child = push("child")
         assert child.parent_uuid == PARENT
         assert (
-            capture_traceparent()
-            == PropagationContext(child.uuid, PARENT if traced else child.uuid).to_traceparent()
+            capture_traceparent() == PropagationContext(child.uuid, PARENT if traced else child.uuid).to_traceparent()
         )
         scope.pop(child)
         assert current_scope() is handle

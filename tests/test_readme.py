@@ -153,7 +153,7 @@ def test_glossary_has_each_word_once():
 # ---- the guarantees ----
 
 GUARANTEES = TEXT.partition("\n## Guarantees and their limits\n")[2].partition("\n## ")[0]
-CHAOS = "`python -m relay_mp.testing.chaos --seconds 60 --seed 7`"
+CHAOS = "`python -m tests.faults.chaos --seconds 60 --seed 7`"
 
 
 def guarantees():

@@ -113,9 +113,7 @@ def test_ends_are_strictly_later_than_starts_at_full_speed(recorder):
     for _ in range(300):
         scope.pop(push())
     events = recorder.events()
-    assert all(
-        end.timestamp_us > start.timestamp_us for start, end in zip(events[::2], events[1::2], strict=True)
-    )
+    assert all(end.timestamp_us > start.timestamp_us for start, end in zip(events[::2], events[1::2], strict=True))
 
 
 @pytest.mark.parametrize("end", [AHEAD, AHEAD - timedelta(days=1)])
@@ -449,9 +447,7 @@ def test_while_nobody_listens_marks_check_nothing_and_scopes_keep_the_stack(reco
     recorder.listen(0)
     scope.event(3, data=Unsupported(), timestamp="never")
     scope.metric("m", None)
-    with scope.scope(
-        "s", ScopeType.Agent, data=Unsupported(), metadata={"a": Unsupported()}, timestamp="x"
-    ) as handle:
+    with scope.scope("s", ScopeType.Agent, data=Unsupported(), metadata={"a": Unsupported()}, timestamp="x") as handle:
         assert scope.get_handle() is handle
         assert handle.data is None
         with pytest.raises(ScopeError):
@@ -484,12 +480,9 @@ def test_without_any_session_nothing_raises():
 
 def test_importing_the_verbs_imports_no_asyncio_numpy_or_psutil():
     script = (
-        "import sys, relay_mp.scope\n"
-        "print([name for name in ('asyncio', 'numpy', 'psutil') if name in sys.modules])\n"
+        "import sys, relay_mp.scope\nprint([name for name in ('asyncio', 'numpy', 'psutil') if name in sys.modules])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, timeout=60, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 
 

@@ -22,9 +22,7 @@ def test_scope_types_are_the_eleven_categories_in_order():
     assert len(CATEGORIES) == 11
 
 
-@pytest.mark.parametrize(
-    "member", [ScopeType.Agent, LogSeverity.Warn, MetricKind.UpDownCounter, MetricValueType.F64]
-)
+@pytest.mark.parametrize("member", [ScopeType.Agent, LogSeverity.Warn, MetricKind.UpDownCounter, MetricValueType.F64])
 def test_members_print_as_they_are_written_and_pickle_to_themselves(member):
     written = f"{type(member).__name__}.{member.name}"
     assert repr(member) == str(member) == written
@@ -90,9 +88,7 @@ def test_attribute_names_are_sorted_without_duplicates(bits):
 
 def test_a_measurement_keeps_copies_and_compares_by_value():
     attributes = {"b": [1, 2], "a": "x"}
-    first = MetricMeasurement(
-        "n", MetricKind.Histogram, MetricValueType.F64, 1, "ms", "d", attributes, [1, 2]
-    )
+    first = MetricMeasurement("n", MetricKind.Histogram, MetricValueType.F64, 1, "ms", "d", attributes, [1, 2])
     attributes["b"].append(3)
     assert first.attributes == {"a": "x", "b": [1, 2]}
     assert list(first.attributes) == ["a", "b"]

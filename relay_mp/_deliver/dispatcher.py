@@ -114,7 +114,7 @@ class Dispatcher:
         if time.monotonic() >= self._next_scan:
             self._scan()
         if self._is_salvaging and not batch:
-            self._segment.bury()
+            self._segment.finish_salvage()
             return False
         return not (self._stopping and self._segment.read_pos == self._segment.tail)
 
@@ -122,7 +122,7 @@ class Dispatcher:
         try:
             return self._reader.next_batch(BATCH_EVENTS, IDLE_SECONDS)
         except SegmentError as error:
-            self._segment.condemn()  # who emits or flushes must not wait for what can never come
+            self._segment.mark_broken()  # who emits or flushes must not wait for what can never come
             self._is_salvaging = True
             self.is_unreadable = not self._reader.salvage()
             left = "nothing of it can be read" if self.is_unreadable else "what can still be read of it is delivered"
@@ -332,8 +332,8 @@ class Dispatcher:
             self._register(request, scope, position, redelivered)
         elif verb == "close_scope":
             self._registry.close_scope(bytes.fromhex(request["scope"]), lambda: position)
-        elif verb == "poke":
-            self._registry.poke(request["name"], position)
+        elif verb == "request_flush":
+            self._registry.request_flush(request["name"], position)
         elif verb == "replace":
             add = [Named(*each) for each in request["add"]]
             replace(self._registry, request["remove"], add, lambda: position, position)

@@ -135,7 +135,7 @@ class Liveness:
         """
         for position, slot in self._reader.fenced_slots():
             if self.slot_is_dead(slot):
-                self._reader.forgive(position)
+                self._reader.release_fenced(position)
         live = 0
         known: dict[tuple[int, int, int], bool] = {}
         for slot, status in self._occupied():

@@ -290,13 +290,13 @@ class Registry:
 
     # ---- exporters ----
 
-    def poke(self, name: str, read_position: int) -> None:
+    def request_flush(self, name: str, read_position: int) -> None:
         """Makes the exporter of that name send what it has gathered, and publishes how far it is."""
         self.prune(read_position)
         for subscription in (*self._globals, *self._finishing):
-            poke = getattr(subscription.callback, "poke", None)
-            if subscription.name == name and subscription.arguments is not None and callable(poke):
-                poke()
+            request_flush = getattr(subscription.callback, "request_flush", None)
+            if subscription.name == name and subscription.arguments is not None and callable(request_flush):
+                request_flush()
         self.publish_reports()
 
     def reports(self) -> dict[str, ExporterReport]:

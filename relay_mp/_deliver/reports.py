@@ -8,7 +8,7 @@ Any callback may have these methods beside its call; the registry looks for them
     take_batch(events)  takes of these events, which follow each other in the stream, so many from the first as it
                       can, ahead of the other callbacks; returns how many. With the next it is called. Never forks
     report()          an ExporterReport; any thread
-    poke()            sends now what it has gathered; returns at once
+    request_flush()            sends now what it has gathered; returns at once
     finish(seconds)   no more events come; sends what is left within that time; returns at once
     close()           waits for what `finish` began
 """

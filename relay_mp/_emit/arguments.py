@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from relay_mp._native.core import active, pack
-from relay_mp._records import read_payload
+from relay_mp._records.records import read_payload
 from relay_mp.errors import PayloadError, ScopeError
 from relay_mp.events import SEVERITY_KEY, canonical_payload
 from relay_mp.types import DataSchema, LogSeverity, ScopeAttributes

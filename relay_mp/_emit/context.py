@@ -177,9 +177,7 @@ def propagate_scope_to_thread() -> ScopeStack:
         ScopeError: there is none; push a scope or call `get_scope_stack()` first.
     """
     if not scope_stack_active():
-        raise ScopeError(
-            "no scope stack is active in this context; push a scope, or call get_scope_stack(), first"
-        )
+        raise ScopeError("no scope stack is active in this context; push a scope, or call get_scope_stack(), first")
     return get_scope_stack()
 
 

@@ -90,9 +90,7 @@ registry.set_event_hook(_hook)
 class _Draft:
     """An event on its way through the middleware: its payloads as they are now, packed."""
 
-    def __init__(
-        self, envelope: tuple[Any, ...], data: Any, metadata: Any, profile: Any, schema: Any
-    ) -> None:
+    def __init__(self, envelope: tuple[Any, ...], data: Any, metadata: Any, profile: Any, schema: Any) -> None:
         self.envelope = envelope
         self.data = freeze(data, "data")
         self.metadata = freeze(metadata, "metadata")

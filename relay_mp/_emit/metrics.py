@@ -91,9 +91,7 @@ def _check_value(measurement: MetricMeasurement, place: str) -> None:
         unsigned = measurement.value_type is MetricValueType.U64
         lowest = 0 if unsigned else _MIN_INTEGER
         if type(value) is not int or not lowest <= value <= _MAX_INTEGER:
-            raise PayloadError(
-                f"{place}.value is {value!r:.80}; expected an int from {lowest} to {_MAX_INTEGER}"
-            )
+            raise PayloadError(f"{place}.value is {value!r:.80}; expected an int from {lowest} to {_MAX_INTEGER}")
     if measurement.kind is MetricKind.Counter and value < 0:
         raise PayloadError(f"{place}.value is {value!r:.80}; a counter only goes up")
 
@@ -130,9 +128,7 @@ def _check_attributes(attributes: object, place: str) -> None:
         raise PayloadError(f"{place}.attributes is a {type(attributes).__name__}; expected a dict")
     for key, value in attributes.items():
         if not isinstance(key, str) or not key.strip():
-            raise PayloadError(
-                f"{place}.attributes has the key {key!r:.80}; expected a str that is not blank"
-            )
+            raise PayloadError(f"{place}.attributes has the key {key!r:.80}; expected a str that is not blank")
         where = f"{place}.attributes[{key!r:.80}]"
         if not isinstance(value, list):
             _check_primitive(value, where)
@@ -153,6 +149,5 @@ def _check_primitive(value: object, where: str) -> None:
     if isinstance(value, float) and math.isfinite(value):
         return
     raise PayloadError(
-        f"{where} is {value!r:.80}; expected str, bool, a finite float, an int of 64 bits, or a list of "
-        "one of these"
+        f"{where} is {value!r:.80}; expected str, bool, a finite float, an int of 64 bits, or a list of one of these"
     )

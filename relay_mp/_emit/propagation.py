@@ -181,8 +181,7 @@ class PropagationContext:
         match = _TRACEPARENT.fullmatch(value) if len(value) <= MAX_TRACEPARENT_CHARACTERS else None
         if match is None or match[1] == "ff" or (match[1] == "00" and match[5] is not None):
             raise PropagationError(
-                f"traceparent is {_show(value)}; expected 00-<32 digits>-<16 digits>-<2 digits>, "
-                "lower-case hexadecimal"
+                f"traceparent is {_show(value)}; expected 00-<32 digits>-<16 digits>-<2 digits>, lower-case hexadecimal"
             )
         trace_id, span_id = match[2], match[3]
         if int(trace_id, 16) == 0 or int(span_id, 16) == 0:
@@ -224,9 +223,7 @@ def _parse_json_object(value: object) -> dict[str, Any]:
     if not isinstance(value, str):
         raise TypeError(f"propagation JSON is a {type(value).__name__}; expected str")
     if len(value) > MAX_JSON_CHARACTERS:
-        raise PropagationError(
-            f"propagation JSON has {len(value)} characters; expected at most {MAX_JSON_CHARACTERS}"
-        )
+        raise PropagationError(f"propagation JSON has {len(value)} characters; expected at most {MAX_JSON_CHARACTERS}")
     try:
         fields = json.loads(value, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
     except PropagationError:
@@ -295,7 +292,5 @@ def create_scope_stack_from_propagation(context: PropagationContext) -> ScopeSta
         root._stack = trace + REMOTE_MARK  # so that what is emitted under it tells the trace: see events.py
     if trace is None or trace == parent:
         return ScopeStack(root, root)
-    top = make_foreign_handle(
-        parent, trace, "propagated-parent", ScopeType.Unknown.code, trace=trace, outer=root
-    )
+    top = make_foreign_handle(parent, trace, "propagated-parent", ScopeType.Unknown.code, trace=trace, outer=root)
     return ScopeStack(root, top)

@@ -51,7 +51,7 @@ def set_configuration_seen(version: int) -> None:
     _configuration_seen = version
 
 
-cdef inline rmp_segment* _heeded(rmp_segment* segment) except? NULL:
+cdef inline rmp_segment* _synced(rmp_segment* segment) except? NULL:
     """The attachment again, once this process has the middleware that the owner shares.
 
     Relaxed: who was given work has been given what was published before it by the same hand; the table itself is

@@ -143,9 +143,7 @@ _ADVICE: tuple[tuple[str, str, str], ...] = (
     ("decimal", "Decimal", "pass str(value) or float(value)"),
     ("pydantic", "BaseModel", "pass value.model_dump(mode='json')"),
 )
-_EXPECTED = (
-    "expected JSON types, dataclasses, enums, dates, UUIDs, paths or NumPy values, so convert it first"
-)
+_EXPECTED = "expected JSON types, dataclasses, enums, dates, UUIDs, paths or NumPy values, so convert it first"
 
 
 def _unsupported(kind: type) -> Unsupported:

@@ -270,7 +270,7 @@ def set_event_hook(hook) -> None:
 # What relay_mp._emit.verbs calls: see core.pxd.
 
 cdef bint is_listening() except -1:
-    return _listening(_heeded(_attached()))
+    return _listening(_synced(_attached()))
 
 
 cdef bint wants_stacks() noexcept:

@@ -189,10 +189,10 @@ cdef class Reader:
         rmp_reader_look(&at, &read)
         return read.owner
 
-    def forgive(self, uint64_t position) -> None:
+    def release_fenced(self, uint64_t position) -> None:
         """The writer of the fenced record at `position` is dead: its space may be used again."""
         self._segment._header()
-        rmp_reader_forgive(&self._reader, position)
+        rmp_reader_release_fenced(&self._reader, position)
 
     def begin(self, uint32_t slot, uint64_t owner_seq, bint gap_is_marked = False) -> int:
         """A record's callbacks are about to run.

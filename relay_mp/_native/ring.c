@@ -123,7 +123,7 @@ void rmp_ring_seal(const rmp_ring *ring) {
     }
 }
 
-void rmp_ring_condemn(const rmp_ring *ring) {
+void rmp_ring_mark_broken(const rmp_ring *ring) {
     rmp_header *header = ring->header;
     for (;;) {
         rmp_pair tail = rmp_load_acquire_pair(&header->tail);
@@ -136,7 +136,7 @@ void rmp_ring_condemn(const rmp_ring *ring) {
     }
 }
 
-void rmp_ring_bury(const rmp_ring *ring) {
+void rmp_ring_finish_salvage(const rmp_ring *ring) {
     rmp_header *header = ring->header;
     for (;;) {
         rmp_pair tail = rmp_load_acquire_pair(&header->tail);
@@ -391,7 +391,7 @@ bool rmp_reader_fence(rmp_reader *reader, const rmp_read *read) {
     return hold_fenced(reader, read->position);
 }
 
-void rmp_reader_forgive(rmp_reader *reader, uint64_t position) {
+void rmp_reader_release_fenced(rmp_reader *reader, uint64_t position) {
     uint64_t *word = &rmp_ring_record(&reader->ring, position)->word;
     uint64_t found = rmp_load_acquire(word);
     if (rmp_word_state(found) != RMP_FENCED) return;

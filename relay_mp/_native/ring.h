@@ -72,11 +72,11 @@ void rmp_ring_seal(const rmp_ring *ring);
 
 /* The reader found the ring BROKEN: seals it, with a tail that no delivery ever reaches, so that nobody
  * waits for space, no flush takes its events for delivered, and every later reader finds it BROKEN too,
- * until one has salvaged it to its end (rmp_ring_bury). */
-void rmp_ring_condemn(const rmp_ring *ring);
+ * until one has salvaged it to its end (rmp_ring_finish_salvage). */
+void rmp_ring_mark_broken(const rmp_ring *ring);
 
-/* Everything that could be read of a condemned ring has been: the tail is where delivery is. */
-void rmp_ring_bury(const rmp_ring *ring);
+/* Everything that could be read of a broken ring has been: the tail is where delivery is. */
+void rmp_ring_finish_salvage(const rmp_ring *ring);
 
 static inline uint64_t rmp_ring_tail(const rmp_ring *ring) { return rmp_load_acquire(&ring->header->tail.low); }
 
@@ -143,7 +143,7 @@ bool rmp_reader_abort_dead(rmp_reader *reader, const rmp_read *read);
 bool rmp_reader_fence(rmp_reader *reader, const rmp_read *read);
 
 /* The owner of a fenced claim is dead and will never notice. */
-void rmp_reader_forgive(rmp_reader *reader, uint64_t position);
+void rmp_reader_release_fenced(rmp_reader *reader, uint64_t position);
 
 /* Everything before `position` has been delivered. */
 void rmp_reader_delivered(rmp_reader *reader, uint64_t position);

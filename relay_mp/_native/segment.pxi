@@ -170,19 +170,19 @@ cdef class Segment:
         """Ends the dispatcher's wait for news, also if it is only about to begin: it has something else to look at."""
         rmp_gate_call(&self._header().data)
 
-    def condemn(self) -> None:
+    def mark_broken(self) -> None:
         """The ring cannot be read further: nobody waits for it any more, and no flush takes it for delivered."""
         if self.state != STATE_CLOSED:
             self.set_state(STATE_BROKEN)
-        rmp_ring_condemn(&self._segment.ring)
+        rmp_ring_mark_broken(&self._segment.ring)
 
-    def bury(self) -> None:
-        """All that can be read of a condemned ring has been: it counts as drained, and what has not come as lost."""
+    def finish_salvage(self) -> None:
+        """All that can be read of a broken ring has been: it counts as drained, and what has not come as lost."""
         cdef uint32_t slot
         self._header()
         for slot in range(1, self._segment.ring.slot_count):
             rmp_registry_write_off(&self._segment.ring, slot)
-        rmp_ring_bury(&self._segment.ring)
+        rmp_ring_finish_salvage(&self._segment.ring)
 
     @property
     def tail(self) -> int:

@@ -41,11 +41,11 @@ __all__ = [
     "enter",
     "failures",
     "failures_of_all",
-    "heed",
     "leave",
     "own",
     "set_component_loader",
     "share",
+    "sync",
     "tell",
     "unreachable",
 ]
@@ -243,7 +243,7 @@ def _forget() -> None:
     registry.exchange(remove=arrived)
 
 
-def heed() -> None:
+def sync() -> None:
     """Brings this process's middleware up to date. Called by the core, before an event; never raises."""
     try:
         with registry.lock:
@@ -482,5 +482,5 @@ def failures_of_all() -> int:
 
 
 registry.on_change(_changed)
-core.set_configuration_hook(heed)
+core.set_configuration_hook(sync)
 inheritance.set_handing_down_hook(tell)

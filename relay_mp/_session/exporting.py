@@ -1,6 +1,6 @@
 """Waiting for exporters: until they are through with what they were given, or closed.
 
-Any process. Exporters run where the dispatcher runs; they are poked by name, and say in their reports how far
+Any process. Exporters run where the dispatcher runs; they are asked to flush by name, and say in their reports how far
 they are. Every wait has a deadline, after which they go on by themselves.
 """
 
@@ -51,7 +51,7 @@ def _naps(names: Sequence[str], deadline: float, is_done: IsDone) -> Generator[f
 
 
 def _is_done(session: Session, name: str, is_done: IsDone) -> bool:
-    report = session.poke_exporter(name)
+    report = session.request_exporter_flush(name)
     return report is None or is_done(name, report)
 
 

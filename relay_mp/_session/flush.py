@@ -65,8 +65,7 @@ def _why(segment: Segment, position: int, timeout_seconds: float) -> str:
     if stalled:
         who = f"process {segment.slot_process(stalled)[0]} has not finished an event"
     return (
-        f"{waiting} bytes of events were not delivered within {timeout_seconds:g} s: {who}; "
-        "they are still in the ring"
+        f"{waiting} bytes of events were not delivered within {timeout_seconds:g} s: {who}; they are still in the ring"
     )
 
 

@@ -1,6 +1,6 @@
 """What the public functions that register middleware share: arguments checked, names resolved.
 
-    guardrails, intercepts, event_metadata, scope_local  ->  here  ->  the registry of relay_mp._emit
+guardrails, intercepts, event_metadata, scope_local  ->  here  ->  the registry of relay_mp._emit
 """
 
 import operator

@@ -200,12 +200,12 @@ class Session:
             return []
         return [s.name for s in self._registry.all() if s.scope is None and s.is_live]
 
-    def poke_exporter(self, name: str) -> ExporterReport | None:
+    def request_exporter_flush(self, name: str) -> ExporterReport | None:
         """Makes the exporter of that name send what it has gathered, and tells how far it is; None: there is none."""
         if self._registry is None:
-            self._request("poke", name=name, scope=None)
+            self._request("request_flush", name=name, scope=None)
         else:
-            self._registry.poke(name, self._segment.read_pos)
+            self._registry.request_flush(name, self._segment.read_pos)
         return load_reports(self._segment).get(name)
 
     def exporter_reports(self) -> dict[str, ExporterReport]:

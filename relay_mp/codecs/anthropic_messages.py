@@ -158,9 +158,7 @@ class AnthropicMessagesCodec(RequestCodec):
         named = {"type": "tool", "name": choice["function"]["name"]} if "function" in choice else None
         return named or self.native_value(choice)
 
-    def write_choice(
-        self, content: JsonObject, before: AnnotatedLLMRequest, after: AnnotatedLLMRequest
-    ) -> JsonObject:
+    def write_choice(self, content: JsonObject, before: AnnotatedLLMRequest, after: AnnotatedLLMRequest) -> JsonObject:
         """The choice of a tool carries too whether one turn may call several."""
         old, new = self._choice(before), self._choice(after)
         if same(old, new):

@@ -60,11 +60,15 @@ def detect_request(content: Any) -> BuiltinCodec | None:
 def _is_anthropic(content: Mapping[str, Any]) -> bool:
     tools = content.get("tools")
     declared = isinstance(tools, list) and any(isinstance(tool, dict) and "input_schema" in tool for tool in tools)
-    return bool(_ANTHROPIC_KEYS & content.keys()) or declared or any(
-        isinstance(part, dict) and part.get("type") in _ANTHROPIC_PARTS
-        for message in content["messages"]
-        if isinstance(message, dict) and isinstance(message.get("content"), list)
-        for part in message["content"]
+    return (
+        bool(_ANTHROPIC_KEYS & content.keys())
+        or declared
+        or any(
+            isinstance(part, dict) and part.get("type") in _ANTHROPIC_PARTS
+            for message in content["messages"]
+            if isinstance(message, dict) and isinstance(message.get("content"), list)
+            for part in message["content"]
+        )
     )
 
 

@@ -183,9 +183,7 @@ class GeminiGenerateContentCodec(RequestCodec):
         identity = {} if call == name else {"id": call}
         return {"functionResponse": {"name": name, "response": response, **identity}}
 
-    def write_messages(
-        self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]
-    ) -> JsonObject:
+    def write_messages(self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]) -> JsonObject:
         """Contents are put together anew; one whose messages are all there and unchanged stays as it is."""
         sources = list(self._sources(content))
         names = _call_names(before) | _call_names(after) | self._answer_names(content)
@@ -229,9 +227,7 @@ class GeminiGenerateContentCodec(RequestCodec):
         )
         return {answer.get("id") or answer["name"]: answer["name"] for answer in answers}
 
-    def _write_system(
-        self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]
-    ) -> JsonObject:
+    def _write_system(self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]) -> JsonObject:
         """The API has one instruction: several system messages are joined, as its parts are when they are read."""
         texts, were = _system_texts(after), _system_texts(before)
         if same(texts, were):
@@ -281,9 +277,7 @@ class GeminiGenerateContentCodec(RequestCodec):
             raise self.no_place("a function that is `strict`", tool)
         return function
 
-    def write_tools(
-        self, content: JsonObject, before: list[JsonObject], after: list[JsonObject] | None
-    ) -> JsonObject:
+    def write_tools(self, content: JsonObject, before: list[JsonObject], after: list[JsonObject] | None) -> JsonObject:
         """New functions go to the first entry that declares any; an entry that is empty goes."""
         if not after:
             return put(content, ("tools",), NOT_GIVEN)

@@ -182,9 +182,7 @@ class OCIGenAIChatCodec(RequestCodec):
             raise self.no_place(f"a content part of type {part['type']!r}", part)
         return {**part, "type": "TEXT"}
 
-    def write_messages(
-        self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]
-    ) -> JsonObject:
+    def write_messages(self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]) -> JsonObject:
         """The messages as they are now, whatever the format."""
         named = self._format(content)
         if named == _COHERE:

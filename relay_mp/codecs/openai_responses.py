@@ -63,10 +63,7 @@ class OpenAIResponsesCodec(RequestCodec):
         ("parallel_tool_calls",): (("parallel_tool_calls",), flag),
         ("top_logprobs",): (("top_logprobs",), count),
         ("stream",): (("stream",), flag),
-        **{
-            ("api_specific", key): ((key,), shape)
-            for key, shape in REQUEST_APIS["openai_responses"].optional.items()
-        },
+        **{("api_specific", key): ((key,), shape) for key, shape in REQUEST_APIS["openai_responses"].optional.items()},
     }
 
     # ------------------------------------------------------------------------------------------- messages
@@ -127,9 +124,7 @@ class OpenAIResponsesCodec(RequestCodec):
             content = self.render_parts([_as_image(part) for part in content], names)
         return {"type": "message", "role": role, "content": content}
 
-    def write_messages(
-        self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]
-    ) -> JsonObject:
+    def write_messages(self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]) -> JsonObject:
         """A plain text becomes a list of items where it is no longer one message of the user's."""
         given = content.get("input")
         if not isinstance(given, str):

@@ -180,9 +180,7 @@ class RequestCodec(ABC):
         """What `api_specific` has besides the table's fields."""
         return {"api": self.codec_id}
 
-    def write_choice(
-        self, content: JsonObject, before: AnnotatedLLMRequest, after: AnnotatedLLMRequest
-    ) -> JsonObject:
+    def write_choice(self, content: JsonObject, before: AnnotatedLLMRequest, after: AnnotatedLLMRequest) -> JsonObject:
         """The request with the choice of a tool as it is now."""
         if same(before.tool_choice, after.tool_choice):
             return content
@@ -193,17 +191,13 @@ class RequestCodec(ABC):
         old = None if before.tool_choice is None else self.render_choice(before.tool_choice)
         return put(content, path, merge(look_up(content, path), old, new))
 
-    def write_messages(
-        self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]
-    ) -> JsonObject:
+    def write_messages(self, content: JsonObject, before: list[JsonObject], after: list[JsonObject]) -> JsonObject:
         """The request with the messages as they are now."""
         original = self.items(content, self.MESSAGES)
         merged = merge_items(original, before, after, kind_of_message, self.render_message)
         return put(content, (*self.body_path(content), self.MESSAGES), merged)
 
-    def write_tools(
-        self, content: JsonObject, before: list[JsonObject], after: list[JsonObject] | None
-    ) -> JsonObject:
+    def write_tools(self, content: JsonObject, before: list[JsonObject], after: list[JsonObject] | None) -> JsonObject:
         """The request with the tools as they are now."""
         path = (*self.body_path(content), "tools")
         if after is None:
@@ -291,9 +285,7 @@ class RequestCodec(ABC):
         listed = {raw[depth] for raw, _ in self.table(content).values() if len(raw) > depth}
         return {self.MESSAGES, "tools", self.TOOL_CHOICE} | listed
 
-    def _write_fields(
-        self, content: JsonObject, before: AnnotatedLLMRequest, after: AnnotatedLLMRequest
-    ) -> JsonObject:
+    def _write_fields(self, content: JsonObject, before: AnnotatedLLMRequest, after: AnnotatedLLMRequest) -> JsonObject:
         api = (after.api_specific or {}).get("api", self.codec_id)
         if api != self.codec_id:
             raise self.error(f"api_specific is of {api!r}; expected {self.codec_id!r}")

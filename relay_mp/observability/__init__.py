@@ -1,23 +1,21 @@
-"""Exporters: subscribers that take the stream out of the process. One format a file.
+"""Exporters: subscribers that take the stream out of the process. A format is a folder.
 
-    base.py        what an exporter is to the program: register, deregister, force_flush, shutdown
-    sink.py        what it is to the stream, where the dispatcher runs; outbox.py, http.py: how it sends
-    atof, atif     the formats: NAME.py for the program, the rest of NAME where the dispatcher runs
-    otel           OpenTelemetry: otel_traces with the projections otel_full, otel_gen_ai and openinference; otel_logs,
-                   otel_metrics
-    config.py      all of them from one configuration: the sections; loaded on first use
-    component.py   the plugin of kind "observability": reading.py, checks.py and sections.py are its parts,
-                   starting.py its part where the dispatcher runs
+    export/      what every exporter shares
+    component/   all of them from one configuration; loaded on first use
+    atof/ atif/ otel/ perfetto/ prometheus/    the formats: `exporter.py` for the program, `sink.py` where the
+                                               dispatcher runs, and nothing of another format
+
+`sink.py` and `outbox.py` are import paths that moved to `export/`.
 """
 
 import importlib
 from typing import TYPE_CHECKING
 
-from relay_mp.observability.atif import HttpStorageConfig
-from relay_mp.observability.base import Exporter, exporter
+from relay_mp.observability.atif.exporter import HttpStorageConfig
+from relay_mp.observability.export.base import Exporter, exporter
 
 if TYPE_CHECKING:
-    from relay_mp.observability.config import (
+    from relay_mp.observability.component.config import (
         OBSERVABILITY_PLUGIN_KIND,
         AtifConfig,
         AtofConfig,
@@ -36,12 +34,16 @@ if TYPE_CHECKING:
         PerfettoConfig,
         PrometheusConfig,
     )
+    from relay_mp.observability.export.batch_queue import Limits
+    from relay_mp.observability.export.sink import Sink
 else:
+    _LOADED_LATE = {"Limits": "export.batch_queue", "Sink": "export.sink"}
 
     def __getattr__(name):
         # Making so many dataclasses took 22 ms where the rest of the package took 143 (python -X importtime).
         if name in __all__:
-            return getattr(importlib.import_module("relay_mp.observability.config"), name)
+            module = _LOADED_LATE.get(name, "component.config")
+            return getattr(importlib.import_module(f"relay_mp.observability.{module}"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__():
@@ -60,6 +62,7 @@ __all__ = [
     "Exporter",
     "ExporterConfig",
     "HttpStorageConfig",
+    "Limits",
     "ObservabilityConfig",
     "OpenTelemetryEndpointConfig",
     "OpenTelemetryLogSectionConfig",
@@ -68,5 +71,6 @@ __all__ = [
     "OpenTelemetrySignalEndpointConfig",
     "PerfettoConfig",
     "PrometheusConfig",
+    "Sink",
     "exporter",
 ]

@@ -1,4 +1,4 @@
-"""relay_mp.testing.chaos: it finds nothing in a sound library, would find what is unsound, and repeats itself."""
+"""tests.faults.chaos: it finds nothing in a sound library, would find what is unsound, and repeats itself."""
 
 import itertools
 import logging
@@ -24,7 +24,7 @@ FIGURES = re.compile(
 
 def run_program(*arguments: object, timeout_seconds: float) -> tuple[str, str]:
     """What the program says on stdout and stderr; it must find nothing wrong. What it starts ends with it."""
-    command = [sys.executable, "-m", "relay_mp.testing.chaos", *map(str, arguments)]
+    command = [sys.executable, "-m", "tests.faults.chaos", *map(str, arguments)]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             out, err = process.communicate(timeout=timeout_seconds)

@@ -28,7 +28,7 @@ import relay_mp
 from relay_mp import pools, scope, subscribers
 from relay_mp._native import core
 from relay_mp.testing import assert_no_loss
-from relay_mp.testing.chaos import Book
+from tests.faults.chaos import Book
 
 pytestmark = pytest.mark.timeout(150)
 

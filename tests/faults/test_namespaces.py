@@ -156,9 +156,12 @@ def test_a_process_that_cannot_be_seen_counts_as_alive():
 
 def session_pid(worker):
     """What the worker is called here."""
-    (pid,) = map(int, subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(worker._process.pid)], capture_output=True, text=True, check=True
-    ).stdout.split())
+    (pid,) = map(
+        int,
+        subprocess.run(
+            ["ps", "-o", "pid=", "--ppid", str(worker._process.pid)], capture_output=True, text=True, check=True
+        ).stdout.split(),
+    )
     return pid
 
 

@@ -33,7 +33,9 @@ def relent():
 
 
 def test_emitting_needs_no_descriptor(run_script):
-    code = EXHAUST + """
+    code = (
+        EXHAUST
+        + """
 import threading
 import relay_mp
 from relay_mp import scope, subscribers
@@ -57,12 +59,15 @@ with relay_mp.session() as session:
     print(os.waitpid(pid, 0)[1], subscribers.flush().lost, len(seen))
     relent()
 """
+    )
     assert run_script(code).stdout == "0 0 500\n"
 
 
 def test_attaching_without_a_descriptor_is_a_clear_error_that_harms_nobody(run_script):
     """A worker that finds its session so goes on with its own work, outside it; `attach` says why."""
-    code = EXHAUST + """
+    code = (
+        EXHAUST
+        + """
 import subprocess, sys
 import relay_mp
 from relay_mp import scope, subscribers
@@ -93,6 +98,7 @@ scope.event("attached later")
     subscribers.flush()
     print(seen)
 """
+    )
     first, *rest = run_script(code, EXHAUST).stdout.splitlines()
     assert "attaching to" in first
     assert "Too many open files" in first
@@ -101,7 +107,9 @@ scope.event("attached later")
 
 def test_the_dead_are_found_when_there_is_a_descriptor_again(run_script):
     """While it can look at no process, the dispatcher takes none for dead, and delivers on."""
-    code = EXHAUST + """
+    code = (
+        EXHAUST
+        + """
 import os, signal, time
 import relay_mp
 from relay_mp import scope, subscribers
@@ -127,11 +135,14 @@ with relay_mp.session() as session:
         time.sleep(0.001)
     print(names, live())
 """
+    )
     assert run_script(code).stdout == "['of the dead', 'first', 'second'] 1\n"
 
 
 def test_a_session_without_a_descriptor_is_a_clear_error_and_leaves_nothing(run_script, tmp_path):
-    code = EXHAUST + """
+    code = (
+        EXHAUST
+        + """
 import sys
 import relay_mp
 for dispatcher in ("thread", "process"):
@@ -145,6 +156,7 @@ for dispatcher in ("thread", "process"):
 with relay_mp.session(directory=sys.argv[1]):
     pass
 """
+    )
     out = run_script(code, tmp_path).stdout.splitlines()
     assert len(out) == 2
     assert all("Too many open files" in line for line in out)

@@ -131,7 +131,7 @@ static bool step(rmp_reader *reader, bool fence) {
 static void drain(rmp_reader *reader, bool fence) {
     unsigned steps = 0;
     while (step(reader, fence)) REQUIRE(++steps <= MOST_STEPS);
-    for (uint32_t i = 0; i < reader->fenced_count; i += 2) rmp_reader_forgive(reader, reader->fenced[i]);
+    for (uint32_t i = 0; i < reader->fenced_count; i += 2) rmp_reader_release_fenced(reader, reader->fenced[i]);
     rmp_reader_delivered(reader, reader->cursor);
     rmp_reader_release(reader);
 }
@@ -185,13 +185,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes) {
             write_on();
             drain(&reader, false);
         }
-        fence ? rmp_ring_condemn(&ring) : rmp_ring_seal(&ring);
+        fence ? rmp_ring_mark_broken(&ring) : rmp_ring_seal(&ring);
         rmp_reader_open(&reader, &ring);
         drain(&reader, false);
         rmp_reader_open(&reader, &ring);
         rmp_reader_salvage(&reader);
         drain(&reader, false);
-        rmp_ring_bury(&ring);
+        rmp_ring_finish_salvage(&ring);
     }
     return 0;
 }
@@ -346,8 +346,8 @@ static void make_seeds(const char *directory) {
     save(directory, "sealed");
     start();
     rmp_registry_mark_dead(&ring, 2, rmp_ring_slot(&ring, 2)->state);
-    rmp_ring_condemn(&ring);
-    save(directory, "condemned");
+    rmp_ring_mark_broken(&ring);
+    save(directory, "broken");
 }
 
 int main(int count, char **paths) {

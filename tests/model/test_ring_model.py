@@ -71,9 +71,7 @@ def ring_model(tmp_path_factory):
     subprocess.run([compiler, "-std=c++17", "-O2", "-o", program, SOURCE], check=True)
 
     def run(arguments):
-        return subprocess.run(
-            [program, *arguments.split()], check=False, capture_output=True, text=True, timeout=1800
-        )
+        return subprocess.run([program, *arguments.split()], check=False, capture_output=True, text=True, timeout=1800)
 
     return run
 

@@ -274,7 +274,7 @@ void dispatcher_drain(dispatcher *self) {
     rmp_reader_release(&self->reader);
 }
 
-void dispatcher_bury(dispatcher *self) {
+void dispatcher_finish_salvage(dispatcher *self) {
     const rmp_ring *ring = &self->reader.ring;
     for (uint32_t number = 1; number < ring->slot_count; number++) {
         rmp_slot *slot = rmp_ring_slot(ring, number);

@@ -120,7 +120,7 @@ bool dispatcher_step(dispatcher *self);
 void dispatcher_drain(dispatcher *self);
 
 /* Marks slots of dead processes, and settles those whose records have passed. */
-void dispatcher_bury(dispatcher *self);
+void dispatcher_finish_salvage(dispatcher *self);
 
 /* Every slot: emitted == delivered + lost. All processes have ended, everything is drained. */
 void check_accounts(const rmp_ring *ring);

@@ -91,7 +91,7 @@ static bool step(victim *self, void (*deliver)(victim *, const rmp_read *)) {
 static void drain(victim *self, void (*deliver)(victim *, const rmp_read *)) {
     uint32_t steps = 0;
     while (step(self, deliver)) CHECK(++steps <= 3 * CAPACITY);
-    for (uint32_t i = 0; i < self->reader.fenced_count; i++) rmp_reader_forgive(&self->reader, self->reader.fenced[i]);
+    for (uint32_t i = 0; i < self->reader.fenced_count; i++) rmp_reader_release_fenced(&self->reader, self->reader.fenced[i]);
     rmp_reader_delivered(&self->reader, self->reader.cursor);
     if (!self->header_hit || self->reader.cursor - self->reader.free_pos <= CAPACITY) rmp_reader_release(&self->reader);
 }

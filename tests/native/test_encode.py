@@ -70,12 +70,7 @@ def as_json_means_it(value):
 # Surrogates are not text; every other code point is, NUL and astral ones too.
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 integers = st.integers(-(2**63), 2**64 - 1) | st.sampled_from(
-    [
-        sign * 2**bits + step
-        for bits in (5, 7, 8, 15, 16, 31, 32, 63)
-        for sign in (-1, 1)
-        for step in (-1, 0, 1)
-    ]
+    [sign * 2**bits + step for bits in (5, 7, 8, 15, 16, 31, 32, 63) for sign in (-1, 1) for step in (-1, 0, 1)]
 ).filter(lambda number: number >= -(2**63))
 payloads = st.recursive(
     st.none() | st.booleans() | integers | st.floats() | texts,
@@ -385,9 +380,7 @@ class Foo:
         (iter([]), "value: unsupported type list_iterator; "),
         ({"n": [2**64]}, "value.n[0]: 18446744073709551616 is outside -2**63..2**64-1; "),
         (-(2**63) - 1, "value: -9223372036854775809 is outside -2**63..2**64-1; "),
-        pytest.param(
-            10**5000, "value: an int of 16610 bits is outside ", id="far above"
-        ),  # str() of it is refused
+        pytest.param(10**5000, "value: an int of 16610 bits is outside ", id="far above"),  # str() of it is refused
         pytest.param(-(10**5000), "value: an int of 16610 bits is outside ", id="far below"),
         (Number(2**64), "value: 18446744073709551616 is outside "),
         ({"a": {1: 2}}, "value.a: unsupported key 1 of type int; keys must be str"),
@@ -446,9 +439,7 @@ def nested(levels, wrap):
 )
 def test_depth_is_allowed_up_to_the_limit_only(wrap):
     pack(nested(MAX_DEPTH, wrap))
-    assert f"nested deeper than {MAX_DEPTH} levels; does it contain itself?" in refusal(
-        nested(MAX_DEPTH + 1, wrap)
-    )
+    assert f"nested deeper than {MAX_DEPTH} levels; does it contain itself?" in refusal(nested(MAX_DEPTH + 1, wrap))
 
 
 def test_cycles_are_refused_with_a_short_path():

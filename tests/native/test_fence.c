@@ -99,7 +99,7 @@ static void check_space_is_whole_again(fenced_scene *scene) {
 }
 
 static void end_scene(fenced_scene *scene) {
-    dispatcher_bury(&scene->reader);
+    dispatcher_finish_salvage(&scene->reader);
     check_accounts(&scene->segment.ring);
     CHECK_EQUAL(rmp_ring_slot(&scene->segment.ring, writer_slot(scene))->lost_fenced, 1);
     dispatcher_close(&scene->reader);
@@ -137,7 +137,7 @@ TEST(the_space_of_a_fenced_writer_that_is_killed_comes_back) {
         fill_up_to_the_fence(&scene);
         kill(scene.writer, SIGKILL);
         CHECK(was_killed(wait_child(scene.writer)));
-        rmp_reader_forgive(&scene.reader.reader, scene.position);
+        rmp_reader_release_fenced(&scene.reader.reader, scene.position);
         check_space_is_whole_again(&scene);
         end_scene(&scene);
     }

@@ -66,7 +66,7 @@ static bool kill_one_of(int survivors, const char *point, unsigned occurrence) {
         reap(children, statuses, survivors + 1, &running);
     }
     dispatcher_drain(&reader); /* no write comes any more */
-    dispatcher_bury(&reader);
+    dispatcher_finish_salvage(&reader);
     CHECK_EQUAL(ring->header->free_pos, rmp_ring_tail(ring));
     bool killed = was_killed(statuses[0]);
     CHECK(killed || (WIFEXITED(statuses[0]) && WEXITSTATUS(statuses[0]) == 0));
@@ -143,7 +143,7 @@ static void recover_without_a_write(const place *place, const char *point) {
     uint64_t position;
     if (place->full && rmp_ring_tail(ring) == 64) CHECK_EQUAL(rmp_ring_claim(ring, own, 1, &position), RMP_FULL);
     dispatcher_drain(&reader);
-    dispatcher_bury(&reader);
+    dispatcher_finish_salvage(&reader);
     CHECK_EQUAL(ring->header->free_pos, rmp_ring_tail(ring));
     CHECK(sequence + 1 - reader.delivered <= 1);
     uint64_t before = reader.delivered;
@@ -350,7 +350,7 @@ static void kill_three(const char *const at[VICTIMS], bool waits, victim_log *lo
     reader.deliver = count_by_slot;
     reader.context = seen;
     dispatcher_drain(&reader); /* no write comes to its help */
-    dispatcher_bury(&reader);
+    dispatcher_finish_salvage(&reader);
     CHECK_EQUAL(ring->header->free_pos, rmp_ring_tail(ring));
     CHECK_EQUAL(reader.corrupt, 0); /* nothing was searched for: each claim's length was known */
     for (int i = 0; i < VICTIMS; i++) check_victim(ring, &logs[i], seen[logs[i].slot][1], !ended[i]);

@@ -469,9 +469,7 @@ def test_on_full_drop_returns_and_counts(small):
 
 
 def test_on_full_block_gives_up_at_the_deadline(tmp_path):
-    with attached(
-        tmp_path / "segment", ring_bytes=4096, max_event_bytes=1024, block_timeout_ns=20_000_000
-    ) as segment:
+    with attached(tmp_path / "segment", ring_bytes=4096, max_event_bytes=1024, block_timeout_ns=20_000_000) as segment:
         reader = core.Reader(segment)
         while not segment.slot_losses(1)[0]:
             emit("m", "x" * 500)
@@ -974,11 +972,11 @@ def test_a_torn_configuration_leaves_the_one_before(segment):
 def test_a_changed_configuration_is_heeded_before_the_next_event(segment):
     calls = []
 
-    def heed():
+    def sync():
         calls.append(segment.load_configuration())
         core.set_configuration_seen(calls[-1][0])
 
-    core.set_configuration_hook(heed)
+    core.set_configuration_hook(sync)
     try:
         core.active()
         assert calls == [(0, None)]  # a segment that is new to this process may have one
@@ -990,7 +988,7 @@ def test_a_changed_configuration_is_heeded_before_the_next_event(segment):
             assert calls == [(segment.load_configuration()[0], b"one")]
             segment.store_configuration(b"one")
     finally:
-        core.set_configuration_hook(configuration.heed)
+        core.set_configuration_hook(configuration.sync)
 
 
 # ------------------------------------------------------------------------------------------ counters, closing
@@ -1030,7 +1028,7 @@ READER_CALLS = {
     "abort_blocked": (),
     "fence_blocked": (),
     "fenced_slots": (),
-    "forgive": (0,),
+    "release_fenced": (0,),
     "begin": (1, 1),
     "events": ([], 0, 0),
     "run_end": ([], 0, 1, 1),

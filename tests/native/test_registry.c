@@ -111,7 +111,7 @@ TEST(a_state_that_has_moved_on_is_not_marked_dead) {
 static const rmp_ring *watched;
 
 /* What a dispatcher sees, and does, while a slot is TAKING. */
-static void bury_the_taker(const char *name) {
+static void finish_the_salvage(const char *name) {
     if (strcmp(name, "registry.taking") != 0) return;
     rmp_testpoint_hook = NULL;
     rmp_slot *slot = rmp_ring_slot(watched, 1);
@@ -141,8 +141,8 @@ TEST(a_taker_that_was_taken_for_dead_does_not_get_the_slot) {
             _exit(0);
         }
         check_exits_clean(child);
-        dispatcher_bury(&reader);
-        rmp_testpoint_hook = bury_the_taker;
+        dispatcher_finish_salvage(&reader);
+        rmp_testpoint_hook = finish_the_salvage;
         CHECK_EQUAL(rmp_registry_take(ring, rmp_process_self(), 1), 0);
         CHECK(!rmp_testpoint_hook);
         CHECK_EQUAL(rmp_slot_generation(rmp_ring_slot(ring, 1)->state), 3);
@@ -164,7 +164,7 @@ TEST(a_slot_whose_taker_was_killed_comes_back) {
             _exit(0);
         }
         CHECK(was_killed(wait_child(child)));
-        dispatcher_bury(&reader);
+        dispatcher_finish_salvage(&reader);
         uint32_t slot = take_slot(ring);
         if (i % 2) rmp_registry_exit(ring, slot);
         else rmp_registry_mark_dead(ring, slot, rmp_ring_slot(ring, slot)->state);

@@ -185,7 +185,7 @@ def declared(library: ctypes.CDLL) -> ctypes.CDLL:
         "rmp_reader_copy": (ctypes.c_bool, pointer, pointer, ctypes.c_char_p),
         "rmp_reader_abort_dead": (ctypes.c_bool, pointer, pointer),
         "rmp_reader_fence": (ctypes.c_bool, pointer, pointer),
-        "rmp_reader_forgive": (None, pointer, u64),
+        "rmp_reader_release_fenced": (None, pointer, u64),
     }
     for name, (returned, *arguments) in signatures.items():
         function = getattr(library, name)
@@ -308,7 +308,7 @@ class RingMachine(RuleBasedStateMachine):
     def dies_at(self, point, nth=1):
         self.library.machine_die_at((point or "").encode(), nth if point else 0)
 
-    def bury(self, producer):
+    def finish_salvage(self, producer):
         if producer.claim is not None:
             producer.claim.writer_lives = False
         producer.claim = None
@@ -386,7 +386,7 @@ class RingMachine(RuleBasedStateMachine):
         assert found == expected
         producer.claim = claim
         if found != FULL:  # or OK: no padding was needed, and so that point not passed
-            self.bury(producer)
+            self.finish_salvage(producer)
 
     @precondition(lambda self: self.busy())
     @rule(choice=choices)
@@ -409,14 +409,14 @@ class RingMachine(RuleBasedStateMachine):
         self.dies_at(None)
         if dies:
             assert found == DIED
-            self.bury(producer)
+            self.finish_salvage(producer)
             return
         claim.state = ABORTED if fenced else COMMITTED
         self.committed += not fenced
         producer.claim = None
         if dies_at == "commit.committed":
             assert found == DIED
-            self.bury(producer)
+            self.finish_salvage(producer)
         else:
             assert found == (OVERTAKEN if fenced else OK)
 
@@ -435,7 +435,7 @@ class RingMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.busy())
     @rule(choice=choices)
     def die(self, choice):
-        self.bury(chosen(self.busy(), choice))
+        self.finish_salvage(chosen(self.busy(), choice))
 
     # ---- the reader ----
 
@@ -615,10 +615,10 @@ class RingMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: any(c.state == FENCED and not c.writer_lives for c in self.claims))
     @rule()
-    def forgive(self):
+    def release_fenced(self):
         for claim in self.claims:
             if claim.state == FENCED and not claim.writer_lives and claim.position < self.cursor:
-                self.library.rmp_reader_forgive(self.reader, claim.position)
+                self.library.rmp_reader_release_fenced(self.reader, claim.position)
                 claim.state = ABORTED
 
     # ---- damage ----
@@ -700,11 +700,11 @@ class RingMachine(RuleBasedStateMachine):
             if producer.owner % 2:
                 self.finish(producer, None)
             else:
-                self.bury(producer)
+                self.finish_salvage(producer)
         while self.fetch_one():
             pass
         assert self.cursor == self.tail
-        self.forgive()
+        self.release_fenced()
         self.end_batch()
         self.ring_is_the_list()
         assert (self.free_pos, self.claims) == (self.tail, [])

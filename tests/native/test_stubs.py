@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 
-from relay_mp import _records
 from relay_mp._emit import verbs
 from relay_mp._native import core
-from relay_mp.observability import _atif, _otlp, _scopes, _spans
+from relay_mp._records import records
+from relay_mp.observability.atif import steps
+from relay_mp.observability.export import scopes
+from relay_mp.observability.otel import otlp, spans
 
-MODULES = (core, verbs, _records, _atif, _otlp, _scopes, _spans)
+MODULES = (core, verbs, records, steps, otlp, scopes, spans)
 COMPILED = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 STUBS = {
     name: ast.parse(Path(module.__file__).with_name(f"{name}.pyi").read_text(encoding="utf-8"))

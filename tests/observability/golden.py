@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from otlp_receiver import OtlpReceiver, attributes, plain
 from scenarios import BEGIN_US, SCENARIOS
 
-from relay_mp.observability.perfetto_sink import LANE_THREADS
+from relay_mp.observability.perfetto.sink import LANE_THREADS
 
 PROJECTIONS = ("full", "gen_ai", "openinference")
 

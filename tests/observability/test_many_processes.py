@@ -127,9 +127,7 @@ def check_metrics(text, truth):
         is_mark = name == "relay_mp_marks"
         assert found == {key: count for key, count in kinds.items() if (key[0] == "mark") == is_mark}
     ended = sum(
-        sample.value
-        for sample in families["relay_mp_scope_duration_seconds"].samples
-        if sample.name.endswith("_count")
+        sample.value for sample in families["relay_mp_scope_duration_seconds"].samples if sample.name.endswith("_count")
     )
     assert ended == sum(count for (category, _), count in expected.items() if category != "mark")
     assert re.search(r"^relay_mp_open_scopes 0\.0$", text, re.MULTILINE)

@@ -31,11 +31,11 @@ from relay_mp import (
 )
 from relay_mp._native import core
 from relay_mp.events import decode, pack_record
-from relay_mp.observability.atif_sink import AtifSink
-from relay_mp.observability.atof_sinks import FileSink
-from relay_mp.observability.otel_traces import TracesSink
-from relay_mp.observability.perfetto_sink import PerfettoSink
-from relay_mp.observability.prometheus_sink import PrometheusSink
+from relay_mp.observability.atif.sink import AtifSink
+from relay_mp.observability.atof.sinks import FileSink
+from relay_mp.observability.otel.traces import TracesSink
+from relay_mp.observability.perfetto.sink import PerfettoSink
+from relay_mp.observability.prometheus.sink import PrometheusSink
 
 # Of the size that a program's has: an event of 1 MiB fits.
 BOTH = pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_value_that_is_too_long_is_cut_and_says_so(session):
 def otlp_sink(projection):
     def make(_directory):
         sink = TracesSink(**OpenTelemetryConfig(projection, "http://127.0.0.1:1").arguments())
-        sent = sink._outbox.put_all = Sent(sink)  # encoded, and there it ends: what is looked at is the sink
+        sent = sink._queue.put_all = Sent(sink)  # encoded, and there it ends: what is looked at is the sink
         sink.sent = sent.spans
         return sink
 
@@ -169,7 +169,7 @@ def otlp_sink(projection):
 
 
 class Sent:
-    """In an outbox's place: keeps what is put, which is then exported."""
+    """In a queue's place: keeps what is put, which is then exported."""
 
     def __init__(self, sink):
         self.sink, self.spans = sink, []

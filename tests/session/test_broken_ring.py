@@ -129,7 +129,7 @@ def test_a_broken_session_stays_broken_until_it_is_closed(tmp_path):
         subscriptions_bytes=0, configuration_bytes=0, block_timeout_ns=0, stall_timeout_ns=0, drop_when_full=False,
         dispatcher_is_process=False,
     )  # fmt: skip
-    segment.condemn()
+    segment.mark_broken()
     for state in (core.STATE_OPEN, core.STATE_CLOSING):
         segment.set_state(state)
         assert segment.state == core.STATE_BROKEN

@@ -105,7 +105,7 @@ def test_a_request_that_has_not_come_through_changes_no_count(session):
     dispatcher = session._segment.lease()[1]
     os.kill(dispatcher, signal.SIGSTOP)
     try:
-        slot, owner_seq = core.emit_control("poke", {"name": "x", "scope": None})
+        slot, owner_seq = core.emit_control("request_flush", {"name": "x", "scope": None})
         assert counts() == (10, 10, 0, 10)
     finally:
         os.kill(dispatcher, signal.SIGCONT)
@@ -113,7 +113,7 @@ def test_a_request_that_has_not_come_through_changes_no_count(session):
     assert session._segment.read_reply(slot)[0] == owner_seq
     assert counts() == (10, 10, 0, 10)
     with pytest.raises(relay_mp.PayloadError):
-        core.emit_control("poke", {"name": object(), 1: 2})
+        core.emit_control("request_flush", {"name": object(), 1: 2})
     assert counts() == (10, 10, 0, 10)
 
 

@@ -1,0 +1,236 @@
+"""The ATIF exporters: what agents did, step by step, as trajectories of ATIF v1.7.
+
+    AtifExporter      gathers events in this process; `export()` makes one trajectory of all of them
+    AtifFileExporter  a file, or an HTTP request, for each top-level agent scope, when it has ended
+
+Which event is in which trajectory, and which call is in which step, goes by uuid: agents of many
+processes may interleave in any way. See atif_model.py for what becomes what.
+"""
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar
+
+from relay_mp import subscribers
+from relay_mp._session.membership import current_or_default, session_id
+from relay_mp.errors import SubscriberError
+from relay_mp.events import Event
+from relay_mp.observability.atif.filenames import check_template
+from relay_mp.observability.atif.model import AgentInfo, trajectory_of
+from relay_mp.observability.atif.spool import read_records
+from relay_mp.observability.export.base import Exporter
+from relay_mp.types import JsonObject
+
+__all__ = ["AtifExporter", "AtifFileExporter", "HttpStorageConfig"]
+
+_SINK = "relay_mp.observability.atif.sink:AtifSink"
+
+
+class AtifExporter:
+    """Gathers the session's events, from registration on, and makes a trajectory of them when asked.
+
+    The events are kept in memory, until `clear`. With a dispatcher in another process they are kept there in
+    a file in the temporary directory, which is gone with `deregister`.
+
+    Args:
+        session_id: of the run; the trajectory's id.
+        agent_name: of the agent system.
+        agent_version: of the agent system.
+        model_name: its model, where steps do not say.
+        tool_definitions: the tools it may use.
+        extra: of the agent.
+    """
+
+    def __init__(
+        self,
+        session_id: str,
+        agent_name: str,
+        agent_version: str,
+        *,
+        model_name: str | None = None,
+        tool_definitions: list[JsonObject] | None = None,
+        extra: Any = None,
+    ) -> None:
+        for name, value in (("session_id", session_id), ("agent_name", agent_name), ("agent_version", agent_version)):
+            if not isinstance(value, str):
+                raise TypeError(f"{name} is a {type(value).__name__}; expected str")
+        self._session_id = session_id
+        self._info = AgentInfo(agent_name, agent_version, model_name, tool_definitions, extra)
+        self._records: list[bytes] = []  # no events: a collection of garbage would go through them, again and again
+        self._spool: str | None = None
+        self._read_bytes = 0
+        self._reading = threading.Lock()  # who exports in two threads at once gathers each record once
+        self._name: str | None = None
+
+    def register(self, name: str) -> None:
+        """Gathers the events emitted from now on.
+
+        Raises:
+            SubscriberError: the name is taken, or the exporter is registered already.
+        """
+        if self._name is not None:
+            raise SubscriberError(f"this AtifExporter is registered as {self._name!r}; deregister it first")
+        subscribers.check_registration(name, print, None)
+        if current_or_default().dispatches_elsewhere:
+            handle, spool = tempfile.mkstemp(prefix="relay-mp-atif-", suffix=".records")
+            os.close(handle)
+            try:
+                subscribers.register(name, "relay_mp.observability.atif.spool:Spool", arguments={"path": spool})
+            except BaseException:
+                os.unlink(spool)
+                raise
+            self._spool = spool
+        else:
+            subscribers.register(name, self._take)
+        self._name = name
+
+    def deregister(self, name: str) -> bool:
+        """Stops gathering; what was gathered stays, until `clear`.
+
+        Returns:
+            Whether the exporter was registered under that name.
+        """
+        if name != self._name:
+            return False
+        found = subscribers.deregister(name)
+        self._gather()
+        if self._spool is not None:
+            os.unlink(self._spool)
+            self._spool = None
+        self._read_bytes = 0
+        self._name = None
+        return found
+
+    def export(self) -> JsonObject:
+        """The trajectory of what was gathered so far; flush before, to have all.
+
+        Agents without an agent around them have their steps in it, the others are subagents. Any thread. While it is
+        made, some 5 us an event, the process collects no cyclic garbage: see `atif_model.CollectionPause`.
+
+        Raises:
+            RecordError: an event is damaged.
+        """
+        self._gather()
+        return trajectory_of(self._records.copy(), self._info, self._session_id)
+
+    def export_json(self) -> str:
+        """`export()` as JSON text."""
+        return json.dumps(self.export(), ensure_ascii=False, sort_keys=True)
+
+    def clear(self) -> None:
+        """Forgets what was gathered; the registration stays."""
+        self._gather()
+        self._records.clear()
+
+    def _take(self, event: Event) -> None:
+        self._records.append(event._record)
+
+    def _gather(self) -> None:
+        """Reads what the dispatcher's process has written since."""
+        with self._reading:
+            if self._spool is None:
+                return
+            with open(self._spool, "rb") as file:
+                records, self._read_bytes = read_records(file, self._read_bytes)
+            self._records += records
+
+
+@dataclass(slots=True)
+class HttpStorageConfig:
+    """Where trajectories are posted to.
+
+    Attributes:
+        endpoint: http or https.
+        headers: of every request.
+        header_env: header names to names of environment variables that hold their values, looked up where the
+            dispatcher runs.
+        timeout_millis: of one attempt.
+    """
+
+    endpoint: str = ""
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    header_env: dict[str, str] = field(default_factory=dict)
+    timeout_millis: int = 3000
+
+    TYPE: ClassVar[str] = "http"
+
+    def to_dict(self) -> JsonObject:
+        """As a table of a configuration."""
+        return {"type": self.TYPE, **asdict(self)}
+
+
+class AtifFileExporter(Exporter):
+    """One trajectory for each top-level agent scope of the session, in a file, or to HTTP storage, or both.
+
+    A trajectory is written when its agent and all scopes in it have ended, as one file, whole or not at all;
+    events that come later still, such as a mark under a scope that has ended, write it again. Agents that have
+    not ended at shutdown are written as they are, and counted as unfinished. Until then their events are in
+    the dispatcher's memory: if a dispatcher process is killed, they are counted as `unconfirmed`. While one is
+    written, where the dispatcher runs, that process collects no cyclic garbage.
+
+    Args:
+        output_directory: where the files go; made if it is missing. None: nowhere, there must be storage; then a
+            recovery copy of each trajectory is in the temporary directory until the receiver has it.
+        filename_template: the files' names, with `{session_id}`, the agent scope's uuid, and
+            `{metadata.KEY}` or `{metadata.KEY:-OTHERWISE}` from that scope's metadata, of which only letters,
+            digits, `.`, `_` and `-` are taken.
+        storage: one or several receivers; one that fails does not stop the others.
+        agent_name: of the agent system.
+        agent_version: of the agent system.
+        model_name: its model, where steps do not say.
+        tool_definitions: the tools it may use.
+        extra: of the agent.
+        limits: bounds of queue and retries of storage, by name; see `relay_mp.observability.Limits`.
+        max_open_scopes: scopes kept until their trajectory is written; the oldest is written beyond that.
+        max_trajectory_events: events of one trajectory; what is beyond is dropped and counted.
+
+    Raises:
+        ValueError: the template is not safe, or there is nowhere to write to.
+    """
+
+    def __init__(
+        self,
+        output_directory: str | os.PathLike[str] | None = None,
+        *,
+        filename_template: str = "relay-mp-atif-{session_id}.json",
+        storage: HttpStorageConfig | Sequence[HttpStorageConfig] = (),
+        agent_name: str = "relay_mp",
+        agent_version: str = "unknown",
+        model_name: str | None = None,
+        tool_definitions: list[JsonObject] | None = None,
+        extra: JsonObject | None = None,
+        limits: dict[str, Any] | None = None,
+        max_open_scopes: int | None = None,
+        max_trajectory_events: int | None = None,
+    ) -> None:
+        check_template(filename_template)
+        storages = [storage] if isinstance(storage, HttpStorageConfig) else list(storage)
+        for one in storages:
+            if not isinstance(one, HttpStorageConfig):
+                raise TypeError(f"storage is or has a {type(one).__name__}; expected HttpStorageConfig, or a list")
+        if output_directory is None and not storages:
+            raise ValueError("there is neither an output_directory nor a storage; expected one of them, or both")
+        shared = {
+            "filename_template": filename_template,
+            "agent_name": agent_name,
+            "agent_version": agent_version,
+            "model_name": model_name,
+            "tool_definitions": tool_definitions,
+            "extra": extra,
+            "max_open_scopes": max_open_scopes,
+            "max_trajectory_events": max_trajectory_events,
+        }
+        shared = {name: value for name, value in shared.items() if value is not None}
+        shared["session_id"] = session_id()
+        sinks: list[tuple[str, dict[str, Any]]] = []
+        if output_directory is not None:
+            sinks.append((_SINK, {**shared, "output_directory": os.path.abspath(output_directory)}))
+        for number, one in enumerate(storages, 1):
+            copies = os.path.join(tempfile.gettempdir(), f"relay-mp-atif-{session_id()}-{number}")
+            to = {"storage": asdict(one), "recovery_directory": copies, "limits": limits or {}}
+            sinks.append((_SINK, {**shared, **to}))
+        super().__init__(sinks)

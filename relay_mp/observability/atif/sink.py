@@ -1,0 +1,330 @@
+"""ATIF where the dispatcher runs: events are gathered by top-level agent, each of which becomes a file.
+
+    event ──▶ which agent's? (by parent uuid) ──▶ gathered ──▶ agent has ended ──▶ trajectory_of ──▶ file
+                                                                                          └──▶ queue ──▶ POST
+
+A trajectory is written when its agent and all scopes in it have ended. What comes later still, such as a
+mark under a scope that has ended, writes the file again, as long as the trajectory is remembered. With
+HTTP storage the file is the recovery copy: it is removed once the receiver has the trajectory, unless it is
+wanted, and sent again by a dispatcher that is started after one that was killed.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from relay_mp._deliver.dispatcher import logger
+from relay_mp._deliver.reports import ExporterReport
+from relay_mp.events import Event, ScopeEvent
+from relay_mp.observability.atif.filenames import check_template, render, safe
+from relay_mp.observability.atif.model import AgentInfo, collection_pause, trajectory_of
+from relay_mp.observability.export.batch_queue import BatchQueue, Limits
+from relay_mp.observability.export.http import HttpReceiver, resolve_headers
+from relay_mp.observability.export.sink import MAX_OPEN_SCOPES, Sink, brief
+
+__all__ = ["AtifSink"]
+
+MAX_REMEMBERED = 64
+"""Trajectories that are written and kept, for events that come late."""
+
+REWRITE_SHARE = 8
+
+MAX_TRAJECTORY_EVENTS = 100_000
+"""Events of one trajectory; what is beyond is dropped and counted ("trajectory_full")."""
+
+CONTENT_TYPE = "application/json"
+FILENAME_HEADER, SESSION_HEADER = "X-Relay-Mp-Atif-Filename", "X-Relay-Mp-Atif-Session-Id"
+
+_json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=(",", ":")).encode
+
+
+class _Gathered:
+    """The records of one top-level agent's events. Uuids of scopes are packed, but the agent's own."""
+
+    __slots__ = ("open_scopes", "path", "records", "uuid", "uuids", "written_events")
+
+    def __init__(self, uuid: str, path: str) -> None:
+        self.uuid = uuid
+        self.path = path
+        self.records: list[bytes] = []  # no events: a collection of garbage would go through them, again and again
+        self.uuids: list[bytes] = []
+        self.open_scopes: set[bytes] = set()
+        self.written_events = 0
+
+    @property
+    def unwritten_events(self) -> int:
+        return len(self.records) - self.written_events
+
+
+def _write_whole(path: str, body: bytes) -> None:
+    """Or not at all: a reader never sees half a file."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    half = f"{path}.{os.getpid()}.part"
+    try:
+        with open(half, "wb") as file:
+            file.write(body)
+        os.replace(half, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(half)
+        raise
+
+
+def _whereabouts(path: str) -> str:
+    return f"it is in {path}" if os.path.exists(path) else "there is no copy of it"
+
+
+class AtifSink(Sink):
+    """One trajectory for each top-level agent scope: one that has no agent around it.
+
+    Args:
+        agent_name, agent_version, model_name, tool_definitions, extra: what trajectories say of the agent.
+        output_directory: absolute; where files go. None, with storage: the recovery copies only, in
+            `recovery_directory`.
+        filename_template: see filenames.py; `{session_id}` is the agent scope's uuid.
+        storage: {"endpoint", "headers", "header_env", "timeout_millis"}: where trajectories are posted to.
+        recovery_directory: default: `relay-mp-atif-<session id>` in the temporary directory.
+        limits: see Limits.
+        max_open_scopes: the oldest trajectory is written as it is beyond that.
+        max_trajectory_events: see MAX_TRAJECTORY_EVENTS.
+        session_id: of the session.
+    """
+
+    def __init__(
+        self,
+        *,
+        agent_name: str = "relay_mp",
+        agent_version: str = "unknown",
+        model_name: str | None = None,
+        tool_definitions: list[dict[str, Any]] | None = None,
+        extra: dict[str, Any] | None = None,
+        output_directory: str | None = None,
+        filename_template: str = "relay-mp-atif-{session_id}.json",
+        storage: dict[str, Any] | None = None,
+        recovery_directory: str | None = None,
+        limits: dict[str, Any] | None = None,
+        max_open_scopes: int = MAX_OPEN_SCOPES,
+        max_trajectory_events: int = MAX_TRAJECTORY_EVENTS,
+        session_id: str = "",
+    ) -> None:
+        super().__init__()
+        check_template(filename_template)
+        if output_directory is None and storage is None:
+            raise ValueError("there is neither an output_directory nor a storage; expected one of them, or both")
+        self._info = AgentInfo(agent_name, agent_version, model_name, tool_definitions, extra)
+        self._template = filename_template
+        self._keeps_files = output_directory is not None
+        fallback = os.path.join(tempfile.gettempdir(), f"relay-mp-atif-{safe(session_id)}")
+        self._directory = output_directory or recovery_directory or fallback
+        self._max_open_scopes, self._max_events = max_open_scopes, max_trajectory_events
+        self._places: dict[bytes | None, _Gathered | None] = {}
+        self._open: dict[str, _Gathered] = {}
+        self._remembered: dict[str, _Gathered] = {}
+        self._unfinished = self._orphans = self._evicted = 0
+        self._queue: BatchQueue | None = None
+        self._receiver: HttpReceiver | None = None
+        self._gathering = threading.Lock()  # `request_flush` writes from another thread
+        if storage is not None:
+            self._start_storage(limits or {}, **storage)
+
+    def _start_storage(
+        self,
+        limits: dict[str, Any],
+        endpoint: str,
+        headers: dict[str, str] | None = None,
+        header_env: dict[str, str] | None = None,
+        timeout_millis: int = 3000,
+    ) -> None:
+        self._receiver = HttpReceiver(endpoint, resolve_headers(headers or {}, header_env or {}))
+        bounds = {"timeout_seconds": timeout_millis / 1000, "schedule_delay_seconds": 0.0, **limits}
+        self._queue = BatchQueue(
+            self, self._send, Limits(**{**bounds, "max_batch_items": 1}), given_up=self._keep, ended=self._end_storage
+        )
+        if not self._keeps_files:
+            self._send_what_was_left()
+
+    # ---- which trajectory ----
+
+    def _export(self, event: Event) -> None:
+        event.to_json_line()  # all of it is read: what is damaged costs this event, not the trajectory
+        with self._gathering:
+            self._gather(event)
+
+    def _gather(self, event: Event) -> None:
+        gathered = self._place(event)
+        if gathered is None:
+            self.count_ignored()
+            return
+        if len(gathered.records) >= self._max_events:
+            self.count_dropped("trajectory_full")
+        else:
+            gathered.records.append(event._record)
+        # What comes late writes the whole file again: a share of it at a time, or when flushed.
+        if not gathered.open_scopes and gathered.unwritten_events > gathered.written_events // REWRITE_SHARE:
+            self._write(gathered)
+
+    def _place(self, event: Event) -> _Gathered | None:
+        if not isinstance(event, ScopeEvent):
+            return self._places.get(event.packed_parent)
+        uuid = event.packed_uuid
+        if event.scope_category == "end":
+            return self._place_end(event, uuid)
+        if len(self._places) >= self._max_open_scopes:
+            self._make_room()
+        gathered = self._places.get(event.packed_parent)
+        if gathered is None and event.category == "agent":
+            name = render(self._template, event.uuid, event.metadata)
+            gathered = self._open[event.uuid] = _Gathered(event.uuid, os.path.join(self._directory, name))
+        self._places[uuid] = gathered
+        if gathered is not None:
+            gathered.uuids.append(uuid)
+            gathered.open_scopes.add(uuid)
+        return gathered
+
+    def _place_end(self, event: ScopeEvent, uuid: bytes) -> _Gathered | None:
+        if uuid not in self._places:
+            self._orphans += 1
+            return self._places.get(event.packed_parent)
+        gathered = self._places[uuid]
+        if gathered is None:
+            del self._places[uuid]
+        else:
+            gathered.open_scopes.discard(uuid)
+        return gathered
+
+    def _make_room(self) -> None:
+        """Forgets what is written, then what is open the longest, in whole trajectories; at last single scopes."""
+        if self._remembered:
+            self._forget(next(iter(self._remembered.values())))
+        elif self._open:
+            oldest = next(iter(self._open.values()))
+            self._evicted += len(oldest.open_scopes)
+            self._write_unfinished(oldest)
+            self._forget(oldest)
+        else:
+            self._evicted += 1
+            del self._places[next(iter(self._places))]
+
+    def _forget(self, gathered: _Gathered) -> None:
+        if gathered.unwritten_events:
+            self._write_unfinished(gathered)
+        self._open.pop(gathered.uuid, None)
+        self._remembered.pop(gathered.uuid, None)
+        for uuid in gathered.uuids:
+            self._places.pop(uuid, None)
+
+    # ---- writing ----
+
+    def _write_unfinished(self, gathered: _Gathered) -> None:
+        self._unfinished += len(gathered.open_scopes)
+        gathered.open_scopes.clear()
+        self._write(gathered)
+
+    def _write(self, gathered: _Gathered) -> None:
+        self._open.pop(gathered.uuid, None)
+        self._remembered.pop(gathered.uuid, None)
+        self._remembered[gathered.uuid] = gathered
+        while len(self._remembered) > MAX_REMEMBERED:
+            self._forget(next(iter(self._remembered.values())))
+        events, gathered.written_events = gathered.unwritten_events, len(gathered.records)
+        path = gathered.path
+        try:
+            body = self._render(gathered)
+            self._store(path, body)
+        except Exception as error:
+            logger.error("the trajectory of agent %s was not written: %s", gathered.uuid, brief(error))
+            self.count_failure(error)
+            self.count_dropped("unwritten", events)
+            return
+        if self._queue is None:
+            self.count_exported(events)
+        elif not self._queue.put((gathered.uuid, path, body), len(body), events=events):
+            logger.warning("a trajectory is not sent, for too many wait; %s", _whereabouts(path))
+
+    def _write_late(self) -> None:
+        for gathered in list(self._remembered.values()):
+            if gathered.unwritten_events and not gathered.open_scopes:
+                self._write(gathered)
+
+    def _render(self, gathered: _Gathered) -> bytes:
+        with collection_pause:  # the encoder too makes containers that no cycle goes through
+            trajectory = trajectory_of(gathered.records, self._info, gathered.uuid, gathered.uuid)
+            return _json(trajectory).encode("utf-8", "replace")  # a tool call's arguments may hold lone surrogates
+
+    def _store(self, path: str, body: bytes) -> None:
+        try:
+            _write_whole(path, body)
+        except OSError as error:
+            if self._keeps_files:
+                raise
+            logger.warning("a trajectory has no recovery copy: %s", brief(error))
+            self.count_failure(error)  # the receiver may take it all the same
+
+    # ---- storage; on the queue's thread ----
+
+    def _send(self, items: Sequence[tuple[str, str, bytes]], timeout_seconds: float) -> None:
+        ((uuid, path, body),) = items
+        assert self._receiver is not None
+        names = {FILENAME_HEADER: os.path.relpath(path, self._directory), SESSION_HEADER: uuid}
+        self._receiver.post(body, CONTENT_TYPE, timeout_seconds, **names)
+        if not self._keeps_files:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def _end_storage(self) -> None:
+        """Not before: a directory that goes while a trajectory is being written takes that along."""
+        assert self._receiver is not None
+        self._receiver.close()
+        if not self._keeps_files:
+            with contextlib.suppress(OSError):  # there are copies in it
+                os.rmdir(self._directory)
+
+    def _keep(self, item: tuple[str, str, bytes]) -> None:
+        logger.warning("the trajectory of agent %s could not be sent; %s", item[0], _whereabouts(item[1]))
+
+    def _send_what_was_left(self) -> None:
+        """Recovery copies of this session's last dispatcher, which was killed."""
+        assert self._queue is not None
+        for directory, _, names in os.walk(self._directory):
+            for name in sorted(names):
+                path = os.path.join(directory, name)
+                if name.endswith(".json"):
+                    with open(path, "rb") as file:
+                        body = file.read()
+                    self._queue.put((os.path.splitext(name)[0], path, body), len(body), events=0)
+
+    # ---- lifecycle ----
+
+    def _complete(self, report: ExporterReport) -> None:
+        report.open_scopes = sum(len(gathered.open_scopes) for gathered in self._open.copy().values())
+        report.unfinished, report.orphans, report.evicted = self._unfinished, self._orphans, self._evicted
+        if self._queue is not None:
+            report.flushed = self._queue.flushed(report.taken)
+
+    def _is_closed(self) -> bool:
+        return self._queue is None or self._queue.is_closed
+
+    def request_flush(self) -> None:
+        """Writes what came late; sends now what is written."""
+        with self._gathering:
+            self._write_late()
+        if self._queue is not None:
+            self._queue.request_flush()
+
+    def _finish(self, seconds: float | None) -> None:
+        with self._gathering:
+            for gathered in [*self._open.values(), *self._remembered.values()]:
+                if gathered.unwritten_events or gathered.open_scopes:
+                    self._write_unfinished(gathered)
+        if self._queue is not None:
+            self._queue.finish(seconds)
+
+    def close(self) -> None:
+        """Writes trajectories that have not ended, waits for what is being sent."""
+        super().close()
+        if self._queue is not None:
+            self._queue.close()

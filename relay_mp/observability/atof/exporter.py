@@ -1,0 +1,172 @@
+"""The ATOF exporter: the canonical event stream as JSON lines, in a file or to an HTTP receiver.
+
+File: each event is one line, which is with the kernel before the event counts as delivered, and before its other
+subscribers are called or right with them; lines that have gathered go with one write. A full disk or a missing
+directory is a counted failure; the line is then wholly missing, never half there. Stream: lines
+wait in a bounded queue for a thread that posts them, so that a receiver that is slow or down holds up
+nothing; what it does not take in time is dropped and counted. Either way the application goes on, and
+`session.stats().exporters` says how it went.
+"""
+
+import enum
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from relay_mp._deliver.dispatcher import logger
+from relay_mp._deliver.jsonl import JsonlFile
+from relay_mp._session.membership import session_id
+from relay_mp.observability.export.base import Exporter
+
+__all__ = ["AtofExporter", "AtofExporterConfig", "AtofExporterMode"]
+
+TRANSPORTS = ("http_post", "ndjson")
+FIELD_NAME_POLICIES = ("preserve", "replace_dots")
+FSYNC_POLICIES = ("never", "flush", "always")
+
+
+class AtofExporterMode(enum.Enum):
+    """What happens to a file that is there already."""
+
+    Append = "append"
+    Overwrite = "overwrite"
+
+    def __repr__(self) -> str:
+        return f"AtofExporterMode.{self.name}"
+
+    __str__ = __repr__
+
+
+class AtofExporterConfig:
+    """Where one sink of an AtofExporter writes. Attributes may be set until the exporter is made.
+
+    Attributes:
+        sink_type: "file" or "stream".
+        output_directory: file; default: the current directory. Made if it is missing.
+        filename: file; default: `relay-mp-events-<session id>.jsonl`, so that no two runs share one.
+        mode: file; Append, or Overwrite, which empties a file that is there and says so in the log.
+        fsync: file; "never": the kernel has each line at once, and writes it to the disk in its own time;
+            "flush": the disk has it when `force_flush` and `shutdown` return; "always": before the next event.
+        rotate_bytes: file; one this long is renamed to `<name>-<session id>.0001.jsonl` and so on, and a new
+            one begun, before the next line; 0: never.
+        rotated_files: file; how many of those are kept, the newest; 0: all.
+        url: stream; http or https.
+        transport: stream; "http_post": a request an event; "ndjson": as many lines a request as have gathered.
+        headers: stream; of every request.
+        header_env: stream; header names to names of environment variables that hold their values, looked
+            up where the dispatcher runs.
+        timeout_millis: stream; of one attempt.
+        field_name_policy: stream; "preserve", or "replace_dots": dots in keys become underscores.
+        limits: stream; bounds of queue, batch and retries by name, see `relay_mp.observability.Limits`.
+    """
+
+    def __init__(self) -> None:
+        self.sink_type = "file"
+        self.output_directory = os.getcwd()
+        self.filename = f"relay-mp-events-{session_id()}.jsonl"
+        self.mode = AtofExporterMode.Append
+        self.fsync = "never"
+        self.rotate_bytes = 0
+        self.rotated_files = 0
+        self.url = ""
+        self.transport = "http_post"
+        self.headers: dict[str, str] = {}
+        self.header_env: dict[str, str] = {}
+        self.timeout_millis = 3000
+        self.field_name_policy = "preserve"
+        self.limits: dict[str, Any] = {}
+
+
+class AtofExporter(Exporter):
+    """Exports every event of the session as ATOF 0.1 JSON lines, in the order of the stream.
+
+    Args:
+        config: read now; later changes to it have no effect. A list of them: several sinks at once, each
+            of which goes on when another fails.
+
+    Raises:
+        TypeError, ValueError: a config holds what it should not.
+    """
+
+    def __init__(self, config: AtofExporterConfig | Sequence[AtofExporterConfig]) -> None:
+        configs = list(config) if isinstance(config, Sequence) else [config]
+        if not configs:
+            raise ValueError("config is an empty list; expected at least one AtofExporterConfig")
+        self._files: list[tuple[str, bool]] = []
+        super().__init__([self._sink(one) for one in configs])
+
+    def _sink(self, config: AtofExporterConfig) -> tuple[str, dict[str, Any]]:
+        if not isinstance(config, AtofExporterConfig):
+            raise TypeError(f"config is a {type(config).__name__}; expected AtofExporterConfig")
+        if config.sink_type == "file":
+            path = _checked_path(config)
+            self._files.append((path, config.mode is AtofExporterMode.Overwrite))
+            return _SINKS + "FileSink", {**_file_arguments(config), "path": path}
+        if config.sink_type != "stream":
+            raise ValueError(f"sink_type is {config.sink_type!r}; expected 'file' or 'stream'")
+        return _SINKS + "StreamSink", _stream_arguments(config)
+
+    def _describe(self) -> str:
+        return f"this exporter of {self.path or self._sinks[0][1]['url']}"
+
+    @property
+    def path(self) -> str | None:
+        """The file, of several the first; None if there is none."""
+        return self._files[0][0] if self._files else None
+
+    def _prepare(self) -> None:
+        """Opens the files once here: wherever they are written later, their errors are this caller's."""
+        for path, overwrite in self._files:
+            replaced = os.path.getsize(path) if overwrite and os.path.exists(path) else 0
+            if replaced:
+                logger.warning("overwriting %s, which held %d bytes", path, replaced)
+            JsonlFile(path, overwrite=overwrite).close()
+
+
+_SINKS = "relay_mp.observability.atof.sinks:"
+
+
+def _checked_path(config: AtofExporterConfig) -> str:
+    if not isinstance(config.mode, AtofExporterMode):
+        raise TypeError(f"mode is {config.mode!r}; expected AtofExporterMode.Append or .Overwrite")
+    for name in ("output_directory", "filename"):
+        value = getattr(config, name)
+        if not isinstance(value, (str, os.PathLike)):
+            raise TypeError(f"{name} is a {type(value).__name__}; expected str")
+    if not os.path.basename(config.filename):
+        raise ValueError(f"filename is {config.filename!r}; expected a file's name")
+    return os.path.abspath(os.path.join(config.output_directory, config.filename))
+
+
+def _file_arguments(config: AtofExporterConfig) -> dict[str, Any]:
+    _check_choice("fsync", config.fsync, FSYNC_POLICIES)
+    for name in ("rotate_bytes", "rotated_files"):
+        _check_count(name, getattr(config, name), 0)
+    return {
+        "fsync": config.fsync,
+        "rotate_bytes": config.rotate_bytes,
+        "rotated_files": config.rotated_files,
+        "session_id": session_id(),
+    }
+
+
+def _stream_arguments(config: AtofExporterConfig) -> dict[str, Any]:
+    if not config.url.startswith(("http://", "https://")):
+        raise ValueError(f"url is {config.url!r}; a stream sink needs one that begins with http:// or https://")
+    _check_choice("transport", config.transport, TRANSPORTS)
+    _check_choice("field_name_policy", config.field_name_policy, FIELD_NAME_POLICIES)
+    _check_count("timeout_millis", config.timeout_millis, 1)
+    names = ("url", "transport", "headers", "header_env", "timeout_millis", "field_name_policy", "limits")
+    return {name: getattr(config, name) for name in names}
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+
+
+def _check_count(name: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is a {type(value).__name__}; expected int")
+    if value < least:
+        raise ValueError(f"{name} is {value}; expected at least {least}")

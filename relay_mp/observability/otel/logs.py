@@ -1,0 +1,99 @@
+"""OpenTelemetry logs, as the program sees them: marks, exported as log records over OTLP.
+
+    otel_logs.py       configuration and subscriber
+    otel_logs_sink.py  where the dispatcher runs: records
+
+Needs the extra: `pip install relay_mp[otel]`. Environment beside that of otel.py, where the configuration
+leaves a default: `OTEL_BLRP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE` and `OTEL_BLRP_SCHEDULE_DELAY`.
+"""
+
+from typing import Any
+
+from relay_mp.observability.otel.exporter import OtlpConfig, OtlpSubscriber, check_count
+from relay_mp.types import LogSeverity
+
+__all__ = ["OpenTelemetryLogConfig", "OpenTelemetryLogSubscriber"]
+
+DEFAULT_LIMITS = {"max_queue_items": 2048, "max_batch_items": 512, "schedule_delay_seconds": 1.0}
+
+
+class OpenTelemetryLogConfig(OtlpConfig):
+    """Where and how logs are exported. Attributes may be set until the subscriber is made; see OtlpConfig for more.
+
+    Attributes:
+        minimum_severity: marks below it are ignored.
+        max_queue_size: records that wait; beyond it they are dropped and counted ("full").
+        max_export_batch_size: records in one request, at most.
+        scheduled_delay_millis: how long a batch gathers.
+        completed_span_context_ttl_millis: how long it is remembered which trace a scope was of that has
+            ended, for marks that come late.
+        max_open_scopes: scopes whose traces are known; the oldest is forgotten beyond that.
+    """
+
+    def __init__(self, endpoint: str = "") -> None:
+        super().__init__(endpoint)
+        self.minimum_severity = LogSeverity.Info
+        self.max_queue_size = 2048
+        self.max_export_batch_size = 512
+        self.scheduled_delay_millis = 1000
+        self.completed_span_context_ttl_millis = 60_000
+        self.max_open_scopes = 1_000_000
+
+    def arguments(self) -> dict[str, Any]:
+        """The sink's arguments, JSON types only.
+
+        Raises:
+            TypeError, ValueError: an attribute is not what it should be.
+        """
+        if not isinstance(self.minimum_severity, LogSeverity):
+            raise TypeError(f"minimum_severity is a {type(self.minimum_severity).__name__}; expected LogSeverity")
+        for name in ("max_queue_size", "max_export_batch_size", "scheduled_delay_millis", "max_open_scopes"):
+            check_count(name, getattr(self, name), 1)
+        check_count("completed_span_context_ttl_millis", self.completed_span_context_ttl_millis, 0)
+        if self.max_export_batch_size > self.max_queue_size:
+            raise ValueError(
+                f"max_export_batch_size is {self.max_export_batch_size}; "
+                f"expected no more than max_queue_size, {self.max_queue_size}"
+            )
+        connection = self.connection()
+        return {
+            # What is at its default gives way to the environment, which gives way to `limits`.
+            "connection": {**connection, "limits": {**self._own_limits(), **connection["limits"]}},
+            "minimum_severity": self.minimum_severity.value,
+            "completed_span_context_ttl_millis": self.completed_span_context_ttl_millis,
+            "max_open_scopes": self.max_open_scopes,
+        }
+
+    def _own_limits(self) -> dict[str, float]:
+        found = {
+            "max_queue_items": self.max_queue_size,
+            "max_batch_items": self.max_export_batch_size,
+            "schedule_delay_seconds": self.scheduled_delay_millis / 1000,
+        }
+        return {name: value for name, value in found.items() if value != DEFAULT_LIMITS[name]}
+
+
+class OpenTelemetryLogSubscriber(OtlpSubscriber):
+    """Exports marks as log records, over OTLP.
+
+    The body is the mark's data, its name the event's. A mark without a severity is at Info, one that tells of lost
+    events at Warn; marks of `scope.metric`, and scopes, are ignored. A record belongs to the span that the exporter of
+    traces makes of the mark's parent; it has none if the parent is not known.
+
+    The receiver is never waited for by the dispatcher: records are queued, up to bounds, and sent by a thread, which
+    repeats what failed for the moment. What is given up is counted, see `report()`, `runtime_diagnostics()` and
+    `session.stats().exporters`. What nests deeper than a receiver's parser may go becomes its JSON text.
+
+    Args:
+        config: read now; later changes to it have no effect.
+
+    Raises:
+        TypeError, ValueError: it holds what it should not.
+    """
+
+    signal = "logs"
+
+    def __init__(self, config: OpenTelemetryLogConfig) -> None:
+        if not isinstance(config, OpenTelemetryLogConfig):
+            raise TypeError(f"config is a {type(config).__name__}; expected OpenTelemetryLogConfig")
+        super().__init__("relay_mp.observability.otel.logs_sink:LogsSink", config.arguments())

@@ -1,0 +1,1 @@
+"""Counts, durations, errors and losses for Prometheus to scrape (extra `prometheus`)."""
