@@ -17,7 +17,10 @@ HERE = Path(__file__).parent
 NATIVE = HERE.parent / "relay_mp" / "_native"
 SOURCES = [
     HERE / "ring_floor.c",
-    *(NATIVE / f"{name}.c" for name in ("crc32c", "gate", "process", "registry", "ring", "segment", "uuid7")),
+    *(
+        NATIVE / f"{name}.c"
+        for name in ("crc32c", "gate", "platform_linux", "process", "registry", "ring", "segment", "uuid7")
+    ),
 ]
 FLAGS = ["-std=c11", "-O2", "-fno-strict-aliasing", "-pthread", f"-I{NATIVE}"]  # as pyproject.toml builds the library
 BUILD_TIMEOUT_SECONDS = 120

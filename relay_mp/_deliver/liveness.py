@@ -3,7 +3,7 @@
 A process is asked for only when somebody needs the answer: the native half opens a pidfd, looks
 whether it has ended, and compares the start time, which tells a reused pid (see process.h). That holds
 no descriptor between questions, so that a thousand workers cost none, and needs no watching of starts.
-Where the kernel has no pidfd, psutil answers.
+Where the kernel has no pidfd, the start time alone tells a reused pid, and psutil a zombie.
 
 A process in a pid namespace below this one, as a container has it, is looked for in /proc by what it calls
 itself, and then asked about by what it is called here. One that cannot be seen from here counts as alive.
@@ -36,7 +36,9 @@ def _has_ended(pid: int) -> bool:
     except (ImportError, OSError):
         return False
     try:
-        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+        process = psutil.Process(pid)
+        # The first thread of a process may have ended, and is a zombie, while others run: the process lives.
+        return bool(process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1)
     except psutil.NoSuchProcess:
         return True
     except (psutil.Error, OSError):
@@ -56,21 +58,21 @@ class _Namespaces:
 
     def is_dead(self, pid: int, start_time: int, pid_namespace: int) -> bool:
         process = pid, start_time, pid_namespace
-        pid_here = self._known_as.get(process) or self._find(*process)
+        try:
+            pid_here = self._known_as.get(process) or self._find(*process)
+        except OSError:
+            return False  # no look is possible, as when no descriptor is left: ask again
         if not pid_here:
             return pid_namespace in self._seen
-        if self._answer(pid_here, start_time) != core.DEAD:
+        if not is_dead(pid_here, start_time, core.process_self()[2]):
             self._known_as[process] = pid_here
             return False
         self._known_as.pop(process, None)
         return True
 
-    def _answer(self, pid_here: int, start_time: int) -> int:
-        return core.process_liveness(pid_here, start_time, core.process_self()[2])
-
     def _find(self, pid: int, start_time: int, pid_namespace: int) -> int:
         """What it is called here; 0 if it is not to be seen."""
-        found = 0
+        found, own_namespace = 0, core.process_self()[2]
         for pid_here in _visible_pids():
             try:
                 is_inside = os.stat(f"/proc/{pid_here}/ns/pid").st_ino == pid_namespace
@@ -81,26 +83,23 @@ class _Namespaces:
             if is_inside:
                 self._seen.add(pid_namespace)
             if is_inside is not False and _innermost_pid(pid_here) == pid:
-                found = pid_here if self._answer(pid_here, start_time) == core.ALIVE else found
+                found = found if is_dead(pid_here, start_time, own_namespace) else pid_here
         return found
 
 
 def _visible_pids() -> list[int]:
     """Of all processes in /proc; none where /proc is of another pid namespace than this process."""
-    try:
-        if os.readlink("/proc/self") != str(os.getpid()):
-            return []
-        return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-    except OSError:
+    if os.readlink("/proc/self") != str(os.getpid()):
         return []
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def _innermost_pid(pid_here: int) -> int:
-    """What a process calls itself; 0 if it has just ended."""
+    """What a process calls itself; 0 if it has just ended, or is another user's."""
     try:
         with open(f"/proc/{pid_here}/status", encoding="utf-8", errors="replace") as file:
             return next((int(line.split()[-1]) for line in file if line.startswith("NSpid:")), 0)
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return 0
 
 

@@ -69,8 +69,8 @@ cdef extern from *:
     int PyContextVar_Get(object variable, PyObject* default, PyObject** value) except -1
     PyObject* PyContextVar_Set(object variable, object value) except NULL
     void Py_DECREF(PyObject* o)
-    object PyObject_Vectorcall(object callable, PyObject** arguments, size_t flags, PyObject* names)
-    ctypedef object (*vectorcallfunc)(object callable, PyObject** arguments, size_t flags, PyObject* names)
+    object PyObject_Vectorcall(object callable, PyObject* const* arguments, size_t flags, PyObject* names)
+    ctypedef object (*vectorcallfunc)(object callable, PyObject* const* arguments, size_t flags, PyObject* names)
     ctypedef struct PyTypeObject:
         vectorcallfunc tp_vectorcall
 
@@ -399,7 +399,7 @@ _new_block.__name__ = _new_block.__qualname__ = "scope"  # what errors about arg
 cdef object _make_block = _new_block
 
 
-cdef object _call_scope(object kind, PyObject** arguments, size_t flags, PyObject* names):
+cdef object _call_scope(object kind, PyObject* const* arguments, size_t flags, PyObject* names):
     return PyObject_Vectorcall(_make_block, arguments, flags, names)
 
 

@@ -20,6 +20,7 @@ cdef extern from "process.h" nogil:
     int rmp_process_liveness(rmp_process process)
     uint32_t rmp_thread_id()
     uint64_t rmp_fork_epoch()
+    bint rmp_boot_id(char* id, size_t room)
 
 
 cdef extern from "uuid7.h" nogil:

@@ -5,23 +5,17 @@
 
 #include <time.h>
 
+#include "platform.h"
 #include "testpoint.h"
 
-#ifdef __linux__
-#include <linux/futex.h>
-#include <limits.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
-/* Shared futexes (no FUTEX_PRIVATE_FLAG): waiters and wakers are different processes. */
-static void futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns) {
-    struct timespec timeout = {(time_t)(timeout_ns / 1000000000u), (long)(timeout_ns % 1000000000u)};
-    syscall(SYS_futex, word, FUTEX_WAIT, value, &timeout, NULL, 0);
+uint64_t rmp_monotonic_ns(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
-static void futex_wake_all(uint32_t *word) { syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0); }
-#else
-/* No shared futex: sleep a little and look again. */
-static void futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns) {
+
+/* Where the system cannot wait for a word of shared memory: sleep a little, and look again. */
+static void sleep_while(uint32_t *word, uint32_t value, uint64_t timeout_ns) {
     uint64_t deadline = rmp_monotonic_ns() + timeout_ns;
     uint64_t sleep_ns = 20000;
     while (rmp_load_acquire(word) == value && rmp_monotonic_ns() < deadline) {
@@ -30,13 +24,9 @@ static void futex_wait(uint32_t *word, uint32_t value, uint64_t timeout_ns) {
         if (sleep_ns < 1000000) sleep_ns *= 2;
     }
 }
-static void futex_wake_all(uint32_t *word) { (void)word; }
-#endif
 
-uint64_t rmp_monotonic_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+static void wait_while(uint32_t *word, uint32_t value, uint64_t timeout_ns) {
+    if (!rmp_word_wait(word, value, timeout_ns)) sleep_while(word, value, timeout_ns);
 }
 
 static bool swap(uint32_t *word, uint32_t *expected, uint32_t desired) {
@@ -56,7 +46,7 @@ uint32_t rmp_gate_arm(rmp_gate *gate) { return say(gate, 1); }
 
 void rmp_gate_sleep(rmp_gate *gate, uint32_t armed, uint64_t timeout_ns) {
     RMP_TESTPOINT("gate.wait");
-    futex_wait(&gate->wanted, armed, timeout_ns < RMP_BACKSTOP_NS ? timeout_ns : RMP_BACKSTOP_NS);
+    wait_while(&gate->wanted, armed, timeout_ns < RMP_BACKSTOP_NS ? timeout_ns : RMP_BACKSTOP_NS);
 }
 
 void rmp_gate_wait(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t timeout_ns) {
@@ -67,7 +57,7 @@ void rmp_gate_wait(rmp_gate *gate, bool (*ready)(const void *), const void *cont
 
 void rmp_gate_nap(rmp_gate *gate, bool (*ready)(const void *), const void *context, uint64_t nap_ns) {
     uint32_t said = say(gate, 2);
-    if (!ready(context)) futex_wait(&gate->wanted, said, nap_ns);
+    if (!ready(context)) wait_while(&gate->wanted, said, nap_ns);
 }
 
 void rmp_gate_wake(rmp_gate *gate) {
@@ -76,7 +66,7 @@ void rmp_gate_wake(rmp_gate *gate) {
     while (seen & 3) {
         if (!swap(&gate->wanted, &seen, (seen & ~3u) + 4)) continue; /* bits off, count one up */
         RMP_TESTPOINT("wake.turned");
-        futex_wake_all(&gate->wanted);
+        rmp_word_wake(&gate->wanted);
         return;
     }
 }
@@ -85,5 +75,5 @@ void rmp_gate_call(rmp_gate *gate) {
     uint32_t seen = rmp_load_acquire(&gate->wanted);
     while (!swap(&gate->wanted, &seen, (seen & ~3u) + 4)) {
     }
-    futex_wake_all(&gate->wanted);
+    rmp_word_wake(&gate->wanted);
 }

@@ -10,28 +10,23 @@
 
 #include <stdint.h>
 
+#include "platform.h"
+
 typedef struct rmp_process {
     uint32_t pid;
-    uint64_t start_time;    /* clock ticks since boot; 0: unknown here */
-    uint64_t pid_namespace; /* inode of /proc/self/ns/pid; 0: unknown here */
+    uint64_t start_time;    /* rmp_process_start_time; 0: unknown here */
+    uint64_t pid_namespace; /* rmp_pid_namespace; 0: unknown here */
 } rmp_process;
-
-enum rmp_liveness { RMP_ALIVE, RMP_DEAD, RMP_UNKNOWN };
 
 rmp_process rmp_process_self(void);
 
-/* 0 if there is no such process, or no /proc of this pid namespace. */
-uint64_t rmp_process_start_time(uint32_t pid);
-
-/* UNKNOWN where this cannot be told from here: another pid namespace, no pidfd_open. */
+/* UNKNOWN where this cannot be told from here: another pid namespace, or no pidfd_open and the start time fits. */
 enum rmp_liveness rmp_process_liveness(rmp_process process);
-
-uint32_t rmp_thread_id(void);
 
 /* ---- fork ----
  * A number that changes whenever the memory of this process has come into being by a fork, whoever
  * forked it (uWSGI and others call fork() in C, where no Python hook runs). Reading it is one load. */
-extern uint64_t *rmp_fork_page; /* wiped to 0 in a child */
+extern uint64_t *rmp_fork_page; /* 0 in a child */
 extern uint64_t rmp_fork_count;
 
 uint64_t rmp_fork_renew(void);

@@ -1,7 +1,7 @@
 # Processes, ids and clocks, for Python. Included textually by core.pyx.
 
 def process_self() -> tuple:
-    """(pid, start time in clock ticks since boot, inode of the pid namespace) of this process."""
+    """(pid, start time in a unit of the system's own, pid namespace) of this process; 0 is unknown."""
     cdef rmp_process own = rmp_process_self()
     return own.pid, own.start_time, own.pid_namespace
 
@@ -13,6 +13,12 @@ def process_liveness(pid: int, start_time: int, pid_namespace: int) -> int:
     process.start_time = start_time
     process.pid_namespace = pid_namespace
     return rmp_process_liveness(process)
+
+
+def boot_id() -> str:
+    """Differs after each boot of the machine; empty where the system has none."""
+    cdef char id[64]
+    return (<bytes>id).decode("ascii", "replace") if rmp_boot_id(id, sizeof(id)) else ""
 
 
 def fork_epoch() -> int:

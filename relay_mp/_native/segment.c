@@ -71,18 +71,6 @@ static void identify(rmp_header *header, const rmp_segment_options *options) {
     rmp_store_relaxed(&header->session_state, RMP_OPEN);
 }
 
-/* Interrupted by a signal, it has done nothing that the next call would not. */
-static int allocate(int file, uint64_t bytes) {
-#ifdef __APPLE__
-    return ftruncate(file, (off_t)bytes) < 0 ? -errno : 0; /* no posix_fallocate: a full file system shows later */
-#else
-    int result;
-    do result = posix_fallocate(file, 0, (off_t)bytes);
-    while (result == EINTR);
-    return -result;
-#endif
-}
-
 /* Most producers share the creator's namespace; one that dies while it takes a slot has not said. */
 static void name_namespaces(const rmp_ring *ring) {
     for (uint32_t number = 0; number < ring->slot_count; number++)
@@ -98,7 +86,7 @@ int rmp_segment_create(rmp_segment *segment, const char *path, const rmp_segment
           options->configuration_bytes);
     int file = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
     if (file < 0) return -errno;
-    int result = allocate(file, sizes.segment_bytes);
+    int result = rmp_file_allocate(file, sizes.segment_bytes);
     if (result == RMP_SEGMENT_OK) result = map(segment, file, sizes.segment_bytes);
     close(file);
     if (result != RMP_SEGMENT_OK) {

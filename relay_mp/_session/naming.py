@@ -9,15 +9,9 @@ from relay_mp._native import core
 
 PREFIX = "relay_mp-"
 
-_BOOT_ID = "/proc/sys/kernel/random/boot_id"
-
 
 def _boot() -> str:
-    try:
-        with open(_BOOT_ID) as file:
-            return file.read(8)
-    except OSError:
-        return "0" * 8
+    return core.boot_id()[:8] or "0" * 8
 
 
 def new_session_id() -> str:

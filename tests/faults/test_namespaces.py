@@ -5,6 +5,7 @@ Needs a kernel that lets us make one: `unshare --pid`.
 """
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -152,6 +153,24 @@ def test_a_process_that_cannot_be_seen_counts_as_alive():
     assert not liveness.is_dead(pid, start_time + 1, namespace + 12345)
     assert not liveness.is_dead(1 << 22, 1, namespace + 12345)
     assert liveness.is_dead(pid, start_time + 1, namespace)
+
+
+def test_a_process_that_cannot_be_looked_at_now_counts_as_alive():
+    """No descriptor is left, and this process is not known yet: only its namespace is."""
+    with Worker() as worker:
+        outer = session_pid(worker)
+        namespace = os.stat(f"/proc/{outer}/ns/pid").st_ino
+        with open(f"/proc/{outer}/stat") as file:
+            start_time = int(file.read().rpartition(")")[2].split()[19])
+        assert liveness.is_dead(worker.pid, start_time - 1, namespace)
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+        try:
+            dead = liveness.is_dead(worker.pid, start_time, namespace)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert not dead
+        assert not liveness.is_dead(worker.pid, start_time, namespace)
 
 
 def session_pid(worker):

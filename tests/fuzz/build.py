@@ -10,7 +10,10 @@ CORPUS = HERE / "corpus"
 NATIVE = HERE.parents[1] / "relay_mp" / "_native"
 SOURCES = [
     HERE / "fuzz_reader.c",
-    *(NATIVE / f"{name}.c" for name in ("crc32c", "gate", "process", "registry", "ring", "segment", "uuid7")),
+    *(
+        NATIVE / f"{name}.c"
+        for name in ("crc32c", "gate", "platform_linux", "process", "registry", "ring", "segment", "uuid7")
+    ),
 ]
 FLAGS = [
     "-std=c11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing", "-fno-omit-frame-pointer",
