@@ -46,7 +46,6 @@ TIMEOUT_SECONDS = 120
 LONG_TIMEOUT_SECONDS = 3600
 
 
-
 def tests_of(pattern: str) -> list[str]:
     """The tests in the sources of such a name."""
     return [
