@@ -11,10 +11,10 @@
 import importlib
 from typing import TYPE_CHECKING
 
-from relay_mp.observability.atif.exporter import HttpStorageConfig
 from relay_mp.observability.export.base import Exporter, exporter
 
 if TYPE_CHECKING:
+    from relay_mp.observability.atif.exporter import HttpStorageConfig
     from relay_mp.observability.component.config import (
         OBSERVABILITY_PLUGIN_KIND,
         AtifConfig,
@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from relay_mp.observability.export.batch_queue import Limits
     from relay_mp.observability.export.sink import Sink
 else:
-    _LOADED_LATE = {"Limits": "export.batch_queue", "Sink": "export.sink"}
+    # No exporter's module is imported above: a thread that imports one waits for this package, and another thread that
+    # imports this package would wait for that module.
+    _LOADED_LATE = {"HttpStorageConfig": "atif.exporter", "Limits": "export.batch_queue", "Sink": "export.sink"}
 
     def __getattr__(name):
         # Making so many dataclasses took 22 ms where the rest of the package took 143 (python -X importtime).
