@@ -1,4 +1,5 @@
-"""Builds the native ring with its C tests, plain and under sanitizers, and runs each test by its name.
+"""Builds the native ring with its C tests, plain, under sanitizers, for other processors and C libraries, and runs each
+test by its name.
 
 The tests themselves are in `test_*.c` here (`TEST(name)`); they fork, kill and stop real processes. Each
 runs in a process of its own, with a timeout, whose children die with it.
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,13 +30,30 @@ FLAGS = [
     "-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-fno-strict-aliasing", "-pthread", "-DRMP_TEST_POINTS",
     f"-I{NATIVE}", "-include", str(HERE / "backstop.h"),
 ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Build:
+    """How the tests are compiled, and by which program the binary is run."""
+
+    flags: list[str]
+    compiler: str = COMPILER
+    runner: str | None = None
+    kernel_headers: bool = False
+    """Whether the C library comes without Linux's own headers: the machine's are taken."""
+
+
 BUILDS = {
-    "plain": ["-O2"],
+    "plain": Build(["-O2"]),
     # As a system would be that lacks what platform.h asks for; and as Python's own flags have it.
-    "fallbacks": ["-O2", "-DNDEBUG", "-DRMP_WITHOUT_FUTEX", "-DRMP_WITHOUT_PIDFD", "-DRMP_WITHOUT_WIPEONFORK"],
-    "address": ["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"],
+    "fallbacks": Build(["-O2", "-DNDEBUG", "-DRMP_WITHOUT_FUTEX", "-DRMP_WITHOUT_PIDFD", "-DRMP_WITHOUT_WIPEONFORK"]),
+    "address": Build(["-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]),
     # gcc's does not know fences, and says so: what they order here (a wake-up) is not memory that races.
-    "thread": ["-O1", "-fsanitize=thread", "-DRMP_TSAN", *(["-Wno-tsan"] if "gcc" in COMPILER else [])],
+    "thread": Build(
+        ["-O1", "-fsanitize=thread", "-DRMP_TSAN", *(["-Wno-tsan"] if "gcc" in COMPILER else [])],
+    ),
+    "aarch64": Build(["-O2", "-static"], "aarch64-linux-gnu-gcc", runner="qemu-aarch64"),
+    "musl": Build(["-O2", "-static"], "musl-gcc", kernel_headers=True),
 }
 ENVIRONMENT = {
     **os.environ,
@@ -67,6 +86,14 @@ COUNTS = {
     ("address", "no_wake_up_is_lost_among_flushes"): 2_000,
     ("address", "order_and_payloads_hold_with_2_processes"): 100_000,
     ("address", "order_and_payloads_hold_with_8_processes"): 20_000,
+    ("aarch64", "a_reader_that_fences_at_once_loses_what_it_fences_and_nothing_else"): 4_000,
+    ("aarch64", "bit_flips_cost_no_more_than_the_records_they_hit"): 2_000,
+    ("aarch64", "no_wake_up_is_lost_among_waiters_for_space"): 20_000,
+    ("aarch64", "order_and_payloads_hold_with_2_processes"): 50_000,
+    ("aarch64", "order_and_payloads_hold_with_8_processes"): 20_000,
+    ("musl", "bit_flips_cost_no_more_than_the_records_they_hit"): 2_000,
+    ("musl", "order_and_payloads_hold_with_2_processes"): 50_000,
+    ("musl", "order_and_payloads_hold_with_8_processes"): 20_000,
     ("thread", "a_reader_that_fences_at_once_loses_what_it_fences_and_nothing_else"): 4_000,
     ("thread", "a_slot_has_one_holder_at_a_time"): 20_000,
     ("thread", "order_and_payloads_hold_with_2_processes"): 20_000,
@@ -102,10 +129,20 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def link_kernel_headers(directory: Path) -> list[str]:
+    """Of the machine's headers those of Linux alone, and the flags that find them."""
+    found = subprocess.run([COMPILER, "-print-multiarch"], capture_output=True, text=True, check=False).stdout.strip()
+    directory.mkdir()
+    for name, of_the_processor in (("linux", ""), ("asm-generic", ""), ("asm", found)):
+        (directory / name).symlink_to(Path("/usr/include", of_the_processor, name))
+    return ["-idirafter", str(directory)]
+
+
 def build(name: str, directory: Path) -> Path | str:
     """The binary, or what the compiler said."""
-    binary = directory / f"ring_test_{name}"
-    command = [COMPILER, *FLAGS, *BUILDS[name], *map(str, SOURCES), "-o", str(binary)]
+    binary, how = directory / f"ring_test_{name}", BUILDS[name]
+    headers = link_kernel_headers(directory / f"headers_{name}") if how.kernel_headers else []
+    command = [how.compiler, *FLAGS, *how.flags, *headers, *map(str, SOURCES), "-o", str(binary)]
     compiled = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     return binary if compiled.returncode == 0 else f"{' '.join(command)}\n{compiled.stderr}"
 
@@ -127,9 +164,10 @@ def binaries(tmp_path_factory):
     return binary
 
 
-def run(binary: Path, test: str, timeout_seconds: float) -> str:
+def run(build_name: str, binary: Path, test: str, timeout_seconds: float) -> str:
+    runner = BUILDS[build_name].runner
     process = subprocess.Popen(
-        [str(binary), test],
+        [*([runner] if runner else []), str(binary), test],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -154,33 +192,52 @@ def _nothing_is_left_in_shared_memory():
     assert not left
 
 
-def argument(build_name: str, test: str) -> str:
+def check(binaries, build_name: str, test: str) -> None:
     count = COUNTS.get((build_name, test))
-    return f"{test}={count}" if count else test
+    run(build_name, binaries(build_name), f"{test}={count}" if count else test, TIMEOUT_SECONDS)
+
+
+def needs(build_name: str) -> pytest.MarkDecorator:
+    """Leaves the build's tests out where its programs are not installed."""
+    programs = [BUILDS[build_name].compiler, BUILDS[build_name].runner]
+    missing = [program for program in programs if program and shutil.which(program) is None]
+    return pytest.mark.skipif(bool(missing), reason=f"the C tests for {build_name} need {' and '.join(missing)}")
 
 
 @pytest.mark.parametrize("test", TESTS)
 def test_plain(binaries, test):
-    run(binaries("plain"), argument("plain", test), TIMEOUT_SECONDS)
+    check(binaries, "plain", test)
 
 
 @pytest.mark.parametrize("test", FALLBACK_TESTS)
 def test_fallbacks(binaries, test):
-    run(binaries("fallbacks"), argument("fallbacks", test), TIMEOUT_SECONDS)
+    check(binaries, "fallbacks", test)
 
 
 @pytest.mark.parametrize("test", TESTS)
 def test_address_and_undefined_behaviour(binaries, test):
-    run(binaries("address"), argument("address", test), TIMEOUT_SECONDS)
+    check(binaries, "address", test)
 
 
 @pytest.mark.parametrize("test", THREAD_TESTS)
 def test_thread_races(binaries, test):
-    run(binaries("thread"), argument("thread", test), TIMEOUT_SECONDS)
+    check(binaries, "thread", test)
+
+
+@needs("aarch64")
+@pytest.mark.parametrize("test", TESTS)
+def test_aarch64(binaries, test):
+    check(binaries, "aarch64", test)
+
+
+@needs("musl")
+@pytest.mark.parametrize("test", TESTS)
+def test_musl(binaries, test):
+    check(binaries, "musl", test)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(LONG_TIMEOUT_SECONDS + 60)
 @pytest.mark.parametrize(("build_name", "test", "count"), LONG)
 def test_long(binaries, build_name, test, count):
-    print(run(binaries(build_name), f"{test}={count}", LONG_TIMEOUT_SECONDS))
+    print(run(build_name, binaries(build_name), f"{test}={count}", LONG_TIMEOUT_SECONDS))
