@@ -12,7 +12,7 @@ Data flows one way:
         -> histogram    what came of it
     peers, relay        what the sides are made of; fleet: many producers of one of them; payloads
     native              the C half: the ring without Python, a writer that dies within a claim
-    results             rows -> latest.json;  targets -> the table;  pictures -> SVG;  readme -> README.md
+    results             rows -> latest.json;  targets -> the table;  pictures -> SVG;  published -> the docs
 
 A row is one side of one group: {"group", "side", figures, "ratio" to the group's first side}. Nothing here asserts
 on a time. `callgrind` counts the instructions of the emit path, which CI can judge (tests/test_benchmarks.py).

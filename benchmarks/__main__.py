@@ -1,4 +1,4 @@
-"""The command: runs the parts, then writes results, pictures, the table and, if asked, the README."""
+"""The command: runs the parts, then writes results, pictures, the table and, if asked, the docs' figures."""
 
 import argparse
 import importlib
@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks import readme, results, targets
+from benchmarks import published, results, targets
 from benchmarks.harness import Part
 
 PARTS = ["floor", "emit", "load", "delivered", "exporters", "growth", "managed", "recovery", "program"]
@@ -23,9 +23,9 @@ def main() -> None:
         if not options.render:
             print(f"wrote {results.write(found, directory)}")
         draw(found, directory)
-    if options.update_readme:
-        readme.update(found)
-        print(f"wrote {readme.README}")
+    if options.update_docs:
+        for page in published.update_all(found):
+            print(f"wrote {page}")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -68,13 +68,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", help="every part, as small as it can be")
     parser.add_argument("--scale", type=float, help="how many rounds and events; 1 is the real run")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: benchmarks/results, for a whole run")
-    parser.add_argument("--update-readme", action="store_true", help="write the README's part on performance")
-    parser.add_argument("--render", action="store_true", help="measure nothing: pictures and README from latest.json")
+    parser.add_argument("--update-docs", action="store_true", help="write the figures of the docs and the README")
+    parser.add_argument("--render", action="store_true", help="measure nothing: pictures and docs from latest.json")
     options = parser.parse_args()
     if options.scale is None:
         options.scale = SMOKE_SCALE if options.smoke else 1.0
-    if options.update_readme and (options.only or options.smoke):
-        parser.error("--update-readme needs a whole run: without --only and --smoke")
+    if options.update_docs and (options.only or options.smoke):
+        parser.error("--update-docs needs a whole run: without --only and --smoke")
     if not 0 < options.scale <= 10:
         parser.error(f"--scale is {options.scale}; expected more than 0, at most 10")
     return options

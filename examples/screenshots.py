@@ -1,6 +1,6 @@
-"""The README's pictures: a run of worker_pool.py in Phoenix, and in Perfetto.
+"""The pictures of README and docs: a run of worker_pool.py in Phoenix, and in Perfetto.
 
-    python examples/screenshots.py [DIRECTORY]        default: where the README has them, examples/screenshots
+    python examples/screenshots.py [DIRECTORY]        default: where they have them, examples/screenshots
 
 Starts both without a network, see viewers.py; needs the extras `openinference` and `viewers`, and a Chromium.
 """

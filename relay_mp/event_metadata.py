@@ -7,8 +7,8 @@ that other processes can import too; with `arguments`, the attribute is called w
 
 Every register function raises TypeError (an argument is not of its type), OverflowError (a priority of more
 than 32 bits) and MiddlewareError, a RuntimeError (the name is taken, or what is named cannot be imported).
-From any thread. What was registered before a fork holds in the child; see the README for the other
-start methods.
+From any thread. What was registered before a fork holds in the child; the guide "Guardrails, intercepts,
+injectors" has the other start methods.
 
 An injector sees each event as it is so far and returns a dict: keys of letters, digits, `_` and `-`, in
 parts joined by single dots, to strings, numbers, bools or lists of one of these. What is there already

@@ -13,8 +13,8 @@ that other processes can import too; with `arguments`, the attribute is called w
 
 Every register function raises TypeError (an argument is not of its type), OverflowError (a priority of more
 than 32 bits) and MiddlewareError, a RuntimeError (the name is taken, or what is named cannot be imported).
-From any thread. What was registered before a fork holds in the child; see the README for the other
-start methods.
+From any thread. What was registered before a fork holds in the child; the guide "Guardrails, intercepts,
+injectors" has the other start methods.
 
 Sanitizers run in the emitting process, before anything enters shared memory, and fail closed: one that
 raises, or returns what it must not, withholds the payload, and the rest of its chain is not called. A

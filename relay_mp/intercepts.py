@@ -12,8 +12,8 @@ that other processes can import too; with `arguments`, the attribute is called w
 
 Every register function raises TypeError (an argument is not of its type), OverflowError (a priority of more
 than 32 bits) and MiddlewareError, a RuntimeError (the name is taken, or what is named cannot be imported).
-From any thread. What was registered before a fork holds in the child; see the README for the other
-start methods.
+From any thread. What was registered before a fork holds in the child; the guide "Guardrails, intercepts,
+injectors" has the other start methods.
 
 An intercept that raises, or returns what it must not, fails the call with CallbackError. `next_call` works
 while the intercept runs (a stream's: until its stream has ended), each time in a branch of the scope stack

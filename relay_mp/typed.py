@@ -304,9 +304,8 @@ async def tool_execute(
     Returns:
         The result, and its annotation.
 
-    Raises:
-        As `tools.execute`; what `args_codec.to_json` and, at the end, `result_codec.from_json` raise
-        comes as it is.
+    It raises what `tools.execute` raises. What `args_codec.to_json` raises before the call, and
+    `result_codec.from_json` after it, reaches the caller as it is.
     """
 
     async def run(given: Json) -> ToolExecutionResult[Json]:
@@ -356,8 +355,8 @@ async def llm_execute(
     Returns:
         The response.
 
-    Raises:
-        As `llm.execute`; what `response_json_codec.from_json` raises at the end comes as it is.
+    It raises what `llm.execute` raises. What `response_json_codec.from_json` raises after the call reaches the
+    caller as it is.
     """
 
     async def run(given: LLMRequest) -> Json:
@@ -412,8 +411,7 @@ async def llm_stream_execute(
     Returns:
         The stream. It yields chunks as JSON: what intercepts made of them, of your type or not.
 
-    Raises:
-        As `llm.stream_execute`.
+    It raises what `llm.stream_execute` raises.
     """
 
     async def run(given: LLMRequest) -> AsyncIterator[Json]:

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks import callgrind, readme, results, targets
+from benchmarks import callgrind, published, results, targets
 from benchmarks.__main__ import PARTS
 from benchmarks.harness import BenchmarkError, Side, Unavailable, interleave
 from benchmarks.histogram import Histogram, merged
@@ -100,27 +100,30 @@ def test_a_mark_takes_few_instructions_beside_msgpack():
     assert counted["mark"] < MOST_PACKBS * counted["packb"], counted
 
 
-def test_the_readme_shows_what_latest_json_holds():
-    found = results.read(results.DIRECTORY)
-    text = readme.README.read_text(encoding="utf-8")
-    assert readme.section(found) in text
+@pytest.mark.parametrize("page", published.PARTS, ids=lambda page: page.name)
+def test_the_docs_show_what_latest_json_holds(page):
+    name, part = published.PARTS[page]
+    opening, closing = published.markers(name)
+    shown = page.read_text(encoding="utf-8").partition(opening)[2].partition(closing)[0]
+    assert shown.strip() == part(results.read(results.DIRECTORY))
+
+
+def test_the_pictures_of_the_docs_are_there():
+    text = published.BENCHMARKS_PAGE.read_text(encoding="utf-8")
     for picture in ("latency", "producers"):
-        assert f"benchmarks/results/{picture}.svg" in text
+        assert f"../../benchmarks/results/{picture}.svg" in text
         assert (results.DIRECTORY / f"{picture}.svg").read_text(encoding="utf-8").startswith("<?xml")
 
 
-def test_the_readme_is_rewritten_between_its_markers_only(tmp_path):
-    found = results.read(results.DIRECTORY)
-    file = tmp_path / "README.md"
-    file.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n", encoding="utf-8")
-    readme.update(found, file)
-    text = file.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{readme.BEGIN}\n")
-    assert text.endswith(f"{readme.END}\nafter\n")
-    assert "old" not in text
+def test_a_page_is_rewritten_between_its_markers_only(tmp_path):
+    file = tmp_path / "page.md"
+    opening, closing = published.markers("figures")
+    file.write_text(f"before\n{opening}\nold\n{closing}\nafter\n", encoding="utf-8")
+    published.update(file, "figures", "new")
+    assert file.read_text(encoding="utf-8") == f"before\n{opening}\n\nnew\n\n{closing}\nafter\n"
     file.write_text("no markers", encoding="utf-8")
     with pytest.raises(ValueError, match="needs"):
-        readme.update(found, file)
+        published.update(file, "figures", "new")
 
 
 # ------------------------------------------------------------------------------------------- its parts

@@ -1,4 +1,4 @@
-"""The sources pass ruff, its formatter and mypy's strict mode: what `tox -e lint` runs."""
+"""The sources pass ruff, its formatter, mypy's strict mode and codespell: what `tox -e lint` runs."""
 
 import importlib.util
 import subprocess
@@ -13,6 +13,7 @@ COMMANDS = {
     "ruff check": ["ruff", "check", "--output-format=concise", *PLACES],
     "ruff format": ["ruff", "format", "--check", *PLACES],
     "mypy": ["mypy"],
+    "codespell": ["codespell_lib"],
 }
 
 

@@ -19,7 +19,7 @@ different on purpose:
 | a pending mark with a severity and metadata that is no dict | emitted, without it | the peer loses the mark |
 | events that event middleware emits | before the event it looked at | it runs where that one is emitted |
 | what is no callable | TypeError at registration | the peer finds out at the first call |
-| scope end from another context, more payload types, times | see the README | not part of these programs |
+| scope end from another context, more payload types, times | see the guide to moving | not part of these programs |
 
 Then the same programs with their work in a worker process, against one process: no difference, in all families, for
 middleware that the owner has registered by name, globally or on its scopes. What cannot be done there, asserted below:

@@ -72,7 +72,7 @@ def test_the_example_of_a_configuration(run_script, tmp_path):
 
 
 def test_the_configurations_file_has_every_section(monkeypatch):
-    """README says so: each can be tried by setting its `enabled`."""
+    """The guide says so: each can be tried by setting its `enabled`."""
     (component,) = tomllib.loads(EXAMPLE.with_name("observability.toml").read_text())["components"]
     sections = {field.name for field in fields(ObservabilityConfig)} - {"version", "policy", "enable_full_payloads"}
     assert set(component["config"]) == sections
