@@ -18,11 +18,11 @@ sanitizers, in the emitting process, and only for what somebody listens to.
 
 from typing import Any
 
-from relay_mp._emit.callbacks import (
-    EventMetadataInjector,
-)
+from relay_mp._emit import callbacks
 from relay_mp._session.registration import deregister, register
-from relay_mp.types import RuntimeRegistrationKind as _K
+from relay_mp.types import RuntimeRegistrationKind as _Kind
+
+# --- Generated from relay_mp/_emit/families.py by `python -m tools.generate_registrations`: change that, not this.
 
 __all__ = [
     "deregister_injector",
@@ -31,12 +31,38 @@ __all__ = [
 
 
 def register_injector(
-    name: str, priority: int, injector: EventMetadataInjector | str, *, arguments: dict[str, Any] | None = None
+    name: str,
+    priority: int,
+    injector: callbacks.EventMetadataInjector | str,
+    *,
+    arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an injector: `injector(event)` returns metadata to add."""
-    register(_K.EVENT_METADATA_INJECTOR, name, priority, injector, arguments)
+    """Registers an injector of metadata.
+
+    `injector(event)` returns a dict to add to the event's metadata.
+    If it raises, or returns something else, nothing is added.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        injector: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.EVENT_METADATA_INJECTOR, name, priority, injector, arguments)
 
 
 def deregister_injector(name: str) -> bool:
-    """Takes back what `register_injector` added. False if there is none of the name."""
-    return deregister(_K.EVENT_METADATA_INJECTOR, name)
+    """Removes what `register_injector` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.EVENT_METADATA_INJECTOR, name)
+
+
+# --- End of the generated part.

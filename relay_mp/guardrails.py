@@ -26,16 +26,11 @@ holds the call up.
 
 from typing import Any
 
-from relay_mp._emit.callbacks import (
-    EventSanitizeGuardrail,
-    LlmConditionalExecutionGuardrail,
-    LlmSanitizeRequestGuardrail,
-    LlmSanitizeResponseGuardrail,
-    ToolConditionalExecutionGuardrail,
-    ToolSanitizeGuardrail,
-)
+from relay_mp._emit import callbacks
 from relay_mp._session.registration import deregister, register
-from relay_mp.types import RuntimeRegistrationKind as _K
+from relay_mp.types import RuntimeRegistrationKind as _Kind
+
+# --- Generated from relay_mp/_emit/families.py by `python -m tools.generate_registrations`: change that, not this.
 
 __all__ = [
     "deregister_llm_conditional_execution",
@@ -60,116 +55,318 @@ __all__ = [
 
 
 def register_mark_sanitize(
-    name: str, priority: int, guardrail: EventSanitizeGuardrail | str, *, arguments: dict[str, Any] | None = None
+    name: str,
+    priority: int,
+    guardrail: callbacks.EventSanitizeGuardrail | str,
+    *,
+    arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of marks: `guardrail(event, fields)` returns the fields to show."""
-    register(_K.MARK_SANITIZE_GUARDRAIL, name, priority, guardrail, arguments)
+    """Registers a sanitizer of marks.
+
+    `guardrail(event, fields)` returns the fields to show.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.MARK_SANITIZE_GUARDRAIL, name, priority, guardrail, arguments)
 
 
 def deregister_mark_sanitize(name: str) -> bool:
-    """Takes back what `register_mark_sanitize` added. False if there is none of the name."""
-    return deregister(_K.MARK_SANITIZE_GUARDRAIL, name)
+    """Removes what `register_mark_sanitize` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.MARK_SANITIZE_GUARDRAIL, name)
 
 
 def register_scope_sanitize_start(
-    name: str, priority: int, guardrail: EventSanitizeGuardrail | str, *, arguments: dict[str, Any] | None = None
+    name: str,
+    priority: int,
+    guardrail: callbacks.EventSanitizeGuardrail | str,
+    *,
+    arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of start events, those of calls included: `guardrail(event, fields)`."""
-    register(_K.SCOPE_SANITIZE_START_GUARDRAIL, name, priority, guardrail, arguments)
+    """Registers a sanitizer of the start events of scopes and calls.
+
+    `guardrail(event, fields)` returns the fields to show.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.SCOPE_SANITIZE_START_GUARDRAIL, name, priority, guardrail, arguments)
 
 
 def deregister_scope_sanitize_start(name: str) -> bool:
-    """Takes back what `register_scope_sanitize_start` added. False if there is none of the name."""
-    return deregister(_K.SCOPE_SANITIZE_START_GUARDRAIL, name)
+    """Removes what `register_scope_sanitize_start` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.SCOPE_SANITIZE_START_GUARDRAIL, name)
 
 
 def register_scope_sanitize_end(
-    name: str, priority: int, guardrail: EventSanitizeGuardrail | str, *, arguments: dict[str, Any] | None = None
+    name: str,
+    priority: int,
+    guardrail: callbacks.EventSanitizeGuardrail | str,
+    *,
+    arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of end events, those of calls included: `guardrail(event, fields)`."""
-    register(_K.SCOPE_SANITIZE_END_GUARDRAIL, name, priority, guardrail, arguments)
+    """Registers a sanitizer of the end events of scopes and calls.
+
+    `guardrail(event, fields)` returns the fields to show.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.SCOPE_SANITIZE_END_GUARDRAIL, name, priority, guardrail, arguments)
 
 
 def deregister_scope_sanitize_end(name: str) -> bool:
-    """Takes back what `register_scope_sanitize_end` added. False if there is none of the name."""
-    return deregister(_K.SCOPE_SANITIZE_END_GUARDRAIL, name)
+    """Removes what `register_scope_sanitize_end` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.SCOPE_SANITIZE_END_GUARDRAIL, name)
 
 
 def register_tool_sanitize_request(
-    name: str, priority: int, guardrail: ToolSanitizeGuardrail | str, *, arguments: dict[str, Any] | None = None
+    name: str,
+    priority: int,
+    guardrail: callbacks.ToolSanitizeGuardrail | str,
+    *,
+    arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of what a tool's start shows: `guardrail(tool_name, args)` returns it."""
-    register(_K.TOOL_SANITIZE_REQUEST_GUARDRAIL, name, priority, guardrail, arguments)
+    """Registers a sanitizer of the arguments in tool calls' start events.
+
+    `guardrail(tool_name, args)` returns the arguments to show.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.TOOL_SANITIZE_REQUEST_GUARDRAIL, name, priority, guardrail, arguments)
 
 
 def deregister_tool_sanitize_request(name: str) -> bool:
-    """Takes back what `register_tool_sanitize_request` added. False if there is none of the name."""
-    return deregister(_K.TOOL_SANITIZE_REQUEST_GUARDRAIL, name)
+    """Removes what `register_tool_sanitize_request` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.TOOL_SANITIZE_REQUEST_GUARDRAIL, name)
 
 
 def register_tool_sanitize_response(
-    name: str, priority: int, guardrail: ToolSanitizeGuardrail | str, *, arguments: dict[str, Any] | None = None
+    name: str,
+    priority: int,
+    guardrail: callbacks.ToolSanitizeGuardrail | str,
+    *,
+    arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of what a tool's end shows: `guardrail(tool_name, result)` returns it."""
-    register(_K.TOOL_SANITIZE_RESPONSE_GUARDRAIL, name, priority, guardrail, arguments)
+    """Registers a sanitizer of the results in tool calls' end events.
+
+    `guardrail(tool_name, result)` returns the result to show.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.TOOL_SANITIZE_RESPONSE_GUARDRAIL, name, priority, guardrail, arguments)
 
 
 def deregister_tool_sanitize_response(name: str) -> bool:
-    """Takes back what `register_tool_sanitize_response` added. False if there is none of the name."""
-    return deregister(_K.TOOL_SANITIZE_RESPONSE_GUARDRAIL, name)
+    """Removes what `register_tool_sanitize_response` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.TOOL_SANITIZE_RESPONSE_GUARDRAIL, name)
 
 
 def register_tool_conditional_execution(
     name: str,
     priority: int,
-    guardrail: ToolConditionalExecutionGuardrail | str,
+    guardrail: callbacks.ToolConditionalExecutionGuardrail | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a guardrail of tool calls: `guardrail(tool_name, args)` returns None, or why not."""
-    register(_K.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL, name, priority, guardrail, arguments)
+    """Registers a guardrail that can reject tool calls.
+
+    `guardrail(tool_name, args)` returns the reason to reject one, or None.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL, name, priority, guardrail, arguments)
 
 
 def deregister_tool_conditional_execution(name: str) -> bool:
-    """Takes back what `register_tool_conditional_execution` added. False if there is none of the name."""
-    return deregister(_K.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL, name)
+    """Removes what `register_tool_conditional_execution` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL, name)
 
 
 def register_llm_sanitize_request(
-    name: str, priority: int, guardrail: LlmSanitizeRequestGuardrail | str, *, arguments: dict[str, Any] | None = None
+    name: str,
+    priority: int,
+    guardrail: callbacks.LlmSanitizeRequestGuardrail | str,
+    *,
+    arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of what an LLM call's start shows: `guardrail(request, context)`."""
-    register(_K.LLM_SANITIZE_REQUEST_GUARDRAIL, name, priority, guardrail, arguments)
+    """Registers a sanitizer of the requests in LLM calls' start events.
+
+    `guardrail(request, context)` returns the `LLMRequest` to show, or None.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.LLM_SANITIZE_REQUEST_GUARDRAIL, name, priority, guardrail, arguments)
 
 
 def deregister_llm_sanitize_request(name: str) -> bool:
-    """Takes back what `register_llm_sanitize_request` added. False if there is none of the name."""
-    return deregister(_K.LLM_SANITIZE_REQUEST_GUARDRAIL, name)
+    """Removes what `register_llm_sanitize_request` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.LLM_SANITIZE_REQUEST_GUARDRAIL, name)
 
 
 def register_llm_sanitize_response(
-    name: str, priority: int, guardrail: LlmSanitizeResponseGuardrail | str, *, arguments: dict[str, Any] | None = None
+    name: str,
+    priority: int,
+    guardrail: callbacks.LlmSanitizeResponseGuardrail | str,
+    *,
+    arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of what an LLM call's end shows: `guardrail(response, context)`."""
-    register(_K.LLM_SANITIZE_RESPONSE_GUARDRAIL, name, priority, guardrail, arguments)
+    """Registers a sanitizer of the responses in LLM calls' end events.
+
+    `guardrail(response, context)` returns the response to show, or None.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.LLM_SANITIZE_RESPONSE_GUARDRAIL, name, priority, guardrail, arguments)
 
 
 def deregister_llm_sanitize_response(name: str) -> bool:
-    """Takes back what `register_llm_sanitize_response` added. False if there is none of the name."""
-    return deregister(_K.LLM_SANITIZE_RESPONSE_GUARDRAIL, name)
+    """Removes what `register_llm_sanitize_response` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.LLM_SANITIZE_RESPONSE_GUARDRAIL, name)
 
 
 def register_llm_conditional_execution(
     name: str,
     priority: int,
-    guardrail: LlmConditionalExecutionGuardrail | str,
+    guardrail: callbacks.LlmConditionalExecutionGuardrail | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a guardrail of LLM calls: `guardrail(request)` returns None, or why not."""
-    register(_K.LLM_CONDITIONAL_EXECUTION_GUARDRAIL, name, priority, guardrail, arguments)
+    """Registers a guardrail that can reject LLM calls.
+
+    `guardrail(request)` returns the reason to reject one, or None.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.LLM_CONDITIONAL_EXECUTION_GUARDRAIL, name, priority, guardrail, arguments)
 
 
 def deregister_llm_conditional_execution(name: str) -> bool:
-    """Takes back what `register_llm_conditional_execution` added. False if there is none of the name."""
-    return deregister(_K.LLM_CONDITIONAL_EXECUTION_GUARDRAIL, name)
+    """Removes what `register_llm_conditional_execution` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.LLM_CONDITIONAL_EXECUTION_GUARDRAIL, name)
+
+
+# --- End of the generated part.

@@ -23,15 +23,11 @@ of its own; what it raises is what the rest of the call raised. A tool's interce
 
 from typing import Any
 
-from relay_mp._emit.callbacks import (
-    LlmExecutionIntercept,
-    LlmRequestIntercept,
-    LlmStreamExecutionIntercept,
-    ToolExecutionIntercept,
-    ToolRequestIntercept,
-)
+from relay_mp._emit import callbacks
 from relay_mp._session.registration import deregister, register
-from relay_mp.types import RuntimeRegistrationKind as _K
+from relay_mp.types import RuntimeRegistrationKind as _Kind
+
+# --- Generated from relay_mp/_emit/families.py by `python -m tools.generate_registrations`: change that, not this.
 
 __all__ = [
     "deregister_llm_execution",
@@ -51,67 +47,171 @@ def register_tool_request(
     name: str,
     priority: int,
     break_chain: bool,
-    fn: ToolRequestIntercept | str,
+    fn: callbacks.ToolRequestIntercept | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an intercept of tool arguments: `fn(tool_name, args)` returns those to go on with."""
-    register(_K.TOOL_REQUEST_INTERCEPT, name, priority, fn, arguments, break_chain=break_chain)
+    """Registers an intercept of tool calls' arguments.
+
+    `fn(tool_name, args)` returns the arguments to go on with.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        break_chain: whether the rest of the chain is left out after it.
+        fn: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.TOOL_REQUEST_INTERCEPT, name, priority, fn, arguments, break_chain=break_chain)
 
 
 def deregister_tool_request(name: str) -> bool:
-    """Takes back what `register_tool_request` added. False if there is none of the name."""
-    return deregister(_K.TOOL_REQUEST_INTERCEPT, name)
+    """Removes what `register_tool_request` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.TOOL_REQUEST_INTERCEPT, name)
 
 
 def register_tool_execution(
-    name: str, priority: int, fn: ToolExecutionIntercept | str, *, arguments: dict[str, Any] | None = None
+    name: str, priority: int, fn: callbacks.ToolExecutionIntercept | str, *, arguments: dict[str, Any] | None = None
 ) -> None:
-    """Adds an intercept around tools: `fn(tool_name, args, next_call)`."""
-    register(_K.TOOL_EXECUTION_INTERCEPT, name, priority, fn, arguments)
+    """Registers an intercept around tool calls.
+
+    `fn(tool_name, args, next_call)` returns a `ToolExecutionInterceptOutcome`.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        fn: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.TOOL_EXECUTION_INTERCEPT, name, priority, fn, arguments)
 
 
 def deregister_tool_execution(name: str) -> bool:
-    """Takes back what `register_tool_execution` added. False if there is none of the name."""
-    return deregister(_K.TOOL_EXECUTION_INTERCEPT, name)
+    """Removes what `register_tool_execution` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.TOOL_EXECUTION_INTERCEPT, name)
 
 
 def register_llm_request(
     name: str,
     priority: int,
     break_chain: bool,
-    fn: LlmRequestIntercept | str,
+    fn: callbacks.LlmRequestIntercept | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an intercept of LLM requests: `fn(name, request, annotated)`."""
-    register(_K.LLM_REQUEST_INTERCEPT, name, priority, fn, arguments, break_chain=break_chain)
+    """Registers an intercept of LLM requests.
+
+    `fn(name, request, annotated)` returns an `LLMRequestInterceptOutcome`.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        break_chain: whether the rest of the chain is left out after it.
+        fn: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.LLM_REQUEST_INTERCEPT, name, priority, fn, arguments, break_chain=break_chain)
 
 
 def deregister_llm_request(name: str) -> bool:
-    """Takes back what `register_llm_request` added. False if there is none of the name."""
-    return deregister(_K.LLM_REQUEST_INTERCEPT, name)
+    """Removes what `register_llm_request` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.LLM_REQUEST_INTERCEPT, name)
 
 
 def register_llm_execution(
-    name: str, priority: int, fn: LlmExecutionIntercept | str, *, arguments: dict[str, Any] | None = None
+    name: str, priority: int, fn: callbacks.LlmExecutionIntercept | str, *, arguments: dict[str, Any] | None = None
 ) -> None:
-    """Adds an intercept around LLM calls: `fn(name, request, next_call)` returns the response."""
-    register(_K.LLM_EXECUTION_INTERCEPT, name, priority, fn, arguments)
+    """Registers an intercept around LLM calls.
+
+    `fn(name, request, next_call)` returns the response.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        fn: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.LLM_EXECUTION_INTERCEPT, name, priority, fn, arguments)
 
 
 def deregister_llm_execution(name: str) -> bool:
-    """Takes back what `register_llm_execution` added. False if there is none of the name."""
-    return deregister(_K.LLM_EXECUTION_INTERCEPT, name)
+    """Removes what `register_llm_execution` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.LLM_EXECUTION_INTERCEPT, name)
 
 
 def register_llm_stream_execution(
-    name: str, priority: int, fn: LlmStreamExecutionIntercept | str, *, arguments: dict[str, Any] | None = None
+    name: str,
+    priority: int,
+    fn: callbacks.LlmStreamExecutionIntercept | str,
+    *,
+    arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an intercept around streamed LLM calls: `fn(request, next_call)` returns chunks."""
-    register(_K.LLM_STREAM_EXECUTION_INTERCEPT, name, priority, fn, arguments)
+    """Registers an intercept around streamed LLM calls.
+
+    `fn(request, next_call)` returns an asynchronous iterator of chunks.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        name: unique among the global registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        fn: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+    """
+    register(_Kind.LLM_STREAM_EXECUTION_INTERCEPT, name, priority, fn, arguments)
 
 
 def deregister_llm_stream_execution(name: str) -> bool:
-    """Takes back what `register_llm_stream_execution` added. False if there is none of the name."""
-    return deregister(_K.LLM_STREAM_EXECUTION_INTERCEPT, name)
+    """Removes what `register_llm_stream_execution` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+    """
+    return deregister(_Kind.LLM_STREAM_EXECUTION_INTERCEPT, name)
+
+
+# --- End of the generated part.

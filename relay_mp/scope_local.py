@@ -13,27 +13,15 @@ raise.
 from collections.abc import Callable
 from typing import Any
 
-from relay_mp._emit import scope_end
-from relay_mp._emit.callbacks import (
-    EventMetadataInjector,
-    EventSanitizeGuardrail,
-    LlmConditionalExecutionGuardrail,
-    LlmExecutionIntercept,
-    LlmRequestIntercept,
-    LlmSanitizeRequestGuardrail,
-    LlmSanitizeResponseGuardrail,
-    LlmStreamExecutionIntercept,
-    ToolConditionalExecutionGuardrail,
-    ToolExecutionIntercept,
-    ToolRequestIntercept,
-    ToolSanitizeGuardrail,
-)
+from relay_mp._emit import callbacks, scope_end
 from relay_mp._emit.verbs import ScopeHandle, require_open
 from relay_mp._session.membership import current, current_or_default, end_local_subscriptions
 from relay_mp._session.registration import deregister, register
 from relay_mp.events import Event
 from relay_mp.subscribers import check_registration
-from relay_mp.types import RuntimeRegistrationKind as _K
+from relay_mp.types import RuntimeRegistrationKind as _Kind
+
+# --- Generated from relay_mp/_emit/families.py by `python -m tools.generate_registrations`: change that, not this.
 
 __all__ = [
     "deregister_event_metadata_injector",
@@ -75,170 +63,294 @@ def register_event_metadata_injector(
     scope_handle: ScopeHandle,
     name: str,
     priority: int,
-    injector: EventMetadataInjector | str,
+    injector: callbacks.EventMetadataInjector | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an injector: `injector(event)` returns metadata to add."""
-    register(_K.EVENT_METADATA_INJECTOR, name, priority, injector, arguments, scope_handle)
+    """Registers an injector of metadata.
+
+    `injector(event)` returns a dict to add to the event's metadata.
+    If it raises, or returns something else, nothing is added.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        injector: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.EVENT_METADATA_INJECTOR, name, priority, injector, arguments, scope_handle)
 
 
 def deregister_event_metadata_injector(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_event_metadata_injector` added. False if there is none of the name."""
-    return deregister(_K.EVENT_METADATA_INJECTOR, name, scope_handle)
+    """Removes what `register_event_metadata_injector` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.EVENT_METADATA_INJECTOR, name, scope_handle)
 
 
 def register_mark_sanitize(
     scope_handle: ScopeHandle,
     name: str,
     priority: int,
-    guardrail: EventSanitizeGuardrail | str,
+    guardrail: callbacks.EventSanitizeGuardrail | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of marks: `guardrail(event, fields)` returns the fields to show."""
-    register(_K.MARK_SANITIZE_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
+    """Registers a sanitizer of marks.
+
+    `guardrail(event, fields)` returns the fields to show.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.MARK_SANITIZE_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
 
 
 def deregister_mark_sanitize(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_mark_sanitize` added. False if there is none of the name."""
-    return deregister(_K.MARK_SANITIZE_GUARDRAIL, name, scope_handle)
+    """Removes what `register_mark_sanitize` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.MARK_SANITIZE_GUARDRAIL, name, scope_handle)
 
 
 def register_scope_sanitize_start(
     scope_handle: ScopeHandle,
     name: str,
     priority: int,
-    guardrail: EventSanitizeGuardrail | str,
+    guardrail: callbacks.EventSanitizeGuardrail | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of start events, those of calls included: `guardrail(event, fields)`."""
-    register(_K.SCOPE_SANITIZE_START_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
+    """Registers a sanitizer of the start events of scopes and calls.
+
+    `guardrail(event, fields)` returns the fields to show.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.SCOPE_SANITIZE_START_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
 
 
 def deregister_scope_sanitize_start(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_scope_sanitize_start` added. False if there is none of the name."""
-    return deregister(_K.SCOPE_SANITIZE_START_GUARDRAIL, name, scope_handle)
+    """Removes what `register_scope_sanitize_start` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.SCOPE_SANITIZE_START_GUARDRAIL, name, scope_handle)
 
 
 def register_scope_sanitize_end(
     scope_handle: ScopeHandle,
     name: str,
     priority: int,
-    guardrail: EventSanitizeGuardrail | str,
+    guardrail: callbacks.EventSanitizeGuardrail | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of end events, those of calls included: `guardrail(event, fields)`."""
-    register(_K.SCOPE_SANITIZE_END_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
+    """Registers a sanitizer of the end events of scopes and calls.
+
+    `guardrail(event, fields)` returns the fields to show.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.SCOPE_SANITIZE_END_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
 
 
 def deregister_scope_sanitize_end(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_scope_sanitize_end` added. False if there is none of the name."""
-    return deregister(_K.SCOPE_SANITIZE_END_GUARDRAIL, name, scope_handle)
+    """Removes what `register_scope_sanitize_end` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.SCOPE_SANITIZE_END_GUARDRAIL, name, scope_handle)
 
 
 def register_tool_sanitize_request(
     scope_handle: ScopeHandle,
     name: str,
     priority: int,
-    guardrail: ToolSanitizeGuardrail | str,
+    guardrail: callbacks.ToolSanitizeGuardrail | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of what a tool's start shows: `guardrail(tool_name, args)` returns it."""
-    register(_K.TOOL_SANITIZE_REQUEST_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
+    """Registers a sanitizer of the arguments in tool calls' start events.
+
+    `guardrail(tool_name, args)` returns the arguments to show.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.TOOL_SANITIZE_REQUEST_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
 
 
 def deregister_tool_sanitize_request(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_tool_sanitize_request` added. False if there is none of the name."""
-    return deregister(_K.TOOL_SANITIZE_REQUEST_GUARDRAIL, name, scope_handle)
+    """Removes what `register_tool_sanitize_request` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.TOOL_SANITIZE_REQUEST_GUARDRAIL, name, scope_handle)
 
 
 def register_tool_sanitize_response(
     scope_handle: ScopeHandle,
     name: str,
     priority: int,
-    guardrail: ToolSanitizeGuardrail | str,
+    guardrail: callbacks.ToolSanitizeGuardrail | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a sanitizer of what a tool's end shows: `guardrail(tool_name, result)` returns it."""
-    register(_K.TOOL_SANITIZE_RESPONSE_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
+    """Registers a sanitizer of the results in tool calls' end events.
+
+    `guardrail(tool_name, result)` returns the result to show.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.TOOL_SANITIZE_RESPONSE_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
 
 
 def deregister_tool_sanitize_response(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_tool_sanitize_response` added. False if there is none of the name."""
-    return deregister(_K.TOOL_SANITIZE_RESPONSE_GUARDRAIL, name, scope_handle)
+    """Removes what `register_tool_sanitize_response` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.TOOL_SANITIZE_RESPONSE_GUARDRAIL, name, scope_handle)
 
 
 def register_tool_conditional_execution(
     scope_handle: ScopeHandle,
     name: str,
     priority: int,
-    guardrail: ToolConditionalExecutionGuardrail | str,
+    guardrail: callbacks.ToolConditionalExecutionGuardrail | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds a guardrail of tool calls: `guardrail(tool_name, args)` returns None, or why not."""
-    register(_K.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
+    """Registers a guardrail that can reject tool calls.
+
+    `guardrail(tool_name, args)` returns the reason to reject one, or None.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
 
 
 def deregister_tool_conditional_execution(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_tool_conditional_execution` added. False if there is none of the name."""
-    return deregister(_K.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL, name, scope_handle)
+    """Removes what `register_tool_conditional_execution` registered. Calls in progress may still use it.
 
+    Returns:
+        False if there is none of that name.
 
-def register_llm_sanitize_request(
-    scope_handle: ScopeHandle,
-    name: str,
-    priority: int,
-    guardrail: LlmSanitizeRequestGuardrail | str,
-    *,
-    arguments: dict[str, Any] | None = None,
-) -> None:
-    """Adds a sanitizer of what an LLM call's start shows: `guardrail(request, context)`."""
-    register(_K.LLM_SANITIZE_REQUEST_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
-
-
-def deregister_llm_sanitize_request(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_llm_sanitize_request` added. False if there is none of the name."""
-    return deregister(_K.LLM_SANITIZE_REQUEST_GUARDRAIL, name, scope_handle)
-
-
-def register_llm_sanitize_response(
-    scope_handle: ScopeHandle,
-    name: str,
-    priority: int,
-    guardrail: LlmSanitizeResponseGuardrail | str,
-    *,
-    arguments: dict[str, Any] | None = None,
-) -> None:
-    """Adds a sanitizer of what an LLM call's end shows: `guardrail(response, context)`."""
-    register(_K.LLM_SANITIZE_RESPONSE_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
-
-
-def deregister_llm_sanitize_response(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_llm_sanitize_response` added. False if there is none of the name."""
-    return deregister(_K.LLM_SANITIZE_RESPONSE_GUARDRAIL, name, scope_handle)
-
-
-def register_llm_conditional_execution(
-    scope_handle: ScopeHandle,
-    name: str,
-    priority: int,
-    guardrail: LlmConditionalExecutionGuardrail | str,
-    *,
-    arguments: dict[str, Any] | None = None,
-) -> None:
-    """Adds a guardrail of LLM calls: `guardrail(request)` returns None, or why not."""
-    register(_K.LLM_CONDITIONAL_EXECUTION_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
-
-
-def deregister_llm_conditional_execution(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_llm_conditional_execution` added. False if there is none of the name."""
-    return deregister(_K.LLM_CONDITIONAL_EXECUTION_GUARDRAIL, name, scope_handle)
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL, name, scope_handle)
 
 
 def register_tool_request(
@@ -246,34 +358,211 @@ def register_tool_request(
     name: str,
     priority: int,
     break_chain: bool,
-    fn: ToolRequestIntercept | str,
+    fn: callbacks.ToolRequestIntercept | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an intercept of tool arguments: `fn(tool_name, args)` returns those to go on with."""
-    register(_K.TOOL_REQUEST_INTERCEPT, name, priority, fn, arguments, scope_handle, break_chain)
+    """Registers an intercept of tool calls' arguments.
+
+    `fn(tool_name, args)` returns the arguments to go on with.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        break_chain: whether the rest of the chain is left out after it.
+        fn: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.TOOL_REQUEST_INTERCEPT, name, priority, fn, arguments, scope_handle, break_chain=break_chain)
 
 
 def deregister_tool_request(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_tool_request` added. False if there is none of the name."""
-    return deregister(_K.TOOL_REQUEST_INTERCEPT, name, scope_handle)
+    """Removes what `register_tool_request` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.TOOL_REQUEST_INTERCEPT, name, scope_handle)
 
 
 def register_tool_execution(
     scope_handle: ScopeHandle,
     name: str,
     priority: int,
-    fn: ToolExecutionIntercept | str,
+    fn: callbacks.ToolExecutionIntercept | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an intercept around tools: `fn(tool_name, args, next_call)`."""
-    register(_K.TOOL_EXECUTION_INTERCEPT, name, priority, fn, arguments, scope_handle)
+    """Registers an intercept around tool calls.
+
+    `fn(tool_name, args, next_call)` returns a `ToolExecutionInterceptOutcome`.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        fn: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.TOOL_EXECUTION_INTERCEPT, name, priority, fn, arguments, scope_handle)
 
 
 def deregister_tool_execution(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_tool_execution` added. False if there is none of the name."""
-    return deregister(_K.TOOL_EXECUTION_INTERCEPT, name, scope_handle)
+    """Removes what `register_tool_execution` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.TOOL_EXECUTION_INTERCEPT, name, scope_handle)
+
+
+def register_llm_sanitize_request(
+    scope_handle: ScopeHandle,
+    name: str,
+    priority: int,
+    guardrail: callbacks.LlmSanitizeRequestGuardrail | str,
+    *,
+    arguments: dict[str, Any] | None = None,
+) -> None:
+    """Registers a sanitizer of the requests in LLM calls' start events.
+
+    `guardrail(request, context)` returns the `LLMRequest` to show, or None.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.LLM_SANITIZE_REQUEST_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
+
+
+def deregister_llm_sanitize_request(scope_handle: ScopeHandle, name: str) -> bool:
+    """Removes what `register_llm_sanitize_request` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.LLM_SANITIZE_REQUEST_GUARDRAIL, name, scope_handle)
+
+
+def register_llm_sanitize_response(
+    scope_handle: ScopeHandle,
+    name: str,
+    priority: int,
+    guardrail: callbacks.LlmSanitizeResponseGuardrail | str,
+    *,
+    arguments: dict[str, Any] | None = None,
+) -> None:
+    """Registers a sanitizer of the responses in LLM calls' end events.
+
+    `guardrail(response, context)` returns the response to show, or None.
+    If it raises, or returns something else, the event shows no payload.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.LLM_SANITIZE_RESPONSE_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
+
+
+def deregister_llm_sanitize_response(scope_handle: ScopeHandle, name: str) -> bool:
+    """Removes what `register_llm_sanitize_response` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.LLM_SANITIZE_RESPONSE_GUARDRAIL, name, scope_handle)
+
+
+def register_llm_conditional_execution(
+    scope_handle: ScopeHandle,
+    name: str,
+    priority: int,
+    guardrail: callbacks.LlmConditionalExecutionGuardrail | str,
+    *,
+    arguments: dict[str, Any] | None = None,
+) -> None:
+    """Registers a guardrail that can reject LLM calls.
+
+    `guardrail(request)` returns the reason to reject one, or None.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        guardrail: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.LLM_CONDITIONAL_EXECUTION_GUARDRAIL, name, priority, guardrail, arguments, scope_handle)
+
+
+def deregister_llm_conditional_execution(scope_handle: ScopeHandle, name: str) -> bool:
+    """Removes what `register_llm_conditional_execution` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.LLM_CONDITIONAL_EXECUTION_GUARDRAIL, name, scope_handle)
 
 
 def register_llm_request(
@@ -281,51 +570,130 @@ def register_llm_request(
     name: str,
     priority: int,
     break_chain: bool,
-    fn: LlmRequestIntercept | str,
+    fn: callbacks.LlmRequestIntercept | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an intercept of LLM requests: `fn(name, request, annotated)`."""
-    register(_K.LLM_REQUEST_INTERCEPT, name, priority, fn, arguments, scope_handle, break_chain)
+    """Registers an intercept of LLM requests.
+
+    `fn(name, request, annotated)` returns an `LLMRequestInterceptOutcome`.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        break_chain: whether the rest of the chain is left out after it.
+        fn: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.LLM_REQUEST_INTERCEPT, name, priority, fn, arguments, scope_handle, break_chain=break_chain)
 
 
 def deregister_llm_request(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_llm_request` added. False if there is none of the name."""
-    return deregister(_K.LLM_REQUEST_INTERCEPT, name, scope_handle)
+    """Removes what `register_llm_request` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.LLM_REQUEST_INTERCEPT, name, scope_handle)
 
 
 def register_llm_execution(
     scope_handle: ScopeHandle,
     name: str,
     priority: int,
-    fn: LlmExecutionIntercept | str,
+    fn: callbacks.LlmExecutionIntercept | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an intercept around LLM calls: `fn(name, request, next_call)` returns the response."""
-    register(_K.LLM_EXECUTION_INTERCEPT, name, priority, fn, arguments, scope_handle)
+    """Registers an intercept around LLM calls.
+
+    `fn(name, request, next_call)` returns the response.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        fn: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.LLM_EXECUTION_INTERCEPT, name, priority, fn, arguments, scope_handle)
 
 
 def deregister_llm_execution(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_llm_execution` added. False if there is none of the name."""
-    return deregister(_K.LLM_EXECUTION_INTERCEPT, name, scope_handle)
+    """Removes what `register_llm_execution` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.LLM_EXECUTION_INTERCEPT, name, scope_handle)
 
 
 def register_llm_stream_execution(
     scope_handle: ScopeHandle,
     name: str,
     priority: int,
-    fn: LlmStreamExecutionIntercept | str,
+    fn: callbacks.LlmStreamExecutionIntercept | str,
     *,
     arguments: dict[str, Any] | None = None,
 ) -> None:
-    """Adds an intercept around streamed LLM calls: `fn(request, next_call)` returns chunks."""
-    register(_K.LLM_STREAM_EXECUTION_INTERCEPT, name, priority, fn, arguments, scope_handle)
+    """Registers an intercept around streamed LLM calls.
+
+    `fn(request, next_call)` returns an asynchronous iterator of chunks.
+    If it raises, or returns something else, the call fails.
+
+    Args:
+        scope_handle: an open scope of this process, or a root.
+        name: unique among this scope's registrations of this family.
+        priority: the lowest runs first; -2**31 to 2**31 - 1.
+        fn: synchronous or asynchronous; or the name of one, "package.module:attribute", imported now.
+        arguments: only with a name: the attribute is called with them, and returns the callback.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        OverflowError: the priority has more than 32 bits.
+        MiddlewareError: the name is taken, or what is named cannot be imported.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    register(_Kind.LLM_STREAM_EXECUTION_INTERCEPT, name, priority, fn, arguments, scope_handle)
 
 
 def deregister_llm_stream_execution(scope_handle: ScopeHandle, name: str) -> bool:
-    """Takes back what `register_llm_stream_execution` added. False if there is none of the name."""
-    return deregister(_K.LLM_STREAM_EXECUTION_INTERCEPT, name, scope_handle)
+    """Removes what `register_llm_stream_execution` registered. Calls in progress may still use it.
+
+    Returns:
+        False if there is none of that name.
+
+    Raises:
+        TypeError: scope_handle is not a ScopeHandle.
+        ScopeError: the scope has ended, or another process pushed it.
+    """
+    return deregister(_Kind.LLM_STREAM_EXECUTION_INTERCEPT, name, scope_handle)
+
+
+# --- End of the generated part.
 
 
 def register_subscriber(

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 from relay_mp._emit.arguments import check_name, freeze, thaw
 from relay_mp._emit.calls import ToolExecutionInterceptOutcome, ToolExecutionResult, ToolHandle, check_type
+from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.managed import (
     STATUS_OK,
     NextCall,
@@ -44,7 +45,7 @@ from relay_mp._emit.managed import (
     sanitize,
     through_intercepts,
 )
-from relay_mp._emit.middleware import FAMILIES, Registration, registry, visible
+from relay_mp._emit.middleware import Registration, registry, visible
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now, settle
 from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._native.core import active

@@ -140,7 +140,8 @@ def work_three(_: Any = None) -> None:
 
 def register_own() -> list[tuple[str, bool]]:
     """What this process has after it has registered a name that has arrived."""
-    from relay_mp._emit.middleware import FAMILIES, Registration, registry
+    from relay_mp._emit.families import FAMILIES
+    from relay_mp._emit.middleware import Registration, registry
     from relay_mp.types import RuntimeRegistrationKind
 
     work()

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 import relay_mp
 from relay_mp import ConfigurationError, ScopeType, plugin, pools, scope
 from relay_mp._deliver import named
-from relay_mp._emit.middleware import FAMILIES, Registration, registry
+from relay_mp._emit.families import FAMILIES
+from relay_mp._emit.middleware import Registration, registry
 from relay_mp._native import core
 from relay_mp._session import configuration
 from relay_mp.types import RuntimeRegistrationKind as Kind
@@ -239,7 +240,8 @@ def test_two_sessions_of_a_worker_do_not_mix(run_script):
         """
 import multiprocessing, across, relay_mp
 from relay_mp import pools
-from relay_mp._emit.middleware import FAMILIES, Registration, registry
+from relay_mp._emit.families import FAMILIES
+from relay_mp._emit.middleware import Registration, registry
 from relay_mp.types import RuntimeRegistrationKind as Kind
 
 def named(name):
@@ -271,7 +273,8 @@ def test_dispatcher_process_has_it_too(run_script):
         """
 import multiprocessing, across, named_subscribers, relay_mp
 from across import MARKER, SECRET
-from relay_mp._emit.middleware import FAMILIES, Registration, registry
+from relay_mp._emit.families import FAMILIES
+from relay_mp._emit.middleware import Registration, registry
 from relay_mp.types import RuntimeRegistrationKind as Kind
 from pathlib import Path
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = ["relay_mp", "tests", "examples", "benchmarks"]
+PLACES = ["relay_mp", "tests", "tools", "examples", "benchmarks"]
 COMMANDS = {
     "ruff check": ["ruff", "check", "--output-format=concise", *PLACES],
     "ruff format": ["ruff", "format", "--check", *PLACES],

@@ -9,7 +9,8 @@ import pytest
 import relay_mp
 from relay_mp import ScopeType, ToolExecutionInterceptOutcome, ToolExecutionResult, guardrails, intercepts
 from relay_mp._emit import event_middleware, middleware, settle
-from relay_mp._emit.middleware import FAMILIES, Registration, registry
+from relay_mp._emit.families import FAMILIES
+from relay_mp._emit.middleware import Registration, registry
 from relay_mp._native import core
 from relay_mp.runtime_registrations import RuntimeRegistrationKind as Kind
 
@@ -78,6 +79,7 @@ def test_every_family_registers_refuses_duplicates_and_deregisters():
             chain = [False] if family.breaks else []
             register, deregister = getattr(module, f"register_{verbs}"), getattr(module, f"deregister_{verbs}")
             register(*first, "n", 0, *chain, tool)
+            assert [each.family for each in registry.all()] == [family]
             with pytest.raises(relay_mp.MiddlewareError, match="already registered"):
                 register(*first, "n", 0, *chain, tool)
             assert (deregister(*first, "n"), deregister(*first, "n")) == (True, False)

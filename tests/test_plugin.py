@@ -15,6 +15,7 @@ import pytest
 
 import relay_mp
 from relay_mp import PayloadError, PluginConfigError, PluginError, plugin, scope, subscribers
+from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.middleware import registry
 from relay_mp._plugins import files
 from relay_mp._session.membership import current
@@ -364,6 +365,20 @@ def test_a_subscriber_that_cannot_be_registered_takes_all_back(session):
         plugin.activate(config("old", "new"))
     assert registry.all() == before
     assert session.deregister("relay-mp-plugin.v1.old:1:s", None)
+
+
+def test_a_context_has_a_method_for_every_family():
+    def register(context):
+        for family in FAMILIES.values():
+            chain = [True] if family.breaks else []
+            getattr(context, f"register_{family.kind.value}")("n", 3, *chain, print)
+
+    plugin.register("a", Noting(register=register))
+    plugin.activate(config("a"))
+    found = [each for each in registry.all() if each.local_name == "n"]
+    assert [(each.family, each.priority, each.break_chain) for each in found] == [
+        (family, 3, family.breaks) for family in FAMILIES.values()
+    ]
 
 
 def test_late_registrations_end_with_their_component(session):

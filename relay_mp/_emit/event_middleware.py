@@ -22,15 +22,8 @@ import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._emit.arguments import freeze, thaw
 from relay_mp._emit.calls import peek
-from relay_mp._emit.middleware import (
-    END_SANITIZERS,
-    EVENT_INJECTORS,
-    MARK_SANITIZERS,
-    START_SANITIZERS,
-    Registration,
-    registry,
-    visible,
-)
+from relay_mp._emit.families import END_SANITIZERS, EVENT_INJECTORS, MARK_SANITIZERS, START_SANITIZERS
+from relay_mp._emit.middleware import Registration, registry, visible
 from relay_mp._emit.settle import BLOCK, run_now, settle
 from relay_mp._native.core import thread_id
 from relay_mp.errors import MiddlewareError

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from relay_mp._emit.arguments import merge_metadata, thaw
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, PendingMarkSpec
+from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.llm_codec import (
     LlmSanitizeRequestContext,
     LlmSanitizeResponseContext,
@@ -40,7 +41,7 @@ from relay_mp._emit.managed import (
     returned,
     sanitize,
 )
-from relay_mp._emit.middleware import FAMILIES, Registration, visible
+from relay_mp._emit.middleware import Registration, visible
 from relay_mp._emit.propagation import format_traceparent
 from relay_mp._emit.settle import AWAIT, settle
 from relay_mp._emit.verbs import ScopeHandle

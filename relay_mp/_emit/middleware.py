@@ -1,6 +1,6 @@
 """Middleware of every family: which callbacks a process has, who sees them, in which order they run.
 
-Runs in every emitting process. There is one mechanism for all families; a family is a row of `FAMILIES`:
+Runs in every emitting process. There is one mechanism for all families of `relay_mp._emit.families`:
 
     guardrails, intercepts, event_metadata, scope_local, plugins      (public verbs)
         -> registry.exchange(remove, add)     one lock, one immutable snapshot, replaced whole
@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from relay_mp._emit import scope_end
+from relay_mp._emit.families import EVENT_FAMILIES, FAMILIES, TOOL_FAMILIES, Family
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._emit.verbs import current_scope, stack_uuids
 from relay_mp._native import core
@@ -34,76 +35,13 @@ from relay_mp.types import (
 logger = logging.getLogger("relay_mp")
 
 __all__ = [
-    "EVENT_FAMILIES",
-    "FAMILIES",
     "GLOBAL_API",
-    "TOOL_FAMILIES",
-    "Family",
     "Gate",
     "Registration",
     "registry",
     "visible",
 ]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Family:
-    """One kind of middleware.
-
-    Args:
-        kind: its name, as `runtime_registrations` lists it.
-        verbs: what the public functions for it are called: `register_<verbs>`, `deregister_<verbs>`.
-        failure: what a callback that raises, or returns what it must not, does: "withhold" the event's
-            payload (fails closed), "omit" what it would have added (fails open), or "fail" the call.
-        breaks: whether a registration can end its chain (`break_chain`).
-        arguments: what a callback is given, for messages.
-    """
-
-    kind: RuntimeRegistrationKind
-    verbs: str
-    failure: str
-    breaks: bool
-    arguments: str
-
-    def __repr__(self) -> str:
-        return f"<Family {self.kind.value}>"
-
-
-def _table() -> dict[RuntimeRegistrationKind, Family]:
-    kinds = RuntimeRegistrationKind
-    rows = (
-        (kinds.EVENT_METADATA_INJECTOR, "event_metadata_injector", "omit", False, "event"),
-        (kinds.MARK_SANITIZE_GUARDRAIL, "mark_sanitize", "withhold", False, "event, fields"),
-        (kinds.SCOPE_SANITIZE_START_GUARDRAIL, "scope_sanitize_start", "withhold", False, "event, fields"),
-        (kinds.SCOPE_SANITIZE_END_GUARDRAIL, "scope_sanitize_end", "withhold", False, "event, fields"),
-        (kinds.TOOL_SANITIZE_REQUEST_GUARDRAIL, "tool_sanitize_request", "withhold", False, "name, args"),
-        (kinds.TOOL_SANITIZE_RESPONSE_GUARDRAIL, "tool_sanitize_response", "withhold", False, "name, result"),
-        (kinds.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL, "tool_conditional_execution", "fail", False, "name, args"),
-        (kinds.TOOL_REQUEST_INTERCEPT, "tool_request", "fail", True, "name, args"),
-        (kinds.TOOL_EXECUTION_INTERCEPT, "tool_execution", "fail", False, "name, args, next_call"),
-        (kinds.LLM_SANITIZE_REQUEST_GUARDRAIL, "llm_sanitize_request", "withhold", False, "request, context"),
-        (kinds.LLM_SANITIZE_RESPONSE_GUARDRAIL, "llm_sanitize_response", "withhold", False, "response, context"),
-        (kinds.LLM_CONDITIONAL_EXECUTION_GUARDRAIL, "llm_conditional_execution", "fail", False, "request"),
-        (kinds.LLM_REQUEST_INTERCEPT, "llm_request", "fail", True, "name, request, annotated"),
-        (kinds.LLM_EXECUTION_INTERCEPT, "llm_execution", "fail", False, "name, request, next_call"),
-        (kinds.LLM_STREAM_EXECUTION_INTERCEPT, "llm_stream_execution", "fail", False, "request, next_call"),
-    )  # fmt: skip
-    return {row[0]: Family(*row) for row in rows}
-
-
-FAMILIES = _table()
-"""Every family there is, by its kind, in the order in which registrations are listed."""
-
-EVENT_INJECTORS = FAMILIES[RuntimeRegistrationKind.EVENT_METADATA_INJECTOR]
-MARK_SANITIZERS = FAMILIES[RuntimeRegistrationKind.MARK_SANITIZE_GUARDRAIL]
-START_SANITIZERS = FAMILIES[RuntimeRegistrationKind.SCOPE_SANITIZE_START_GUARDRAIL]
-END_SANITIZERS = FAMILIES[RuntimeRegistrationKind.SCOPE_SANITIZE_END_GUARDRAIL]
-
-EVENT_FAMILIES = (EVENT_INJECTORS, MARK_SANITIZERS, START_SANITIZERS, END_SANITIZERS)
-"""Those that see every event, and so run in the core's event hook."""
-
-TOOL_FAMILIES = tuple(family for kind, family in FAMILIES.items() if kind.value.startswith("tool_"))
-"""Those that a tool call looks at."""
 
 GLOBAL_API = RuntimeRegistrationOwner(RuntimeRegistrationOwnerKind.GLOBAL_API, None, None)
 """Who owns what the public register functions register."""

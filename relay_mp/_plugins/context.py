@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from relay_mp._emit.arguments import freeze, thaw
-from relay_mp._emit.middleware import FAMILIES, Gate, Registration
+from relay_mp._emit.families import FAMILIES
+from relay_mp._emit.middleware import Gate, Registration
 from relay_mp.errors import PluginError
 from relay_mp.types import RuntimeRegistrationKind, RuntimeRegistrationOwner, RuntimeRegistrationOwnerKind
 
@@ -27,6 +28,7 @@ class Installer(Protocol):
 
 
 Callback = Callable[..., Any]
+_Kind = RuntimeRegistrationKind
 
 
 class ExporterSpec(NamedTuple):
@@ -49,41 +51,6 @@ class ExporterSpec(NamedTuple):
     local_name: str
     field: str
     prepare: Callable[[], object] | None
-
-
-_Register = Callable[["PluginContext", str, int, Callback], None]
-_RegisterBreaking = Callable[["PluginContext", str, int, bool, Callback], None]
-_Kind = RuntimeRegistrationKind
-
-
-def _documented(method: Any, kind: RuntimeRegistrationKind, text: str) -> Any:
-    method.__doc__ = text
-    method.__name__ = f"register_{kind.value}"
-    method.__qualname__ = f"PluginContext.{method.__name__}"
-    return method
-
-
-def _registers(kind: RuntimeRegistrationKind) -> _Register:
-    def register(self: "PluginContext", name: str, priority: int, callback: Callback) -> None:
-        self._register(kind, name, priority, False, callback)
-
-    what = kind.value.replace("_", " ").replace("llm", "LLM")
-    text = f"Registers {'an' if what[0] in 'eL' else 'a'} {what} of this component; lower priorities run first."
-    documented: _Register = _documented(register, kind, text)
-    return documented
-
-
-def _registers_breaking(kind: RuntimeRegistrationKind) -> _RegisterBreaking:
-    def register(self: "PluginContext", name: str, priority: int, break_chain: bool, callback: Callback) -> None:
-        if type(break_chain) is not bool:
-            raise TypeError(f"break_chain is a {type(break_chain).__name__}; expected bool")
-        self._register(kind, name, priority, break_chain, callback)
-
-    what = kind.value.replace("_", " ").replace("llm", "an LLM").replace("tool", "a tool")
-    documented: _RegisterBreaking = _documented(
-        register, kind, f"Registers {what} of this component; with `break_chain` it is the last of its chain to run."
-    )
-    return documented
 
 
 class PluginContext:
@@ -130,8 +97,10 @@ class PluginContext:
             raise PluginError(f"the component has registered a {what} {name!r} already; give the other another name")
 
     def _register(
-        self, kind: RuntimeRegistrationKind, name: str, priority: int, break_chain: bool, callback: Callback
+        self, kind: RuntimeRegistrationKind, name: str, priority: int, callback: Callback, break_chain: bool = False
     ) -> None:
+        if type(break_chain) is not bool:
+            raise TypeError(f"break_chain is a {type(break_chain).__name__}; expected bool")
         effective = self._effective(name)
         if not isinstance(priority, int) or isinstance(priority, bool):
             raise TypeError(f"priority is a {type(priority).__name__}; expected int")
@@ -208,18 +177,263 @@ class PluginContext:
         gate = Gate(effective, frozenset(map(RuntimeRegistrationKind, kinds)), registration_name, guardrail)
         self._note(self.gates, gate, name)
 
-    register_event_metadata_injector = _registers(_Kind.EVENT_METADATA_INJECTOR)
-    register_mark_sanitize_guardrail = _registers(_Kind.MARK_SANITIZE_GUARDRAIL)
-    register_scope_sanitize_start_guardrail = _registers(_Kind.SCOPE_SANITIZE_START_GUARDRAIL)
-    register_scope_sanitize_end_guardrail = _registers(_Kind.SCOPE_SANITIZE_END_GUARDRAIL)
-    register_tool_sanitize_request_guardrail = _registers(_Kind.TOOL_SANITIZE_REQUEST_GUARDRAIL)
-    register_tool_sanitize_response_guardrail = _registers(_Kind.TOOL_SANITIZE_RESPONSE_GUARDRAIL)
-    register_tool_conditional_execution_guardrail = _registers(_Kind.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL)
-    register_llm_sanitize_request_guardrail = _registers(_Kind.LLM_SANITIZE_REQUEST_GUARDRAIL)
-    register_llm_sanitize_response_guardrail = _registers(_Kind.LLM_SANITIZE_RESPONSE_GUARDRAIL)
-    register_llm_conditional_execution_guardrail = _registers(_Kind.LLM_CONDITIONAL_EXECUTION_GUARDRAIL)
-    register_llm_execution_intercept = _registers(_Kind.LLM_EXECUTION_INTERCEPT)
-    register_llm_stream_execution_intercept = _registers(_Kind.LLM_STREAM_EXECUTION_INTERCEPT)
-    register_tool_execution_intercept = _registers(_Kind.TOOL_EXECUTION_INTERCEPT)
-    register_llm_request_intercept = _registers_breaking(_Kind.LLM_REQUEST_INTERCEPT)
-    register_tool_request_intercept = _registers_breaking(_Kind.TOOL_REQUEST_INTERCEPT)
+    # --- Generated from relay_mp/_emit/families.py by `python -m tools.generate_registrations`: change that, not this.
+
+    def register_event_metadata_injector(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers an injector of metadata.
+
+        `callback(event)` returns a dict to add to the event's metadata.
+        If it raises, or returns something else, nothing is added.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.EVENT_METADATA_INJECTOR, name, priority, callback)
+
+    def register_mark_sanitize_guardrail(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers a sanitizer of marks.
+
+        `callback(event, fields)` returns the fields to show.
+        If it raises, or returns something else, the event shows no payload.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.MARK_SANITIZE_GUARDRAIL, name, priority, callback)
+
+    def register_scope_sanitize_start_guardrail(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers a sanitizer of the start events of scopes and calls.
+
+        `callback(event, fields)` returns the fields to show.
+        If it raises, or returns something else, the event shows no payload.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.SCOPE_SANITIZE_START_GUARDRAIL, name, priority, callback)
+
+    def register_scope_sanitize_end_guardrail(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers a sanitizer of the end events of scopes and calls.
+
+        `callback(event, fields)` returns the fields to show.
+        If it raises, or returns something else, the event shows no payload.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.SCOPE_SANITIZE_END_GUARDRAIL, name, priority, callback)
+
+    def register_tool_sanitize_request_guardrail(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers a sanitizer of the arguments in tool calls' start events.
+
+        `callback(tool_name, args)` returns the arguments to show.
+        If it raises, or returns something else, the event shows no payload.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.TOOL_SANITIZE_REQUEST_GUARDRAIL, name, priority, callback)
+
+    def register_tool_sanitize_response_guardrail(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers a sanitizer of the results in tool calls' end events.
+
+        `callback(tool_name, result)` returns the result to show.
+        If it raises, or returns something else, the event shows no payload.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.TOOL_SANITIZE_RESPONSE_GUARDRAIL, name, priority, callback)
+
+    def register_tool_conditional_execution_guardrail(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers a guardrail that can reject tool calls.
+
+        `callback(tool_name, args)` returns the reason to reject one, or None.
+        If it raises, or returns something else, the call fails.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.TOOL_CONDITIONAL_EXECUTION_GUARDRAIL, name, priority, callback)
+
+    def register_tool_request_intercept(self, name: str, priority: int, break_chain: bool, callback: Callback) -> None:
+        """Registers an intercept of tool calls' arguments.
+
+        `callback(tool_name, args)` returns the arguments to go on with.
+        If it raises, or returns something else, the call fails.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            break_chain: whether the rest of the chain is left out after it.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.TOOL_REQUEST_INTERCEPT, name, priority, callback, break_chain)
+
+    def register_tool_execution_intercept(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers an intercept around tool calls.
+
+        `callback(tool_name, args, next_call)` returns a `ToolExecutionInterceptOutcome`.
+        If it raises, or returns something else, the call fails.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.TOOL_EXECUTION_INTERCEPT, name, priority, callback)
+
+    def register_llm_sanitize_request_guardrail(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers a sanitizer of the requests in LLM calls' start events.
+
+        `callback(request, context)` returns the `LLMRequest` to show, or None.
+        If it raises, or returns something else, the event shows no payload.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.LLM_SANITIZE_REQUEST_GUARDRAIL, name, priority, callback)
+
+    def register_llm_sanitize_response_guardrail(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers a sanitizer of the responses in LLM calls' end events.
+
+        `callback(response, context)` returns the response to show, or None.
+        If it raises, or returns something else, the event shows no payload.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.LLM_SANITIZE_RESPONSE_GUARDRAIL, name, priority, callback)
+
+    def register_llm_conditional_execution_guardrail(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers a guardrail that can reject LLM calls.
+
+        `callback(request)` returns the reason to reject one, or None.
+        If it raises, or returns something else, the call fails.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.LLM_CONDITIONAL_EXECUTION_GUARDRAIL, name, priority, callback)
+
+    def register_llm_request_intercept(self, name: str, priority: int, break_chain: bool, callback: Callback) -> None:
+        """Registers an intercept of LLM requests.
+
+        `callback(name, request, annotated)` returns an `LLMRequestInterceptOutcome`.
+        If it raises, or returns something else, the call fails.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            break_chain: whether the rest of the chain is left out after it.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.LLM_REQUEST_INTERCEPT, name, priority, callback, break_chain)
+
+    def register_llm_execution_intercept(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers an intercept around LLM calls.
+
+        `callback(name, request, next_call)` returns the response.
+        If it raises, or returns something else, the call fails.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.LLM_EXECUTION_INTERCEPT, name, priority, callback)
+
+    def register_llm_stream_execution_intercept(self, name: str, priority: int, callback: Callback) -> None:
+        """Registers an intercept around streamed LLM calls.
+
+        `callback(request, next_call)` returns an asynchronous iterator of chunks.
+        If it raises, or returns something else, the call fails.
+
+        Args:
+            name: unique among the component's registrations of this family.
+            priority: the lowest runs first.
+            callback: synchronous or asynchronous.
+
+        Raises:
+            TypeError: an argument is not of its type.
+            PluginError: the name is taken, or the component is not active any more.
+        """
+        self._register(_Kind.LLM_STREAM_EXECUTION_INTERCEPT, name, priority, callback)
+
+    # --- End of the generated part.

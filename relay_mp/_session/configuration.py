@@ -27,7 +27,8 @@ import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._deliver import named
 from relay_mp._emit.arguments import freeze, thaw
-from relay_mp._emit.middleware import FAMILIES, GLOBAL_API, Family, Registration, registry
+from relay_mp._emit.families import FAMILIES, Family
+from relay_mp._emit.middleware import GLOBAL_API, Registration, registry
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import inheritance
