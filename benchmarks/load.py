@@ -51,7 +51,7 @@ def producing(peer: Peer, mode: str, producers: int, threads: bool, seconds: flo
         yield lambda: started.run(order)
 
 
-class Gate(Sink):
+class Latch(Sink):
     """A subscriber that can be held: then nothing leaves the ring."""
 
     def __init__(self, read: Any) -> None:
@@ -74,29 +74,29 @@ def occupied(share: float, producers: int, scale: float) -> Iterator[Callable[[]
     Of a full one, each call drops its event and says so by its count.
     """
     relay = Relay(on_full="drop", ring_bytes=4 << 20)
-    gates: list[Gate] = []
+    latches: list[Latch] = []
 
-    def make_gate(read: Any) -> Gate:
-        gates.append(Gate(read))
-        return gates[0]
+    def make_latch(read: Any) -> Latch:
+        latches.append(Latch(read))
+        return latches[0]
 
-    with fleet(relay, FOUR_FIELDS, producers, make_gate) as started:
-        (gate,) = gates
+    with fleet(relay, FOUR_FIELDS, producers, make_latch) as started:
+        (latch,) = latches
         burst = Order(max(int(burst_calls(relay.ring_bytes, producers, 0.2) * scale), 20))
-        yield lambda: _held_run(started, gate, relay, share, producers, burst)
+        yield lambda: _held_run(started, latch, relay, share, producers, burst)
 
 
-def _held_run(started: Fleet, gate: Gate, relay: Relay, share: float, producers: int, burst: Order) -> Histogram:
-    gate.holding.clear()
+def _held_run(started: Fleet, latch: Latch, relay: Relay, share: float, producers: int, burst: Order) -> Histogram:
+    latch.holding.clear()
     if share:
-        gate.opened.clear()
+        latch.opened.clear()
         fill = burst_calls(relay.ring_bytes, producers, share if share < 1 else 1.2)
         started.command(Order(fill, timed=False))
         started.answers()
-        wait_until(gate.holding.is_set, "the subscriber is held")
+        wait_until(latch.holding.is_set, "the subscriber is held")
     started.command(burst)
     answers = started.answers()
-    gate.opened.set()
+    latch.opened.set()
     subscribers.flush()
     return merged([answer.histogram for answer in answers])
 

@@ -18,7 +18,7 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include "registry.h"
+#include "slots.h"
 #include "segment.h"
 
 #define CAPACITY_UNITS (UINT64_C(1) << 18) /* 16 MiB, the library's default */
@@ -115,7 +115,7 @@ static void rounds(void (*call)(void), bool writes) {
 }
 
 static void take_slot(void) {
-    slot = rmp_registry_take(&segment.ring, rmp_process_self(), rmp_thread_id());
+    slot = rmp_slots_take(&segment.ring, rmp_process_self(), rmp_thread_id());
     if (!slot) fail("no slot is left", 0);
     owner_seq = rmp_load_relaxed(&rmp_ring_slot(&segment.ring, slot)->emitted);
 }

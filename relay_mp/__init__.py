@@ -4,8 +4,8 @@ Data flows one way:
 
     scope, tools, llm, subscribers, guardrails, ...   the public verbs, one concept a file
     _emit                     context and the compiled verbs: runs in every process
-    _native                   C and Cython: encode, ring, registry; knows no event's meaning
-    _deliver                  dispatcher, registry of subscribers, liveness: where the dispatcher runs
+    _native                   C and Cython: encode, ring, producers' slots; knows no event's meaning
+    _deliver                  dispatcher, subscriptions, liveness: where the dispatcher runs
     _session                  a session's life: create, attach, flush, statistics, recover, close
     observability             exporters; loaded on first use
     plugin                    configurations of middleware and exporters; loaded on first use

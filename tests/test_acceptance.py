@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 import workers
-from workers import EXIT, EXIT_CODES, KILL, MARKS, RETURNS, TIMEOUT_SECONDS, WORKERS, Gate
+from workers import EXIT, EXIT_CODES, KILL, MARKS, RETURNS, TIMEOUT_SECONDS, WORKERS, Barrier
 
 import relay_mp
 from relay_mp import ScopeType, pools, scope, subscribers
@@ -50,12 +50,12 @@ def in_processes(api: Any, method: str, how: str) -> None:
 
 
 def in_pool(api: Any, method: str, how: str) -> None:
-    # A task of multiprocessing.Pool whose worker dies never returns: the tasks tell the gate instead.
-    with Gate() as gate, api.get_context(method).Pool(WORKERS) as pool:
-        results = [pool.apply_async(workers.gated_work, (w, how, gate.address)) for w in range(WORKERS)]
-        assert len(gate.await_emitted()) == WORKERS
-        gate.release()
-        gate.await_ended()
+    # A task of multiprocessing.Pool whose worker dies never returns: the tasks tell the barrier instead.
+    with Barrier() as barrier, api.get_context(method).Pool(WORKERS) as pool:
+        results = [pool.apply_async(workers.work_and_wait, (w, how, barrier.address)) for w in range(WORKERS)]
+        assert len(barrier.await_emitted()) == WORKERS
+        barrier.release()
+        barrier.await_ended()
         if how == RETURNS:
             assert [result.get(TIMEOUT_SECONDS) for result in results] == list(range(WORKERS))
     pool.join()
@@ -64,11 +64,11 @@ def in_pool(api: Any, method: str, how: str) -> None:
 def in_executor(api: Any, method: str, how: str) -> None:
     executor = concurrent.futures.ProcessPoolExecutor if api is multiprocessing else api.ProcessPoolExecutor
     context = multiprocessing.get_context(method)
-    with Gate() as gate, executor(WORKERS, mp_context=context) as pool:
-        futures = [pool.submit(workers.gated_work, w, how, gate.address) for w in range(WORKERS)]
-        assert len(gate.await_emitted()) == WORKERS
-        gate.release()
-        gate.await_ended()
+    with Barrier() as barrier, executor(WORKERS, mp_context=context) as pool:
+        futures = [pool.submit(workers.work_and_wait, w, how, barrier.address) for w in range(WORKERS)]
+        assert len(barrier.await_emitted()) == WORKERS
+        barrier.release()
+        barrier.await_ended()
         for worker, future in enumerate(futures):
             if how == RETURNS:
                 assert future.result(TIMEOUT_SECONDS) == worker

@@ -10,13 +10,13 @@ import pytest
 
 import relay_mp
 from relay_mp import ScopeType, scope, subscribers
-from relay_mp._deliver.registry import Registry, Subscription
+from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._session.membership import current
 
 WAIT_SECONDS = 30
 
 
-class Gate:
+class Latch:
     """A subscriber that stands still at each mark `hold`, until it is opened."""
 
     def __init__(self) -> None:
@@ -39,11 +39,11 @@ class Gate:
 
 
 @pytest.fixture
-def gate(session):
-    gate = Gate()
-    subscribers.register("gate", gate)
-    yield gate
-    gate.open()
+def latch(session):
+    latch = Latch()
+    subscribers.register("latch", latch)
+    yield latch
+    latch.open()
 
 
 def names_to(found):
@@ -121,59 +121,59 @@ def test_arguments_go_with_a_named_subscriber_only(callback, arguments):
 # ---- places in the stream ----
 
 
-def test_registration_takes_effect_at_its_place(session, gate):
+def test_registration_takes_effect_at_its_place(session, latch):
     found = []
-    gate.hold()
+    latch.hold()
     for i in range(5):
         scope.event(f"early {i}")
     subscribers.register("late", names_to(found))
     for i in range(5):
         scope.event(f"late {i}")
-    gate.open()
+    latch.open()
     subscribers.flush()
     assert found == [f"late {i}" for i in range(5)]
 
 
-def test_removal_takes_effect_at_its_place(session, gate):
+def test_removal_takes_effect_at_its_place(session, latch):
     found = []
     subscribers.register("short", names_to(found))
-    gate.hold()
+    latch.hold()
     for i in range(5):
         scope.event(f"early {i}")
     subscribers.deregister("short")
     for i in range(5):
         scope.event(f"late {i}")
-    gate.open()
+    latch.open()
     subscribers.flush()
     assert found == ["hold", *(f"early {i}" for i in range(5))]
 
 
-def test_a_name_that_changes_hands_has_each_event_once(session, gate):
+def test_a_name_that_changes_hands_has_each_event_once(session, latch):
     first, second = [], []
     subscribers.register("x", names_to(first))
-    gate.hold()
+    latch.hold()
     scope.event("one")
     subscribers.deregister("x")
     scope.event("nobody's")
     subscribers.register("x", names_to(second))
     scope.event("two")
-    gate.open()
+    latch.open()
     subscribers.flush()
     assert (first, second) == (["hold", "one"], ["two"])
 
 
-def test_the_last_removal_leaves_what_was_emitted_before(session, gate):
-    gate.hold()
+def test_the_last_removal_leaves_what_was_emitted_before(session, latch):
+    latch.hold()
     scope.event("still seen")
-    subscribers.deregister("gate")
+    subscribers.deregister("latch")
     scope.event("not emitted at all")
-    gate.open()
+    latch.open()
     subscribers.flush()
-    assert gate.names == ["hold", "still seen"]
+    assert latch.names == ["hold", "still seen"]
     assert session.stats().emitted == 2
 
 
-def test_registrations_of_many_threads_see_a_suffix_of_the_stream_each(session, gate):
+def test_registrations_of_many_threads_see_a_suffix_of_the_stream_each(session, latch):
     found = {}
     start = threading.Barrier(4)
 
@@ -184,7 +184,7 @@ def test_registrations_of_many_threads_see_a_suffix_of_the_stream_each(session, 
             subscribers.register(f"{name}{i}", names_to(found[name]) if i == 49 else id)
             scope.event(f"{name} {i}")
 
-    gate.open()
+    latch.open()
     threads = [threading.Thread(target=register, args=(name,)) for name in "abcd"]
     for thread in threads:
         thread.start()
@@ -192,27 +192,27 @@ def test_registrations_of_many_threads_see_a_suffix_of_the_stream_each(session, 
         thread.join()
     subscribers.flush()
     for name in "abcd":
-        assert found[name] == gate.names[-len(found[name]) :]
+        assert found[name] == latch.names[-len(found[name]) :]
         assert f"{name} 49" in found[name]
 
 
 def test_a_registration_covers_nothing_before_its_place_is_known():
     # Between the two the dispatcher may be at any older event: it must not be shown to the new one.
     early = []
-    registry = Registry(lambda subscribers, scope_locals: early.extend(registry.viewers(5, None)))
-    registry.add(Subscription("x", print, None), lambda: 7)
+    subscriptions = Subscriptions(lambda subscribers, scope_locals: early.extend(subscriptions.viewers(5, None)))
+    subscriptions.add(Subscription("x", print, None), lambda: 7)
     assert early == []
-    assert list(registry.viewers(6, None)) == []
-    assert [subscription.name for subscription in registry.viewers(7, None)] == ["x"]
+    assert list(subscriptions.viewers(6, None)) == []
+    assert [subscription.name for subscription in subscriptions.viewers(7, None)] == ["x"]
 
 
 def test_what_a_successor_takes_over_is_published_whole():
     published = []
-    registry = Registry(lambda *counts: published.append(counts))
-    registry.restore([Subscription("a", print, None, 3), Subscription("b", print, b"s" * 16, 4)])
+    subscriptions = Subscriptions(lambda *counts: published.append(counts))
+    subscriptions.restore([Subscription("a", print, None, 3), Subscription("b", print, b"s" * 16, 4)])
     assert published == [(2, 1)]
-    assert [subscription.name for subscription in registry.viewers(4, b"s" * 16)] == ["a", "b"]
-    assert list(registry.viewers(2, b"s" * 16)) == []
+    assert [subscription.name for subscription in subscriptions.viewers(4, b"s" * 16)] == ["a", "b"]
+    assert list(subscriptions.viewers(2, b"s" * 16)) == []
 
 
 # ---- what a callback may do ----
@@ -309,12 +309,12 @@ def test_a_flush_inside_a_callback_is_an_error_while_the_session_closes():
                 errors.append(error)
 
     with relay_mp.session():
-        gate = Gate()
-        subscribers.register("gate", gate)
+        latch = Latch()
+        subscribers.register("latch", latch)
         subscribers.register("x", flush)
-        gate.hold()
+        latch.hold()
         scope.event("last")
-        threading.Thread(target=gate.open).start()
+        threading.Thread(target=latch.open).start()
     assert len(errors) == 1
 
 
@@ -364,16 +364,16 @@ def test_a_registration_inside_a_callback_of_a_closing_session_starts_no_other()
                 errors.append(str(error))
 
     with relay_mp.session():
-        gate = Gate()
-        subscribers.register("gate", gate)
+        latch = Latch()
+        subscribers.register("latch", latch)
         subscribers.register("x", register)
-        gate.hold()
+        latch.hold()
         scope.event("last")
         closing = threading.Thread(target=relay_mp.shutdown)
         closing.start()
         while current() is not None and current().is_open:  # closing begins
             pass
-        gate.open()
+        latch.open()
         closing.join()
     assert len(errors) == 1
     assert "closing" in errors[0]
@@ -443,16 +443,16 @@ def test_flush_in_a_running_event_loop_names_the_way_out(session):
         asyncio.run(main())
 
 
-def test_flush_async_lets_other_tasks_run(session, gate):
+def test_flush_async_lets_other_tasks_run(session, latch):
     async def main():
-        gate.hold()
+        latch.hold()
         scope.event("last")
         flushing = asyncio.create_task(subscribers.flush_async())
         await asyncio.sleep(0)
         assert not flushing.done()
-        gate.open()
+        latch.open()
         await flushing
-        return list(gate.names)
+        return list(latch.names)
 
     assert asyncio.run(main()) == ["hold", "last"]
 
@@ -599,7 +599,7 @@ class TestNamed:
             self.change(tmp_path)
             with open(release, "wb") as fifo:
                 fifo.write(b"x")
-        else:  # each request waits for its answer, which waits for the gate
+        else:  # each request waits for its answer, which waits for the latch
             changing.start()
             with open(release, "wb") as fifo:
                 fifo.write(b"x")
@@ -632,7 +632,7 @@ def session_of_process():
         yield session
 
 
-@pytest.mark.parametrize("make", [lambda: lambda event: None, lambda: [].append, Gate])
+@pytest.mark.parametrize("make", [lambda: lambda event: None, lambda: [].append, Latch])
 def test_a_callable_that_the_dispatcher_process_cannot_reach_is_a_clear_error(session_of_process, make):
     with pytest.raises(relay_mp.SubscriberError, match="cannot be reached from the dispatcher") as caught:
         subscribers.register("x", make())

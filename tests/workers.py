@@ -76,7 +76,7 @@ def raise_at_exit(worker: int) -> None:
     emit_marks(worker)
 
 
-class Gate:
+class Barrier:
     """Where tasks of a pool say that they have emitted, and wait to be told to end.
 
     Two things that the standard library's pools need: that each task has a worker of its own, and that
@@ -113,21 +113,21 @@ class Gate:
         for task in (*self._tasks, self._socket):
             task.close()
 
-    def __enter__(self) -> "Gate":
+    def __enter__(self) -> "Barrier":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
 
-def gated_work(worker: int, how: str, address: str) -> int:
+def work_and_wait(worker: int, how: str, address: str) -> int:
     """A task of a pool."""
     emit_marks(worker)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as gate:
-        gate.settimeout(TIMEOUT_SECONDS)
-        gate.connect(address)
-        gate.sendall(str(os.getpid()).encode())
-        gate.recv(1)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as barrier:
+        barrier.settimeout(TIMEOUT_SECONDS)
+        barrier.connect(address)
+        barrier.sendall(str(os.getpid()).encode())
+        barrier.recv(1)
         end(how)
     return worker
 

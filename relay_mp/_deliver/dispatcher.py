@@ -1,7 +1,7 @@
 """The dispatcher: takes records out of the ring in order and hands each to the subscribers.
 
-    ring ──▶ Reader.next_batch ──▶ a run: Registry.stretch ──▶ take_batch, then Reader.deliver: its callbacks
-                               └─▶ any other record, alone: Registry.viewers ──▶ callbacks ──▶ Reader.done
+    ring ──▶ Reader.next_batch ──▶ a run: Subscriptions.stretch ──▶ take_batch, then Reader.deliver: its callbacks
+                               └─▶ any other record, alone: Subscriptions.viewers ──▶ callbacks ──▶ Reader.done
 
 Most records need nothing but their callbacks. A run of those is delivered by compiled code. What is rare takes the
 long way, record by record: requests, what comes behind a loss, what was begun before, scope-local subscribers, gates.
@@ -28,8 +28,8 @@ import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._deliver import named
 from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness
-from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._deliver.replacement import Named, replace
+from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._emit import middleware
 from relay_mp._native import core
 from relay_mp._native.core import UNIT_BYTES, Reader, Record, Segment, is_dispatching
@@ -62,9 +62,9 @@ _CONTROL = bytes([core.KIND_CONTROL])
 class Dispatcher:
     """Delivers one session's stream. `run` returns when `stop` was called and all is delivered."""
 
-    def __init__(self, segment: Segment, registry: Registry) -> None:
+    def __init__(self, segment: Segment, subscriptions: Subscriptions) -> None:
         self._segment = segment
-        self._registry = registry
+        self._subscriptions = subscriptions
         self._reader = Reader(segment, view_of)
         self._liveness = Liveness(segment, self._reader)
         self._stall_seconds = segment.stall_timeout_ns / 1e9
@@ -134,10 +134,10 @@ class Dispatcher:
     def _deliver_run(self, batch: list[Record], start: int) -> int:
         """As many records from `start` on as need nothing but their callbacks. Returns how many those were."""
         registrations = middleware.registry.snapshot
-        if self._alone or self._registry.has_locals or registrations.gates:
+        if self._alone or self._subscriptions.has_locals or registrations.gates:
             return 0
         position = batch[start].position
-        viewers, edge = self._registry.stretch(position)
+        viewers, edge = self._subscriptions.stretch(position)
         end = self._reader.run_end(batch, start, RUN_EVENTS, edge)
         for viewer in viewers:
             if viewer.take_batch is not None and end > start:
@@ -202,7 +202,7 @@ class Dispatcher:
             self._control(record.payload, record.slot, record.owner_seq, record.position, redelivered)
         else:
             event = decode(record.payload, record.seq, self._segment.slot_pid(record.slot), redelivered)
-            stack = event.packed_stack if self._registry.has_locals else None
+            stack = event.packed_stack if self._subscriptions.has_locals else None
             self._publish(event, record.position, stack)
 
     def _give_up(self, record: Record) -> None:
@@ -220,7 +220,7 @@ class Dispatcher:
         self._mark_losses(slot, self._reader.unmarked(slot), seq // UNIT_BYTES + 1)
 
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
-        for subscription in self._registry.viewers(position, stack):
+        for subscription in self._subscriptions.viewers(position, stack):
             if subscription.taken > position:
                 continue
             try:
@@ -285,8 +285,8 @@ class Dispatcher:
     def _while_idle(self) -> None:
         slot = self._reader.blocked_slot
         if not slot:
-            self._registry.prune(self._segment.read_pos)
-            self._registry.publish_reports()
+            self._subscriptions.prune(self._segment.read_pos)
+            self._subscriptions.publish_reports()
         elif self._liveness.slot_is_dead(slot):
             self._liveness.retire(slot)
             self._reader.abort_blocked()
@@ -302,8 +302,8 @@ class Dispatcher:
 
     def _scan(self) -> None:
         self._next_scan = time.monotonic() + SCAN_SECONDS
-        self._registry.prune(self._segment.read_pos)
-        self._registry.publish_reports()
+        self._subscriptions.prune(self._segment.read_pos)
+        self._subscriptions.publish_reports()
         self.live_producers = self._liveness.scan()
         self._mark_late_losses(has_ended=False)
 
@@ -331,27 +331,29 @@ class Dispatcher:
         if verb == "register":
             self._register(request, scope, position, redelivered)
         elif verb == "close_scope":
-            self._registry.close_scope(bytes.fromhex(request["scope"]), lambda: position)
+            self._subscriptions.close_scope(bytes.fromhex(request["scope"]), lambda: position)
         elif verb == "request_flush":
-            self._registry.request_flush(request["name"], position)
+            self._subscriptions.request_flush(request["name"], position)
         elif verb == "replace":
             add = [Named(*each) for each in request["add"]]
-            replace(self._registry, request["remove"], add, lambda: position, position)
+            replace(self._subscriptions, request["remove"], add, lambda: position, position)
         elif verb != "deregister":
             raise SubscriberError(f"unknown request {verb!r}; the processes use different versions of relay_mp")
-        elif self._registry.remove(request["name"], scope, lambda: position):
-            self._registry.prune(position)  # all before it has been delivered
+        elif self._subscriptions.remove(request["name"], scope, lambda: position):
+            self._subscriptions.prune(position)  # all before it has been delivered
         else:
             # The dispatcher that died in between may have done it, and not said so.
-            return REPLY_OK if redelivered and self._registry.ended_at(request["name"], scope, position) else REPLY_NO
+            return (
+                REPLY_OK if redelivered and self._subscriptions.ended_at(request["name"], scope, position) else REPLY_NO
+            )
         return REPLY_OK
 
     def _register(self, request: dict[str, Any], scope: bytes | None, position: int, redelivered: bool) -> None:
         name, target, arguments = request["name"], request["target"], request["arguments"]
-        known = self._registry.live(name, scope)
+        known = self._subscriptions.live(name, scope)
         if redelivered and known is not None and known.since == position:
             return  # done by the dispatcher that died
-        self._registry.require_free(name, scope)
+        self._subscriptions.require_free(name, scope)
         callback = named.resolve(target, arguments)
         subscription = Subscription(name, callback, scope, target=target, arguments=arguments)
-        self._registry.add(subscription, lambda: position)
+        self._subscriptions.add(subscription, lambda: position)

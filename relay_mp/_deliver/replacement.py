@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from relay_mp._deliver import named
-from relay_mp._deliver.registry import Registry, Subscription
+from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 
 __all__ = ["Named", "replace"]
 
@@ -23,7 +23,11 @@ class Named(NamedTuple):
 
 
 def replace(
-    registry: Registry, remove: Sequence[str], add: Sequence[Named], position: Callable[[], int], delivered: int
+    subscriptions: Subscriptions,
+    remove: Sequence[str],
+    add: Sequence[Named],
+    position: Callable[[], int],
+    delivered: int,
 ) -> None:
     """Ends the registrations of those names that there are, and begins others. Idempotent.
 
@@ -39,28 +43,32 @@ def replace(
         SubscriberError: a name is taken, or its target cannot be made.
         SessionError: there is no room for it where registrations are kept.
     """
-    with registry.held():
-        _replace(registry, remove, add, position, delivered)
+    with subscriptions.held():
+        _replace(subscriptions, remove, add, position, delivered)
 
 
 def _replace(
-    registry: Registry, remove: Sequence[str], add: Sequence[Named], position: Callable[[], int], delivered: int
+    subscriptions: Subscriptions,
+    remove: Sequence[str],
+    add: Sequence[Named],
+    position: Callable[[], int],
+    delivered: int,
 ) -> None:
     wanted = {each.name: each for each in add}
-    known = [subscription for name in remove if (subscription := registry.live(name, None)) is not None]
+    known = [subscription for name in remove if (subscription := subscriptions.live(name, None)) is not None]
     ended = [each for each in known if wanted.get(each.name) != _definition(each)]
     begun: list[str] = []
     try:
-        _end(registry, [each.name for each in ended], position, delivered)
+        _end(subscriptions, [each.name for each in ended], position, delivered)
         for each in add:
-            live = registry.live(each.name, None)
+            live = subscriptions.live(each.name, None)
             if live is None or _definition(live) != each:
-                _begin(registry, each, position)
+                _begin(subscriptions, each, position)
                 begun.append(each.name)
     except BaseException:
-        _end(registry, begun, position, delivered)
+        _end(subscriptions, begun, position, delivered)
         for subscription in ended:
-            _begin(registry, _definition(subscription), position)
+            _begin(subscriptions, _definition(subscription), position)
         raise
 
 
@@ -68,14 +76,14 @@ def _definition(subscription: Subscription) -> Named:
     return Named(subscription.name, subscription.target or "", subscription.arguments or {})
 
 
-def _end(registry: Registry, names: Sequence[str], position: Callable[[], int], delivered: int) -> None:
+def _end(subscriptions: Subscriptions, names: Sequence[str], position: Callable[[], int], delivered: int) -> None:
     for name in names:
-        registry.remove(name, None, position)
-    registry.prune(delivered)
+        subscriptions.remove(name, None, position)
+    subscriptions.prune(delivered)
 
 
-def _begin(registry: Registry, wanted: Named, position: Callable[[], int]) -> None:
-    registry.require_free(wanted.name, None)
+def _begin(subscriptions: Subscriptions, wanted: Named, position: Callable[[], int]) -> None:
+    subscriptions.require_free(wanted.name, None)
     name, target, arguments = wanted
     callback = named.resolve(target, arguments)
-    registry.add(Subscription(name, callback, None, target=target, arguments=arguments), position)
+    subscriptions.add(Subscription(name, callback, None, target=target, arguments=arguments), position)

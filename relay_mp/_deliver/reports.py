@@ -1,9 +1,9 @@
 """What an exporter says of itself: how much it was given, and what became of it.
 
     sink (a subscriber's callback, where the dispatcher runs) ──▶ report()
-        ──▶ Registry.reports ──▶ the segment, with the table of subscribers ──▶ session.stats().exporters
+        ──▶ Subscriptions.reports ──▶ the segment, with the table of subscribers ──▶ session.stats().exporters
 
-Any callback may have these methods beside its call; the registry looks for them by name:
+Any callback may have these methods beside its call; `Subscription` looks for them by name:
 
     take_batch(events)  takes of these events, which follow each other in the stream, so many from the first as it
                       can, ahead of the other callbacks; returns how many. With the next it is called. Never forks

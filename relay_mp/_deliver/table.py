@@ -13,8 +13,8 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._deliver import named
-from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._deliver.reports import ExporterReport
+from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._native.core import Segment
 from relay_mp.errors import SubscriberError
 
@@ -27,26 +27,28 @@ _ROW_FIELDS = 6
 _REPORTS = "reports"
 
 
-def save(segment: Segment, registry: Registry, *, has_successor: bool = True) -> None:
+def save(segment: Segment, subscriptions: Subscriptions, *, has_successor: bool = True) -> None:
     """Writes the table. Registrations are left out if nobody would take them over.
 
     Raises:
         SessionError: it does not fit.
     """
     rows: list[list[Any]] = [
-        [s.name, s.target, s.arguments, s.scope, s.since, s.until] for s in registry.all() if s.target and has_successor
+        [s.name, s.target, s.arguments, s.scope, s.since, s.until]
+        for s in subscriptions.all()
+        if s.target and has_successor
     ]
     read_position = segment.read_pos
-    if not has_successor or all(s.taken <= read_position for s in registry.all()):
-        registry.saved_reports = segment.events_delivered if has_successor else 0, registry.reports()
+    if not has_successor or all(s.taken <= read_position for s in subscriptions.all()):
+        subscriptions.saved_reports = segment.events_delivered if has_successor else 0, subscriptions.reports()
     # else: what a successor will deliver is among their counts already; those of before go with what was delivered then
-    delivered, reports = registry.saved_reports
+    delivered, reports = subscriptions.saved_reports
     if reports:
         rows.append([_REPORTS, delivered, {name: report.to_dict() for name, report in reports.items()}])
     segment.store_subscriptions(msgpack.packb(rows))
 
 
-def restore(segment: Segment, registry: Registry) -> None:
+def restore(segment: Segment, subscriptions: Subscriptions) -> None:
     """Takes over the registrations that an earlier dispatcher has left. What cannot be is told in the log."""
     rows = _rows(segment)
     delivered, reports = _reports(rows)
@@ -62,8 +64,8 @@ def restore(segment: Segment, registry: Registry) -> None:
             continue
         found.append(Subscription(name, callback, scope, since, until, target, arguments))
     since_then = max(segment.events_delivered - delivered, 0) if reports else 0
-    registry.restore(found, {name: report.after_kill(since_then) for name, report in reports.items()})
-    registry.saved_reports = segment.events_delivered, registry.reports()
+    subscriptions.restore(found, {name: report.after_kill(since_then) for name, report in reports.items()})
+    subscriptions.saved_reports = segment.events_delivered, subscriptions.reports()
 
 
 def load_reports(segment: Segment) -> dict[str, ExporterReport]:

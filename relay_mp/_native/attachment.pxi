@@ -6,7 +6,7 @@ cdef uint64_t _resolved_epoch = 0    # the process epoch in which _resolve has r
 
 
 def set_hooks(resolve, report_unregistered) -> None:
-    """Sets what runs when a process emits without knowing a session, and when its registry is full."""
+    """Sets what runs when a process emits without knowing a session, and when all its slots are taken."""
     global _resolve, _report_unregistered
     _resolve = resolve
     _report_unregistered = report_unregistered

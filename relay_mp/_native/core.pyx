@@ -6,7 +6,7 @@ runs). Nothing here knows what an event means: a record is an envelope of scalar
 
 When the ring is full, `emit` waits with the GIL released until the session's block_timeout has passed
 (on_full="block") or gives up at once (on_full="drop", and always in the dispatcher's own thread, which
-would wait for itself). What is given up is counted in the thread's registry slot.
+would wait for itself). What is given up is counted in the thread's slot.
 """
 
 cimport cython

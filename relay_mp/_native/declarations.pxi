@@ -32,11 +32,11 @@ cdef extern from "crc32c.h" nogil:
     uint32_t rmp_crc32c(uint32_t crc, const void* bytes, size_t length)
 
 
-cdef extern from "gate.h" nogil:
-    ctypedef struct rmp_gate:
+cdef extern from "eventcount.h" nogil:
+    ctypedef struct rmp_eventcount:
         pass
     uint64_t rmp_monotonic_ns()
-    void rmp_gate_call(rmp_gate* gate)
+    void rmp_eventcount_call(rmp_eventcount* eventcount)
 
 
 cdef extern from "layout.h" nogil:
@@ -86,7 +86,7 @@ cdef extern from "layout.h" nogil:
         uint32_t subscribers
         uint32_t scope_locals
         uint32_t configuration_version
-        rmp_gate data
+        rmp_eventcount data
         rmp_pair lease
         uint64_t stalled_owner
         uint64_t delivering_slot
@@ -173,20 +173,20 @@ cdef extern from "ring.h" nogil:
     bint rmp_reader_nap(rmp_reader* reader, uint64_t since_ns, uint64_t until_ns)
 
 
-cdef extern from "registry.h" nogil:
-    rmp_process rmp_registry_owner(const rmp_ring* ring, uint32_t slot, uint64_t state_seen)
-    void rmp_registry_mark_dead(const rmp_ring* ring, uint32_t slot, uint64_t state_seen)
-    uint64_t rmp_registry_settle(const rmp_ring* ring, uint32_t slot)
-    void rmp_registry_write_off(const rmp_ring* ring, uint32_t slot)
-    uint64_t rmp_registry_missing(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
-    void rmp_registry_count_control(rmp_slot* slot)
-    void rmp_registry_uncount_control(rmp_slot* slot)
-    uint32_t rmp_registry_pass(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
-    bint rmp_registry_give_up(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
+cdef extern from "slots.h" nogil:
+    rmp_process rmp_slots_owner(const rmp_ring* ring, uint32_t slot, uint64_t state_seen)
+    void rmp_slots_mark_dead(const rmp_ring* ring, uint32_t slot, uint64_t state_seen)
+    uint64_t rmp_slots_settle(const rmp_ring* ring, uint32_t slot)
+    void rmp_slots_write_off(const rmp_ring* ring, uint32_t slot)
+    uint64_t rmp_slots_missing(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
+    void rmp_slots_count_control(rmp_slot* slot)
+    void rmp_slots_uncount_control(rmp_slot* slot)
+    uint32_t rmp_slots_pass(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
+    bint rmp_slots_give_up(const rmp_ring* ring, uint32_t slot, uint64_t owner_seq)
     enum:
         RMP_MARK_PASSED
         RMP_MARK_ALL
-    uint64_t rmp_registry_unmarked(const rmp_ring* ring, uint32_t slot, int part, uint64_t missing)
+    uint64_t rmp_slots_unmarked(const rmp_ring* ring, uint32_t slot, int part, uint64_t missing)
     void rmp_mark_prepare(const rmp_ring* ring, uint32_t slot, uint64_t count, uint64_t seq, uint64_t timestamp_us,
                           const uint8_t* uuid)
     uint64_t rmp_mark_begin(const rmp_ring* ring)

@@ -375,13 +375,13 @@ def emit_control(name: str, data) -> tuple:
     producer = rmp_producer_own()
     counters = producer.counters if producer != NULL and producer.slot else NULL
     if counters != NULL:
-        rmp_registry_count_control(counters)
+        rmp_slots_count_control(counters)
     try:
         result = _emit_record(&envelope, name, None, None, data, None, None, None)
     finally:
         producer = rmp_producer_own()
         if result != RMP_OK and counters != NULL and producer != NULL and producer.counters == counters:
-            rmp_registry_uncount_control(counters)
+            rmp_slots_uncount_control(counters)
     if producer != NULL and producer.slot == 0:
         raise RegistryFullError("every producer slot of the session is taken; raise max_producers (RELAY_MP_MAX_PRODUCERS)")
     if producer == NULL or result != RMP_OK:

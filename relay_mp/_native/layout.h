@@ -1,7 +1,7 @@
 /* The segment's bytes. One file in shared memory, mapped by every process of a session:
  *
  *     0                    header: identity, then the contended words, a cache line pair each
- *     RMP_HEADER_BYTES     registry: slot_count slots of RMP_SLOT_BYTES; slot 0 is never taken
+ *     RMP_HEADER_BYTES     slots: slot_count slots of RMP_SLOT_BYTES; slot 0 is never taken
  *     subscriptions_offset two copies of the dispatcher's subscriber table (process dispatcher)
  *     configuration_offset two copies of the middleware that the owner shares with its workers
  *     ring_offset          ring: capacity_units units of RMP_UNIT_BYTES
@@ -70,9 +70,9 @@ typedef struct rmp_record {
 } rmp_record;
 static_assert(sizeof(rmp_record) == RMP_RECORD_HEADER_BYTES, "record header");
 
-typedef struct rmp_gate {
+typedef struct rmp_eventcount {
     uint32_t wanted; /* bit 0: somebody sleeps until woken; bit 1: somebody naps; above: how often they were woken */
-} rmp_gate;
+} rmp_eventcount;
 
 /* The loss mark that is being put into the stream, written down before it is delivered: a dispatcher that
  * dies in between is followed by one that delivers the same mark again. */
@@ -117,9 +117,9 @@ typedef struct rmp_header {
     __attribute__((aligned(RMP_LINE))) uint64_t read_pos;
     /* everything before it may be claimed again, a lap later; stored by the dispatcher */
     __attribute__((aligned(RMP_LINE))) uint64_t free_pos;
-    __attribute__((aligned(RMP_LINE))) rmp_gate data;      /* the dispatcher sleeps on it */
-    __attribute__((aligned(RMP_LINE))) rmp_gate space;     /* producers of a full ring sleep on it */
-    __attribute__((aligned(RMP_LINE))) rmp_gate delivered; /* flushes sleep on it */
+    __attribute__((aligned(RMP_LINE))) rmp_eventcount data;      /* the dispatcher sleeps on it */
+    __attribute__((aligned(RMP_LINE))) rmp_eventcount space;     /* producers of a full ring sleep on it */
+    __attribute__((aligned(RMP_LINE))) rmp_eventcount delivered; /* flushes sleep on it */
     uint64_t delivery_awaited; /* the lowest position that one of them sleeps for; else RMP_NOBODY_WAITS */
     /* read by every emit, written seldom */
     __attribute__((aligned(RMP_LINE))) uint32_t session_state;

@@ -3,7 +3,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#include "registry.h"
+#include "slots.h"
 
 /* The lock is for attaching, detaching and a thread's first and last event; never for an emit. */
 static pthread_mutex_t changing = PTHREAD_MUTEX_INITIALIZER;
@@ -32,7 +32,7 @@ static void leave_thread(void *value) {
     rmp_producer *producer = value;
     lock();
     bool mine = producer->slot && producer->attachment == current_number && producer->fork_epoch == rmp_fork_epoch();
-    if (mine) rmp_registry_exit(&current.ring, producer->slot);
+    if (mine) rmp_slots_exit(&current.ring, producer->slot);
     producer->slot = 0;
     producer->attachment = 0;
     unlock();
@@ -59,7 +59,7 @@ void rmp_attachment_clear(void) {
     lock();
     if (current_number) {
         if (own.slot && own.attachment == current_number && own.fork_epoch == rmp_fork_epoch())
-            rmp_registry_exit(&current.ring, own.slot);
+            rmp_slots_exit(&current.ring, own.slot);
         __atomic_store_n(&current_number, 0, __ATOMIC_RELEASE);
         rmp_segment gone = current;
         rmp_segment_close(&gone, rmp_attachment_in_use());
@@ -80,7 +80,7 @@ static rmp_producer *join(uint64_t epoch) {
         own.fork_epoch = epoch;
         own.attachment = current_number;
         own.thread_id = rmp_thread_id();
-        own.slot = rmp_registry_take(&current.ring, rmp_process_self(), own.thread_id);
+        own.slot = rmp_slots_take(&current.ring, rmp_process_self(), own.thread_id);
         own.counters = own.slot ? rmp_ring_slot(&current.ring, own.slot) : NULL;
         own.owner_seq = own.slot ? rmp_load_relaxed(&own.counters->emitted) : 0;
         pthread_setspecific(at_thread_exit, &own);

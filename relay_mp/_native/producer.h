@@ -40,7 +40,7 @@ extern bool rmp_free_threaded;
 bool rmp_attachment_in_use(void);
 
 /* The calling thread's place in the attached session, taken now if it has none. NULL when not
- * attached; `slot` is 0 when the registry is full. */
+ * attached; `slot` is 0 when all are taken. */
 rmp_producer *rmp_producer_own(void);
 
 #endif

@@ -206,11 +206,11 @@ cdef class Reader:
         """
         cdef uint64_t missing
         self._segment._check_slot(slot)
-        missing = rmp_registry_missing(&self._reader.ring, slot, owner_seq)
+        missing = rmp_slots_missing(&self._reader.ring, slot, owner_seq)
         if missing and not gap_is_marked:
             return missing
         store_u64(&self._reader.ring.header.delivering_slot, slot)
-        return -<int64_t>rmp_registry_pass(&self._reader.ring, slot, owner_seq)
+        return -<int64_t>rmp_slots_pass(&self._reader.ring, slot, owner_seq)
 
     def run_end(self, list batch not None, int start, int limit, uint64_t before) -> int:
         """Where the records of a batch end that, from `start` on, need nothing but `deliver`.
@@ -258,11 +258,11 @@ cdef class Reader:
             record = <Record?>batch[at]
             self._segment._check_slot(record.slot)
             # Where nobody is called nothing comes in between.
-            if (count and watched.snapshot is not seen) or rmp_registry_missing(&self._reader.ring, record.slot, record.owner_seq):
+            if (count and watched.snapshot is not seen) or rmp_slots_missing(&self._reader.ring, record.slot, record.owner_seq):
                 return at - start
             event, record.event, record.payload = record.event, None, None
             store_u64(&self._reader.ring.header.delivering_slot, record.slot)
-            rmp_registry_pass(&self._reader.ring, record.slot, record.owner_seq)
+            rmp_slots_pass(&self._reader.ring, record.slot, record.owner_seq)
             for which in range(count):
                 try:
                     callbacks[which](event)
@@ -276,7 +276,7 @@ cdef class Reader:
     def give_up(self, uint32_t slot, uint64_t owner_seq) -> bool:
         """The record begun last is lost: who delivers it dies of it. False: that was said before."""
         self._segment._check_slot(slot)
-        return rmp_registry_give_up(&self._reader.ring, slot, owner_seq)
+        return rmp_slots_give_up(&self._reader.ring, slot, owner_seq)
 
     # -- marks of losses --
 
@@ -289,14 +289,14 @@ cdef class Reader:
         """
         if slot:
             self._segment._check_slot(slot)
-        return rmp_registry_unmarked(&self._reader.ring, slot, RMP_MARK_ALL if has_ended else RMP_MARK_PASSED, missing)
+        return rmp_slots_unmarked(&self._reader.ring, slot, RMP_MARK_ALL if has_ended else RMP_MARK_PASSED, missing)
 
     def unmarked_slots(self, bint has_ended = False) -> list:
         """The slots whose losses have no place of their own in the stream, and no mark yet."""
         cdef uint32_t slot
         self._segment._header()
         return [slot for slot in range(self._reader.ring.slot_count)
-                if rmp_registry_unmarked(&self._reader.ring, slot, RMP_MARK_ALL if has_ended else RMP_MARK_PASSED, 0)]
+                if rmp_slots_unmarked(&self._reader.ring, slot, RMP_MARK_ALL if has_ended else RMP_MARK_PASSED, 0)]
 
     def prepare_mark(self, uint32_t slot, uint64_t count, uint64_t seq) -> None:
         """Writes a mark of so many losses down: from `begin_mark` on it outlives this dispatcher."""

@@ -89,15 +89,15 @@ enum rmp_result rmp_ring_commit(const rmp_ring *ring, uint32_t owner, uint64_t p
     RMP_TESTPOINT("commit.copied");
     enum rmp_result result = finish(ring, owner, position, units, RMP_COMMITTED);
     RMP_TESTPOINT("commit.committed");
-    rmp_fence_after_rmw(); /* pairs with the fence in rmp_gate_wait: no lost wake-up */
-    rmp_gate_open_fenced(&ring->header->data);
+    rmp_fence_after_rmw(); /* pairs with the fence in rmp_eventcount_wait: no lost wake-up */
+    rmp_eventcount_notify_fenced(&ring->header->data);
     return result;
 }
 
 enum rmp_result rmp_ring_abort(const rmp_ring *ring, uint32_t owner, uint64_t position, uint32_t units) {
     enum rmp_result result = finish(ring, owner, position, units, RMP_ABORTED);
     rmp_fence_after_rmw();
-    rmp_gate_open_fenced(&ring->header->data);
+    rmp_eventcount_notify_fenced(&ring->header->data);
     return result;
 }
 
@@ -118,7 +118,7 @@ void rmp_ring_seal(const rmp_ring *ring) {
         rmp_pair sealed = {tail.low, rmp_tail_claim(RMP_OWNER_SEALED, 0)};
         if (!rmp_cas_acq_rel_pair(&ring->header->tail, tail, sealed)) continue;
         rmp_fence_after_rmw(); /* whoever waits for space has to learn that there will be none */
-        rmp_gate_open_fenced(&ring->header->space);
+        rmp_eventcount_notify_fenced(&ring->header->space);
         return;
     }
 }
@@ -130,8 +130,8 @@ void rmp_ring_mark_broken(const rmp_ring *ring) {
         uint64_t beyond = rmp_load_acquire(&header->read_pos) + ring->capacity_units + 1;
         if (!rmp_cas_acq_rel_pair(&header->tail, tail, (rmp_pair){beyond, rmp_tail_claim(RMP_OWNER_SEALED, 0)})) continue;
         rmp_fence_after_rmw(); /* as in rmp_ring_seal; a flush has to learn it too */
-        rmp_gate_open_fenced(&header->space);
-        rmp_gate_open_fenced(&header->delivered);
+        rmp_eventcount_notify_fenced(&header->space);
+        rmp_eventcount_notify_fenced(&header->delivered);
         return;
     }
 }
@@ -163,23 +163,23 @@ static bool has_space(const void *context) {
 
 void rmp_ring_wait_for_space(const rmp_ring *ring, uint32_t payload_bytes, uint64_t timeout_ns) {
     space_wanted wanted = {ring, rmp_units_for(payload_bytes)};
-    if (!has_space(&wanted)) rmp_gate_kick(&ring->header->data);
-    rmp_gate_wait(&ring->header->space, has_space, &wanted, timeout_ns);
+    if (!has_space(&wanted)) rmp_eventcount_kick(&ring->header->data);
+    rmp_eventcount_wait(&ring->header->space, has_space, &wanted, timeout_ns);
 }
 
 /* Delivery goes on record by record, and a flush waits for the last of many. Woken at each of them, it cost the reader
  * a system call a record, and took its core or its GIL: a quarter of all time. So who sleeps says up to where, and the
  * reader wakes all sleepers when it has reached the lowest of these places; who waits for more says so again.
  *
- *     waiter: arm the gate; lower delivery_awaited to the own place, unless it is that low; fence; look at read_pos;
- *             sleep, unless the gate has opened since it was armed
- *     reader: store read_pos; fence; if the gate is armed and delivery_awaited reached: set it to RMP_NOBODY_WAITS;
- *             open the gate
+ *     waiter: arm the eventcount; lower delivery_awaited to the own place, unless it is that low; fence; look at
+ *             read_pos; sleep, unless it was notified since it was armed
+ *     reader: store read_pos; fence; if it is armed and delivery_awaited reached: set it to RMP_NOBODY_WAITS;
+ *             notify
  *
  * The fences: either the reader sees the waiter's place, or a lower one, or the waiter sees read_pos. A waiter that
- * trusts in a lower place, which the reader is just taking back, has armed the gate before that: the reader's opening
+ * trusts in a lower place, which the reader is just taking back, has armed it before that: the reader's notifying
  * comes behind, and the waiter does not sleep, or is woken. So is one whose place the reader overwrites. With any two
- * of these steps the other way round a waiter can sleep with its place said nowhere: test_gate.c forces each.
+ * of these steps the other way round a waiter can sleep with its place said nowhere: test_eventcount.c forces each.
  *
  * A waiter that is gone leaves its place behind: one needless wake. The reader can die in between: see the backstop. */
 static bool is_delivered(const rmp_ring *ring, uint64_t position) {
@@ -194,21 +194,21 @@ static void await_delivery(rmp_header *header, uint64_t position) {
 
 void rmp_ring_wait_for_delivery(const rmp_ring *ring, uint64_t position, uint64_t timeout_ns) {
     rmp_header *header = ring->header;
-    if (!is_delivered(ring, position)) rmp_gate_kick(&header->data);
-    uint32_t armed = rmp_gate_arm(&header->delivered);
+    if (!is_delivered(ring, position)) rmp_eventcount_kick(&header->data);
+    uint32_t armed = rmp_eventcount_arm(&header->delivered);
     RMP_TESTPOINT("delivery.armed");
     await_delivery(header, position);
     RMP_TESTPOINT("delivery.awaited");
     rmp_fence_seq_cst(); /* pairs with the one in rmp_reader_release */
-    if (!is_delivered(ring, position)) rmp_gate_sleep(&header->delivered, armed, timeout_ns);
+    if (!is_delivered(ring, position)) rmp_eventcount_sleep(&header->delivered, armed, timeout_ns);
 }
 
 /* The reader's part: see above. The fence is the caller's. */
-static void open_delivered_fenced(rmp_header *header, uint64_t read_pos) {
+static void notify_delivered_fenced(rmp_header *header, uint64_t read_pos) {
     if (!(rmp_load_relaxed(&header->delivered.wanted) & 1)) return;
     if (rmp_load_relaxed(&header->delivery_awaited) > read_pos) return;
-    rmp_store_relaxed(&header->delivery_awaited, RMP_NOBODY_WAITS); /* released by the gate's swap */
-    rmp_gate_wake(&header->delivered);
+    rmp_store_relaxed(&header->delivery_awaited, RMP_NOBODY_WAITS); /* released by the swap in rmp_eventcount_wake */
+    rmp_eventcount_wake(&header->delivered);
 }
 
 /* ---- reading ---- */
@@ -403,7 +403,7 @@ void rmp_reader_delivered(rmp_reader *reader, uint64_t position) {
     rmp_store_release(&reader->ring.header->read_pos, position);
     RMP_TESTPOINT("reader.delivered");
     /* Unfenced: a flush that falls asleep just now is woken by the next record, or at the batch's end. */
-    open_delivered_fenced(reader->ring.header, position);
+    notify_delivered_fenced(reader->ring.header, position);
 }
 
 /* Up to where space can be handed back: the oldest fenced writer that may still write holds it. */
@@ -433,9 +433,9 @@ void rmp_reader_release(rmp_reader *reader) {
         rmp_store_release(&ring->header->free_pos, limit); /* pairs with the acquire in rmp_ring_claim */
         RMP_TESTPOINT("reader.released");
     }
-    rmp_fence_seq_cst(); /* for both gates; pairs with those in rmp_gate_wait and rmp_ring_wait_for_delivery */
-    rmp_gate_open_fenced(&ring->header->space);
-    open_delivered_fenced(ring->header, reader->read_pos);
+    rmp_fence_seq_cst(); /* for both; pairs with those in rmp_eventcount_wait and rmp_ring_wait_for_delivery */
+    rmp_eventcount_notify_fenced(&ring->header->space);
+    notify_delivered_fenced(ring->header, reader->read_pos);
 }
 
 /* Something to look at: a claim beyond the cursor whose head is not BUSY. */
@@ -452,7 +452,7 @@ void rmp_reader_wait(rmp_reader *reader, uint64_t spin_ns, uint64_t timeout_ns) 
         if (has_news(reader)) return;
         for (int i = 0; i < 32; i++) rmp_cpu_relax();
     } while (rmp_monotonic_ns() < until);
-    rmp_gate_wait(&reader->ring.header->data, has_news, reader, timeout_ns);
+    rmp_eventcount_wait(&reader->ring.header->data, has_news, reader, timeout_ns);
 }
 
 /* A claim that is not finished: its writer may be dead, so it is looked at this often. */
@@ -461,9 +461,9 @@ void rmp_reader_wait(rmp_reader *reader, uint64_t spin_ns, uint64_t timeout_ns) 
 static bool is_held_up(const rmp_reader *reader) { return rmp_ring_tail(&reader->ring) != reader->cursor; }
 
 void rmp_reader_rest(rmp_reader *reader, uint64_t spin_ns, uint64_t until_ns) {
-    const rmp_gate *gate = &reader->ring.header->data;
+    const rmp_eventcount *data = &reader->ring.header->data;
     for (bool held_up = false;; spin_ns = 0) {
-        uint32_t calls = rmp_gate_calls(gate);
+        uint32_t calls = rmp_eventcount_calls(data);
         uint64_t now = rmp_monotonic_ns();
         bool is_over = held_up || calls != reader->calls_heard || now >= until_ns || has_news(reader);
         reader->calls_heard = calls; /* whoever calls from here on is heard by the next look */
@@ -487,6 +487,6 @@ bool rmp_reader_nap(rmp_reader *reader, uint64_t since_ns, uint64_t until_ns) {
         uint64_t nap_ns = (now - since_ns) / RMP_NAP_FRACTION;
         if (nap_ns < RMP_SHORTEST_NAP_NS) nap_ns = RMP_SHORTEST_NAP_NS;
         if (nap_ns > RMP_LONGEST_NAP_NS) nap_ns = RMP_LONGEST_NAP_NS;
-        rmp_gate_nap(&reader->ring.header->data, has_news, reader, nap_ns);
+        rmp_eventcount_nap(&reader->ring.header->data, has_news, reader, nap_ns);
     }
 }

@@ -18,7 +18,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "gate.h"
+#include "eventcount.h"
 #include "layout.h"
 
 /* A process's own view; sizes are copied out of the header once, when it is checked. */
@@ -96,7 +96,7 @@ typedef struct rmp_reader {
     uint32_t fenced_count;
     bool salvages;          /* the tail is not believed: see rmp_reader_salvage */
     uint64_t budget_units;  /* of checksums, for what is salvaged */
-    uint32_t calls_heard;   /* of the data gate: see rmp_reader_rest */
+    uint32_t calls_heard;   /* of the eventcount `data`: see rmp_reader_rest */
 } rmp_reader;
 
 enum rmp_read_kind {
@@ -154,7 +154,7 @@ void rmp_reader_release(rmp_reader *reader);
 /* Sleeps until there may be something at the cursor, at most min(timeout, backstop), after a spin. */
 void rmp_reader_wait(rmp_reader *reader, uint64_t spin_ns, uint64_t timeout_ns);
 
-/* The same for longer than the backstop: until there may be something, somebody calls (rmp_gate_call), also if
+/* The same for longer than the backstop: until there may be something, somebody calls (rmp_eventcount_call), also if
  * that was since the last rest, or `until_ns` (monotonic); for 2 ms only, where a claim is not finished. */
 void rmp_reader_rest(rmp_reader *reader, uint64_t spin_ns, uint64_t until_ns);
 

@@ -168,7 +168,7 @@ cdef class Segment:
 
     def call_dispatcher(self) -> None:
         """Ends the dispatcher's wait for news, also if it is only about to begin: it has something else to look at."""
-        rmp_gate_call(&self._header().data)
+        rmp_eventcount_call(&self._header().data)
 
     def mark_broken(self) -> None:
         """The ring cannot be read further: nobody waits for it any more, and no flush takes it for delivered."""
@@ -181,7 +181,7 @@ cdef class Segment:
         cdef uint32_t slot
         self._header()
         for slot in range(1, self._segment.ring.slot_count):
-            rmp_registry_write_off(&self._segment.ring, slot)
+            rmp_slots_write_off(&self._segment.ring, slot)
         rmp_ring_finish_salvage(&self._segment.ring)
 
     @property
@@ -239,9 +239,9 @@ cdef class Segment:
         dropped.high = 0
         rmp_cas_acq_rel_pair(&header.lease, held, dropped)
 
-    # -- registry --
+    # -- slots --
 
-    def registry(self) -> bytes:
+    def slots(self) -> bytes:
         """A copy of all slots (SLOT_BYTES each, fields at SLOT_FIELDS), for NumPy to look at."""
         self._header()
         return PyBytes_FromStringAndSize(<const char*>self._segment.ring.slots,
@@ -311,7 +311,7 @@ cdef class Segment:
         """(pid, start time, pid namespace) of the slot's present or last owner."""
         cdef rmp_process owner
         self._check_slot(slot)
-        owner = rmp_registry_owner(&self._segment.ring, slot,
+        owner = rmp_slots_owner(&self._segment.ring, slot,
                                    load_u64(&rmp_ring_slot(&self._segment.ring, slot).state))
         return owner.pid, owner.start_time, owner.pid_namespace
 
@@ -340,12 +340,12 @@ cdef class Segment:
 
     def mark_dead(self, uint32_t slot, uint64_t state_seen) -> None:
         self._check_slot(slot)
-        rmp_registry_mark_dead(&self._segment.ring, slot, state_seen)
+        rmp_slots_mark_dead(&self._segment.ring, slot, state_seen)
 
     def settle(self, uint32_t slot) -> int:
         """Counts what a slot's dead process, or exited thread, emitted in vain; returns how many events that newly is."""
         self._check_slot(slot)
-        return rmp_registry_settle(&self._segment.ring, slot)
+        return rmp_slots_settle(&self._segment.ring, slot)
 
     cdef int _check_slot(self, uint32_t slot) except -1:
         self._header()

@@ -7,7 +7,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "gate.h"
+#include "eventcount.h"
 #include "process.h"
 
 #define RANDOM_B_MASK ((1ull << 62) - 1)

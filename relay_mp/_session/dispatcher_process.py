@@ -12,7 +12,7 @@ import time
 from relay_mp._deliver import table
 from relay_mp._deliver.dispatcher import Dispatcher, logger
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
-from relay_mp._deliver.registry import Registry
+from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import membership
@@ -67,17 +67,17 @@ def main(path: str) -> int:
     """Dispatches until there is no more to come. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     segment = Segment.attach(path)
-    registry = Registry(segment.set_subscribers, lambda: table.save(segment, registry))
-    membership.adopt(segment, registry)
-    table.restore(segment, registry)
+    subscriptions = Subscriptions(segment.set_subscribers, lambda: table.save(segment, subscriptions))
+    membership.adopt(segment, subscriptions)
+    table.restore(segment, subscriptions)
     _take_lease(segment)
-    dispatcher = Dispatcher(segment, registry)
+    dispatcher = Dispatcher(segment, subscriptions)
     owner, epoch = _Owner(segment, dispatcher), core.fork_epoch()
     dispatcher.run(owner.check)
     if core.fork_epoch() != epoch:
         return 0  # a child that a callback forked and that came back from it
-    registry.close()
-    registry.publish_reports()
+    subscriptions.close()
+    subscriptions.publish_reports()
     if owner.is_dead:
         segment.set_state(core.STATE_CLOSED)
         segment.unlink()

@@ -12,7 +12,7 @@ import time
 
 from relay_mp._deliver import table
 from relay_mp._deliver.dispatcher import Dispatcher, logger
-from relay_mp._deliver.registry import Registry
+from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._native import core
 from relay_mp._native.core import Segment
 from relay_mp._session import inheritance
@@ -51,10 +51,12 @@ class ThreadHost:
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
-        registry = Registry(segment.set_subscribers, lambda: table.save(segment, registry, has_successor=False))
-        self.registry: Registry | None = registry
+        subscriptions = Subscriptions(
+            segment.set_subscribers, lambda: table.save(segment, subscriptions, has_successor=False)
+        )
+        self.subscriptions: Subscriptions | None = subscriptions
         segment.take_lease(segment.lease()[0])
-        self._dispatcher = Dispatcher(segment, self.registry)
+        self._dispatcher = Dispatcher(segment, self.subscriptions)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay_mp-dispatcher", daemon=True)
         self._thread.start()
@@ -76,11 +78,11 @@ class ThreadHost:
         """True if everything was delivered by then."""
         self._dispatcher.stop()
         deadline = time.monotonic() + timeout_seconds
-        if not _wait_for_end(self._segment, self._ended, timeout_seconds) or self.registry is None:
+        if not _wait_for_end(self._segment, self._ended, timeout_seconds) or self.subscriptions is None:
             return False
         self._thread.join()
-        self.registry.close(max(deadline - time.monotonic(), 0.0))
-        self.registry.publish_reports()
+        self.subscriptions.close(max(deadline - time.monotonic(), 0.0))
+        self.subscriptions.publish_reports()
         return _is_drained(self._segment)
 
 
@@ -91,7 +93,7 @@ class ProcessHost:
     for it and starts another if it dies.
     """
 
-    registry: Registry | None = None  # it is over there
+    subscriptions: Subscriptions | None = None  # it is over there
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment

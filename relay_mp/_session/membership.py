@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 
-from relay_mp._deliver.registry import Registry
+from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._emit import carry, context, verbs
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
@@ -308,12 +308,12 @@ def attach(handle: SessionHandle | str) -> Session:
     return _state.attach(handle.path if isinstance(handle, SessionHandle) else os.fspath(handle))
 
 
-def adopt(segment: Segment, registry: Registry) -> None:
+def adopt(segment: Segment, subscriptions: Subscriptions) -> None:
     """Makes a dispatcher process a part of the session it dispatches: its callbacks may emit and register."""
     configuration.enter(segment)
     segment.make_current()
     session = Session(segment, None, None)
-    session._registry = registry
+    session._subscriptions = subscriptions
     _state.set(session)
 
 

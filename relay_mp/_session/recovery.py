@@ -12,7 +12,7 @@ import threading
 from relay_mp._deliver.dispatcher import Dispatcher, logger
 from relay_mp._deliver.jsonl import JsonlFile
 from relay_mp._deliver.liveness import LIVE_STATUSES, holder_is_dead, is_dead
-from relay_mp._deliver.registry import Registry
+from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._native import core
 from relay_mp._native.core import Record, Segment
 from relay_mp._session import naming
@@ -135,7 +135,7 @@ class _Drain(Dispatcher):
     """
 
     def __init__(self, segment: Segment, file: JsonlFile) -> None:
-        super().__init__(segment, Registry(lambda subscribers, scope_locals: None))
+        super().__init__(segment, Subscriptions(lambda subscribers, scope_locals: None))
         self._file = file
         self._max_deliveries = math.inf  # nobody dies of writing a line; a disk may be full any number of times
 

@@ -17,9 +17,9 @@ from typing import Any, NamedTuple, Self
 
 from relay_mp._deliver import named
 from relay_mp._deliver.dispatcher import REPLY_ERROR, REPLY_OK
-from relay_mp._deliver.registry import Callback, Registry, Subscription
 from relay_mp._deliver.replacement import Named, replace
 from relay_mp._deliver.reports import ExporterReport
+from relay_mp._deliver.subscriptions import Callback, Subscription, Subscriptions
 from relay_mp._deliver.table import load_reports
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
@@ -55,7 +55,7 @@ class Session:
     def __init__(self, segment: Segment, settings: Settings | None, host: hosts.Host | None) -> None:
         self._segment = segment
         self._host = host
-        self._registry: Registry | None = host.registry if host else None
+        self._subscriptions: Subscriptions | None = host.subscriptions if host else None
         self._epoch = core.fork_epoch()
         self._final_stats: Stats | None = None
         self.settings = settings
@@ -80,7 +80,7 @@ class Session:
     @property
     def dispatches_elsewhere(self) -> bool:
         """Whether callbacks run in another process, where only named subscribers are found."""
-        return self._registry is None
+        return self._subscriptions is None
 
     def stats(self) -> Stats:
         """What became of the session's events, in all and by process.
@@ -93,8 +93,8 @@ class Session:
         if self._final_stats is not None:
             return self._final_stats
         try:
-            if self._registry is not None:
-                self._registry.publish_reports()
+            if self._subscriptions is not None:
+                self._subscriptions.publish_reports()
             return collect(self._segment)
         except SessionError:
             if self._final_stats is not None:  # another thread has closed it meanwhile
@@ -161,21 +161,21 @@ class Session:
         self, name: str, callback: Callback | str, arguments: dict[str, Any] | None, scope: bytes | None
     ) -> None:
         """See subscribers.register and scope_local.register_subscriber."""
-        if self._registry is None:
+        if self._subscriptions is None:
             named_target = callback if isinstance(callback, str) else named.name_of(callback)
             self._request("register", name=name, target=named_target, arguments=arguments, scope=scope)
             return
-        self._registry.require_free(name, scope)
+        self._subscriptions.require_free(name, scope)
         target = callback if isinstance(callback, str) else None
         call = named.resolve(callback, arguments) if isinstance(callback, str) else callback
         subscription = Subscription(name, call, scope, target=target, arguments=arguments)
-        self._registry.add(subscription, lambda: self._segment.tail)
+        self._subscriptions.add(subscription, lambda: self._segment.tail)
 
     def deregister(self, name: str, scope: bytes | None) -> bool:
         """See subscribers.deregister and scope_local.deregister_subscriber."""
-        if self._registry is None:
+        if self._subscriptions is None:
             return self.is_open and self._request("deregister", name=name, scope=scope) == REPLY_OK
-        return self._registry.remove(name, scope, lambda: self._segment.tail)
+        return self._subscriptions.remove(name, scope, lambda: self._segment.tail)
 
     def replace(self, remove: Sequence[str], add: Sequence[Named]) -> None:
         """Ends global named subscribers and begins others, at one place in the stream: see `_deliver.replacement`.
@@ -186,42 +186,42 @@ class Session:
             SubscriberError, SessionError: all are as before.
             FlushTimeoutError: the dispatcher has not come there within the session's flush timeout; it does it then.
         """
-        if self._registry is None or (remove and add and not core.is_dispatching()):
+        if self._subscriptions is None or (remove and add and not core.is_dispatching()):
             self._request("replace", scope=None, remove=list(remove), add=[list(each) for each in add])
             return
         tail = self._segment.tail
         # In a callback, the dispatcher's thread is here: nothing is delivered meanwhile, and one place serves for all.
         position = (lambda: tail) if remove else (lambda: self._segment.tail)
-        replace(self._registry, remove, add, position, self._segment.read_pos)
+        replace(self._subscriptions, remove, add, position, self._segment.read_pos)
 
     def subscriber_names(self) -> list[str]:
         """The live global subscribers, as far as this process knows them: the owner does."""
-        if self._registry is None:
+        if self._subscriptions is None:
             return []
-        return [s.name for s in self._registry.all() if s.scope is None and s.is_live]
+        return [s.name for s in self._subscriptions.all() if s.scope is None and s.is_live]
 
     def request_exporter_flush(self, name: str) -> ExporterReport | None:
         """Makes the exporter of that name send what it has gathered, and tells how far it is; None: there is none."""
-        if self._registry is None:
+        if self._subscriptions is None:
             self._request("request_flush", name=name, scope=None)
         else:
-            self._registry.request_flush(name, self._segment.read_pos)
+            self._subscriptions.request_flush(name, self._segment.read_pos)
         return load_reports(self._segment).get(name)
 
     def exporter_reports(self) -> dict[str, ExporterReport]:
         """What exporters say of themselves, by the name they are registered under; see `Stats.exporters`."""
         if self._final_stats is not None:
             return self._final_stats.exporters
-        if self._registry is not None:
-            self._registry.publish_reports()
+        if self._subscriptions is not None:
+            self._subscriptions.publish_reports()
         return load_reports(self._segment)
 
     def close_scope(self, scope: bytes) -> None:
         """A scope of this process has ended: its local subscribers go at this place in the stream."""
-        if self._registry is None:
+        if self._subscriptions is None:
             core.emit_control("close_scope", {"scope": _text(scope)})
         else:
-            self._registry.close_scope(scope, lambda: self._segment.tail)
+            self._subscriptions.close_scope(scope, lambda: self._segment.tail)
 
     def _request(self, verb: str, *, scope: bytes | None, **request: Any) -> int:
         """Asks the dispatcher, which is elsewhere, and waits for its answer."""

@@ -60,7 +60,7 @@ class Stats:
 
 
 def _columns(segment: Segment) -> Any:
-    """The registry as a NumPy structured array: a row a slot."""
+    """The producers' slots as a NumPy structured array: a row a slot."""
     import numpy as np
 
     layout = np.dtype(
@@ -71,7 +71,7 @@ def _columns(segment: Segment) -> Any:
             "itemsize": core.SLOT_BYTES,
         }
     )
-    return np.frombuffer(segment.registry(), dtype=layout)
+    return np.frombuffer(segment.slots(), dtype=layout)
 
 
 def _process(pid: int, rows: Any, *, past: bool, has_ended: bool, is_broken: bool) -> ProcessStats:

@@ -30,7 +30,7 @@ import relay_mp
 from relay_mp import ScopeType, scope, subscribers
 from relay_mp._deliver import dispatcher as dispatching
 from relay_mp._deliver import table as table_module
-from relay_mp._deliver.registry import Registry
+from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._emit import carry
 from relay_mp._native import core
 from relay_mp.errors import PropagationError, RecordError
@@ -208,7 +208,7 @@ def test_a_hostile_record_is_an_error_for_who_looks_and_the_stream_goes_on(forge
         except BaseException as error:
             looked.append(error)
 
-    forge.dispatcher._registry._globals[0].callback = lambda event: (forge.events.append(event), callback(event))
+    forge.dispatcher._subscriptions._globals[0].callback = lambda event: (forge.events.append(event), callback(event))
     scope.event("before")
     forge.write(HOSTILE_RECORDS[what])
     scope.event("after")
@@ -241,7 +241,7 @@ def test_a_hostile_record_is_the_same_json_both_ways_or_refused_both_ways(what):
 
 
 def test_what_a_subscriber_lets_through_is_counted(forge, caplog):
-    forge.dispatcher._registry._globals[0].callback = lambda event: (event.to_json(), forge.events.append(event))
+    forge.dispatcher._subscriptions._globals[0].callback = lambda event: (event.to_json(), forge.events.append(event))
     forge.write(record(data=b"\xc1"))
     scope.event("after")
     forge.drain()
@@ -287,7 +287,7 @@ def test_a_hostile_request_is_answered_with_an_error_and_the_stream_goes_on(forg
     scope.event("after")
     forge.drain()
     assert forge.taken() == ["after"]
-    assert len(forge.dispatcher._registry.all()) == 1
+    assert len(forge.dispatcher._subscriptions.all()) == 1
     _, code, text = forge.segment.read_reply(forge.slot)
     if what != "a scope of another length":  # of which nothing is registered: nothing to end
         assert code == dispatching.REPLY_ERROR
@@ -392,19 +392,19 @@ def test_a_hostile_table_of_subscribers_is_passed_over_and_the_stream_goes_on(fo
     table = TABLES[what]
     forge.segment.store_subscriptions(table)
     assert forge.segment.load_subscriptions() == table
-    registry = Registry(lambda subscribers, scope_locals: None)
-    table_module.restore(forge.segment, registry)
-    assert registry.all() == []
+    subscriptions = Subscriptions(lambda subscribers, scope_locals: None)
+    table_module.restore(forge.segment, subscriptions)
+    assert subscriptions.all() == []
     assert caplog.records
-    list(registry.viewers(1, UUID))
-    registry.prune(1 << 40)
+    list(subscriptions.viewers(1, UUID))
+    subscriptions.prune(1 << 40)
 
 
 def test_what_is_whole_in_a_table_of_subscribers_is_taken(forge, caplog):
     forge.segment.store_subscriptions(msgpack.packb([5, ROW, [], [ROW[0] + "s", "os:getcwd", *ROW[2:3], 7, 0, 0]]))
-    registry = Registry(lambda subscribers, scope_locals: None)
-    table_module.restore(forge.segment, registry)
-    assert [(found.name, found.since, found.until) for found in registry.all()] == [(ROW[0], 0, 1 << 62)]
+    subscriptions = Subscriptions(lambda subscribers, scope_locals: None)
+    table_module.restore(forge.segment, subscriptions)
+    assert [(found.name, found.since, found.until) for found in subscriptions.all()] == [(ROW[0], 0, 1 << 62)]
     (told,) = caplog.messages
     assert "3 of its rows are passed over" in told
 

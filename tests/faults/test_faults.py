@@ -428,7 +428,7 @@ def emit_task(number):
 
 
 def recycle_workers(tasks, at_once):
-    """Each task in a process of its own, in a registry with room for few more than are forked `at_once`."""
+    """Each task in a process of its own, in a session with slots for few more than are forked `at_once`."""
     names, pids = [], set()
     with relay_mp.session(max_producers=at_once + 40) as session:
         subscribers.register("seen", lambda event: names.append(event.data["n"]))
@@ -448,7 +448,7 @@ def recycle_workers(tasks, at_once):
 
 
 def test_recycled_pool_workers_lose_nothing_and_use_slots_again(run_script):
-    """500 tasks in a registry of 140: slots are taken again and again."""
+    """500 tasks in a session of 140 slots: they are taken again and again."""
     assert run_alone(run_script, recycle_workers, 500, 100).stdout == "500\n"
 
 

@@ -24,7 +24,7 @@ import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._deliver import dispatcher as dispatching
 from relay_mp._deliver.dispatcher import LOSS_MARK, Dispatcher
-from relay_mp._deliver.registry import Registry, Subscription
+from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._native import core
 from relay_mp._session.stats import collect
 
@@ -58,10 +58,10 @@ class Rig:
         self.segment.set_state(core.STATE_OPEN)
         self.segment.make_current()
         self.events = []
-        registry = Registry(self.segment.set_subscribers)
-        registry.add(Subscription("seen", self.events.append, None), lambda: self.segment.tail)
+        subscriptions = Subscriptions(self.segment.set_subscribers)
+        subscriptions.add(Subscription("seen", self.events.append, None), lambda: self.segment.tail)
         assert self.segment.take_lease(self.segment.lease()[0])
-        self.dispatcher = Dispatcher(self.segment, registry)
+        self.dispatcher = Dispatcher(self.segment, subscriptions)
         with open(path, "r+b") as file:
             self.memory = mmap.mmap(file.fileno(), 0)
         self.ring_at = len(self.memory) - ring_bytes
@@ -86,12 +86,12 @@ class Rig:
 
     def accounts(self):
         """(emitted, lost as counted), over all slots."""
-        registry = self.segment.registry()
+        table = self.segment.slots()
         emitted = sum(
-            int.from_bytes(registry[at : at + 8], "little")
-            for at in range(core.SLOT_FIELDS["emitted"], len(registry), core.SLOT_BYTES)
+            int.from_bytes(table[at : at + 8], "little")
+            for at in range(core.SLOT_FIELDS["emitted"], len(table), core.SLOT_BYTES)
         )
-        slots = len(registry) // core.SLOT_BYTES
+        slots = len(table) // core.SLOT_BYTES
         return emitted, sum(sum(self.segment.slot_losses(slot)) for slot in range(1, slots))
 
     def flip(self, at, bit):
@@ -195,7 +195,7 @@ def test_a_flipped_payload_is_a_loss_mark_before_the_next_event(tmp_path):
         assert here.events[1].data == {"pid": os.getpid(), "lost": 1, "causes": {"corrupt": 1}}
 
 
-# ---- bits that flip in the header and the registry ----
+# ---- bits that flip in the header and the slots ----
 
 HEADER_FLIPS = """
 import json, random, struct, sys
@@ -203,7 +203,7 @@ import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._native import core
 
-# tail, read_pos, free_pos, gates, state and counts, lease, delivering, stalled, table words
+# tail, read_pos, free_pos, eventcounts, state and counts, lease, delivering, stalled, table words
 HOT = [*range(256, 272), *range(384, 392), *range(512, 520), 640, 768, 896, *range(1024, 1040), *range(1152, 1216)]
 
 def place(randomness):
@@ -267,7 +267,7 @@ def flip_headers(run_script, tmp_path, seed, count):
     assert list(tmp_path.glob("relay_mp-*")) == []
 
 
-def test_a_flipped_bit_of_the_header_or_the_registry_hangs_and_crashes_nobody(run_script, tmp_path):
+def test_a_flipped_bit_of_the_header_or_the_slots_hangs_and_crashes_nobody(run_script, tmp_path):
     flip_headers(run_script, tmp_path, 1, SESSIONS_IN_CI)
 
 
@@ -293,7 +293,7 @@ def broken(request, tmp_path):
 
     session = relay_mp.session(ring_bytes=RING_BYTES, max_event_bytes=8192, directory=str(tmp_path))
     try:
-        subscribers.register("gate", callback)
+        subscribers.register("latch", callback)
         scope.event("m")
         assert inside.wait(30)
         write_word(session.path, at, value)
@@ -368,7 +368,7 @@ def test_an_emit_that_waits_is_let_go_when_the_ring_is_found_broken(tmp_path):
         ring_bytes=RING_BYTES, max_event_bytes=8192, directory=str(tmp_path), block_timeout_seconds=3600
     )
     try:
-        subscribers.register("gate", callback)
+        subscribers.register("latch", callback)
         scope.event("m")
         assert inside.wait(30)
         emitters = [threading.Thread(target=lambda: [scope.event("m", data="x" * 4000) for _ in range(40)])]

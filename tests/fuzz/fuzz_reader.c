@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #include "crc32c.h"
-#include "registry.h"
+#include "slots.h"
 #include "segment.h"
 
 #define CAPACITY 64u
@@ -105,8 +105,8 @@ static void attach(const uint8_t *image) {
 static void deliver(const rmp_read *read) {
     REQUIRE(read->owner && read->owner < SLOTS);
     for (uint32_t i = 0; i < read->payload_bytes; i++) sink = payload[i];
-    rmp_registry_missing(&ring, read->owner, read->owner_seq);
-    if (rmp_registry_pass(&ring, read->owner, read->owner_seq) > 3) rmp_registry_give_up(&ring, read->owner, read->owner_seq);
+    rmp_slots_missing(&ring, read->owner, read->owner_seq);
+    if (rmp_slots_pass(&ring, read->owner, read->owner_seq) > 3) rmp_slots_give_up(&ring, read->owner, read->owner_seq);
 }
 
 /* True while there is more. */
@@ -138,33 +138,33 @@ static void drain(rmp_reader *reader, bool fence) {
 
 static void mark(uint32_t slot) {
     const uint8_t uuid[16] = {0};
-    uint64_t count = rmp_registry_unmarked(&ring, slot, RMP_MARK_ALL, 0);
+    uint64_t count = rmp_slots_unmarked(&ring, slot, RMP_MARK_ALL, 0);
     if (!count) return;
     rmp_mark_prepare(&ring, slot, count, ring.header->mark.seq + 1, 0, uuid);
     rmp_mark_begin(&ring);
     rmp_mark_done(&ring);
-    REQUIRE(rmp_registry_unmarked(&ring, slot, RMP_MARK_ALL, 0) < count); /* or marking would have no end */
+    REQUIRE(rmp_slots_unmarked(&ring, slot, RMP_MARK_ALL, 0) < count); /* or marking would have no end */
 }
 
 static void settle(void) {
     if (rmp_mark_times(&ring)) rmp_mark_done(&ring);
     for (uint32_t slot = 1; slot < SLOTS; slot++) {
-        rmp_registry_owner(&ring, slot, rmp_ring_slot(&ring, slot)->state);
-        rmp_registry_mark_dead(&ring, slot, rmp_ring_slot(&ring, slot)->state);
-        rmp_registry_settle(&ring, slot);
+        rmp_slots_owner(&ring, slot, rmp_ring_slot(&ring, slot)->state);
+        rmp_slots_mark_dead(&ring, slot, rmp_ring_slot(&ring, slot)->state);
+        rmp_slots_settle(&ring, slot);
         mark(slot);
-        rmp_registry_write_off(&ring, slot);
+        rmp_slots_write_off(&ring, slot);
         mark(slot);
     }
 }
 
 /* Claims end: each moves the tail, and a ring has room for so many. */
 static void write_on(void) {
-    uint32_t slot = rmp_registry_take(&ring, (rmp_process){.pid = 1}, 1);
+    uint32_t slot = rmp_slots_take(&ring, (rmp_process){.pid = 1}, 1);
     REQUIRE(slot < SLOTS);
     for (uint32_t i = 0; slot && i < CAPACITY; i++)
         if (rmp_ring_write(&ring, slot, i + 1, payload, 16 + 40 * (i % 8)) != RMP_OK) break;
-    if (slot) rmp_registry_exit(&ring, slot);
+    if (slot) rmp_slots_exit(&ring, slot);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *input, size_t bytes) {
@@ -301,7 +301,7 @@ static rmp_reader start(void) {
     rmp_segment_close(&segment, false);
     ring.header->owner_pid = 1, ring.header->owner_start_time = 0, ring.header->owner_pid_namespace = 0;
     for (uint32_t slot = 0; slot < SLOTS; slot++) rmp_ring_slot(&ring, slot)->pid_namespace = 0;
-    for (uint32_t slot = 1; slot < SLOTS; slot++) REQUIRE(rmp_registry_take(&ring, (rmp_process){.pid = slot}, slot));
+    for (uint32_t slot = 1; slot < SLOTS; slot++) REQUIRE(rmp_slots_take(&ring, (rmp_process){.pid = slot}, slot));
     memset(payload, 'x', LENGTH_LIMIT);
     rmp_reader reader;
     rmp_reader_open(&reader, &ring);
@@ -345,7 +345,7 @@ static void make_seeds(const char *directory) {
     rmp_ring_seal(&ring);
     save(directory, "sealed");
     start();
-    rmp_registry_mark_dead(&ring, 2, rmp_ring_slot(&ring, 2)->state);
+    rmp_slots_mark_dead(&ring, 2, rmp_ring_slot(&ring, 2)->state);
     rmp_ring_mark_broken(&ring);
     save(directory, "broken");
 }

@@ -172,7 +172,7 @@ struct Producer {
     int8_t start;   // of its claim; nowhere unless it is writing
     Tail tail;      // as loaded
     int8_t space_word;     // the word it is about to wait on, as it saw it
-    int8_t tail_at_death;  // noted in the registry once its death was seen
+    int8_t tail_at_death;  // noted in its slot once its death was seen
 };
 
 enum DispatcherStep : int8_t {

@@ -179,7 +179,7 @@ enum rmp_result emit(const rmp_ring *ring, uint32_t slot, uint64_t number, uint3
 }
 
 uint32_t take_slot(const rmp_ring *ring) {
-    uint32_t slot = rmp_registry_take(ring, rmp_process_self(), rmp_thread_id());
+    uint32_t slot = rmp_slots_take(ring, rmp_process_self(), rmp_thread_id());
     CHECK(slot != 0);
     return slot;
 }
@@ -203,14 +203,14 @@ static enum rmp_liveness ask_slot(const rmp_ring *ring, uint32_t number, uint64_
     enum rmp_slot_status status = rmp_slot_status(state);
     if (status == RMP_SLOT_DEAD || status == RMP_SLOT_SETTLED) return RMP_DEAD;
     if (status != RMP_SLOT_LIVE && status != RMP_SLOT_TAKING) return RMP_UNKNOWN;
-    return rmp_process_liveness(rmp_registry_owner(ring, number, state));
+    return rmp_process_liveness(rmp_slots_owner(ring, number, state));
 }
 
 static bool give_up_blocked(dispatcher *self, const rmp_read *read) {
     rmp_slot *slot = rmp_ring_slot(&self->reader.ring, read->owner);
     uint64_t state = rmp_load_acquire(&slot->state);
     if (ask_slot(&self->reader.ring, read->owner, state) != RMP_DEAD) return false;
-    rmp_registry_mark_dead(&self->reader.ring, read->owner, state);
+    rmp_slots_mark_dead(&self->reader.ring, read->owner, state);
     if (!rmp_reader_abort_dead(&self->reader, read)) return true;
     rmp_add_relaxed(&slot->lost_writer_died, 1);
     self->aborted++;
@@ -239,10 +239,10 @@ void dispatcher_resume_mark(dispatcher *self) {
 
 static void deliver(dispatcher *self, const rmp_read *read) {
     const rmp_ring *ring = &self->reader.ring;
-    uint64_t missing = rmp_registry_missing(ring, read->owner, read->owner_seq);
-    if (missing) mark(self, read->owner, rmp_registry_unmarked(ring, read->owner, RMP_MARK_PASSED, missing));
+    uint64_t missing = rmp_slots_missing(ring, read->owner, read->owner_seq);
+    if (missing) mark(self, read->owner, rmp_slots_unmarked(ring, read->owner, RMP_MARK_PASSED, missing));
     self->missing += missing;
-    bool redelivered = rmp_registry_pass(ring, read->owner, read->owner_seq) != 0;
+    bool redelivered = rmp_slots_pass(ring, read->owner, read->owner_seq) != 0;
     RMP_TESTPOINT("dispatcher.passed");
     if (self->deliver) self->deliver(self, read, redelivered);
     RMP_TESTPOINT("dispatcher.called");
@@ -279,9 +279,9 @@ void dispatcher_finish_salvage(dispatcher *self) {
     for (uint32_t number = 1; number < ring->slot_count; number++) {
         rmp_slot *slot = rmp_ring_slot(ring, number);
         uint64_t state = rmp_load_acquire(&slot->state);
-        if (ask_slot(ring, number, state) == RMP_DEAD) rmp_registry_mark_dead(ring, number, state);
-        rmp_registry_settle(ring, number);
-        mark(self, number, rmp_registry_unmarked(ring, number, RMP_MARK_PASSED, 0));
+        if (ask_slot(ring, number, state) == RMP_DEAD) rmp_slots_mark_dead(ring, number, state);
+        rmp_slots_settle(ring, number);
+        mark(self, number, rmp_slots_unmarked(ring, number, RMP_MARK_PASSED, 0));
     }
 }
 

@@ -15,7 +15,7 @@
 #include <sys/types.h>
 
 #include "crc32c.h"
-#include "registry.h"
+#include "slots.h"
 #include "segment.h"
 #include "testpoint.h"
 

@@ -187,22 +187,22 @@ static void check_untouched_came_out(const victim *self) {
 }
 
 static void pass(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq) {
-    rmp_registry_missing(ring, slot, owner_seq);
-    rmp_registry_pass(ring, slot, owner_seq);
+    rmp_slots_missing(ring, slot, owner_seq);
+    rmp_slots_pass(ring, slot, owner_seq);
 }
 
 /* The segment goes on being used by all who know nothing of the damage. */
 static void use_on(victim *self) {
     const rmp_ring *ring = &self->ring;
     for (int i = 0; i < 4; i++) {
-        uint32_t slot = rmp_registry_take(ring, (rmp_process){.pid = 1}, 1);
+        uint32_t slot = rmp_slots_take(ring, (rmp_process){.pid = 1}, 1);
         CHECK(slot < SLOTS);
         if (slot) pass(ring, slot, next_random());
-        if (slot && i % 2) rmp_registry_exit(ring, slot);
+        if (slot && i % 2) rmp_slots_exit(ring, slot);
     }
     for (uint32_t slot = 1; slot < SLOTS; slot++) {
-        rmp_registry_mark_dead(ring, slot, rmp_ring_slot(ring, slot)->state);
-        rmp_registry_settle(ring, slot);
+        rmp_slots_mark_dead(ring, slot, rmp_ring_slot(ring, slot)->state);
+        rmp_slots_settle(ring, slot);
     }
     for (int lap = 0; lap < 4; lap++) {
         self->count = 0;

@@ -255,7 +255,7 @@ static void *write_hurriedly(void *argument) {
         CHECK(result == RMP_OK || result == RMP_OVERTAKEN);
         if (result == RMP_OVERTAKEN) rmp_add_relaxed(&job->overtaken, 1);
     }
-    rmp_registry_exit(job->ring, slot);
+    rmp_slots_exit(job->ring, slot);
     rmp_add_acq_rel(&job->running, -1);
     return NULL;
 }

@@ -15,8 +15,8 @@
 #define SURVIVOR_RECORDS 300u
 
 static const char *const producer_points[] = {
-    "registry.taking",  "claim.helped",  "claim.padded",     "claim.claimed", "claim.published", "commit.header",
-    "commit.copied",    "commit.committed", "wake.before",   "wake.turned",   "gate.wait",
+    "slot.taking",  "claim.helped",  "claim.padded",     "claim.claimed", "claim.published", "commit.header",
+    "commit.copied",    "commit.committed", "wake.before",   "wake.turned",   "eventcount.wait",
 };
 #define POINTS (sizeof producer_points / sizeof producer_points[0])
 
@@ -35,7 +35,7 @@ static pid_t start_producer(const rmp_ring *ring, uint64_t records, const char *
     uint32_t slot = take_slot(ring);
     for (uint64_t i = 0; i < records; i++)
         CHECK_EQUAL(emit(ring, slot, next_number(ring, slot), LENGTH_LIMIT), RMP_OK);
-    rmp_registry_exit(ring, slot);
+    rmp_slots_exit(ring, slot);
     _exit(0);
 }
 
@@ -161,7 +161,7 @@ static void recover_without_a_write(const place *place, const char *point) {
 TEST(the_reader_recovers_alone_wherever_the_dead_claim_lies) {
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++)
         for (size_t point = 0; point < POINTS; point++)
-            if (strcmp(producer_points[point], "gate.wait") != 0 && strcmp(producer_points[point], "registry.taking") != 0)
+            if (strcmp(producer_points[point], "eventcount.wait") != 0 && strcmp(producer_points[point], "slot.taking") != 0)
                 recover_without_a_write(&places[i], producer_points[point]);
 }
 
@@ -243,8 +243,8 @@ TEST(a_reader_killed_at_any_point_loses_nothing_and_repeats_one_record_at_most) 
     for (size_t i = 0; i < sizeof points / sizeof points[0]; i++) kill_reader_at(points[i]);
 }
 
-/* It sleeps, or is about to: what its gate says afterwards must not keep the next one from waking. */
-TEST(a_reader_killed_at_its_gate_is_followed) {
+/* It sleeps, or is about to: what its eventcount says afterwards must not keep the next one from waking. */
+TEST(a_reader_killed_as_it_goes_to_sleep_is_followed) {
     rmp_segment segment = make_segment(64, 8, LENGTH_LIMIT);
     const rmp_ring *ring = &segment.ring;
     delivery_log *log = make_shared(sizeof *log);
@@ -252,7 +252,7 @@ TEST(a_reader_killed_at_its_gate_is_followed) {
     for (int i = 0; i < 3; i++) {
         pid_t reader = fork_child();
         if (!reader) {
-            signal_at("gate.wait", 1, SIGKILL);
+            signal_at("eventcount.wait", 1, SIGKILL);
             read_as_child(ring, log, done);
         }
         CHECK(was_killed(wait_child(reader)));
@@ -304,7 +304,7 @@ static pid_t stand_at(const rmp_ring *ring, const char *point, victim_log *log, 
         signal_at(point, 1, SIGSTOP);
         log->slot = take_slot(ring);
         for (uint32_t i = 0; i < VICTIM_RECORDS; i++) emit_or_drop(ring, log, waits);
-        rmp_registry_exit(ring, log->slot);
+        rmp_slots_exit(ring, log->slot);
         _exit(0);
     }
     int status;

@@ -128,13 +128,13 @@ def names(reader):
 
 def counters(segment, slot):
     """The slot's words by name."""
-    registry = segment.registry()
+    table = segment.slots()
     at = slot * core.SLOT_BYTES
-    return {name: struct.unpack_from("<Q", registry, at + offset)[0] for name, offset in core.SLOT_FIELDS.items()}
+    return {name: struct.unpack_from("<Q", table, at + offset)[0] for name, offset in core.SLOT_FIELDS.items()}
 
 
 def totals(segment):
-    slots = range(1, len(segment.registry()) // core.SLOT_BYTES)
+    slots = range(1, len(segment.slots()) // core.SLOT_BYTES)
     each = [counters(segment, slot) for slot in slots]
     return {name: sum(slot[name] for slot in each) for name in core.SLOT_FIELDS}
 
@@ -1047,7 +1047,7 @@ SEGMENT_CALLS = {
     "wait_delivered": (1, 0.0),
     "lease": (),
     "take_lease": (0,),
-    "registry": (),
+    "slots": (),
     "count_subscriber_error": (),
     "slot_state": (1,),
     "slot_pid": (1,),

@@ -52,7 +52,7 @@ static void *produce(void *argument) {
     uint32_t slot = take_slot(job->ring);
     uint64_t first = next_number(job->ring, slot);
     for (uint64_t i = 0; i < job->count; i++) CHECK_EQUAL(emit(job->ring, slot, first + i, LENGTH_LIMIT), RMP_OK);
-    rmp_registry_exit(job->ring, slot);
+    rmp_slots_exit(job->ring, slot);
     return NULL;
 }
 

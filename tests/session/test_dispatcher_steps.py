@@ -50,18 +50,18 @@ def with_points(tmp_path_factory):
 
 # At which passes: the first, and one within a batch.
 POINTS = {
-    "registry.begun": (1,),
-    "registry.passed": (1, 40),
+    "slot.begun": (1,),
+    "slot.passed": (1, 40),
     "mark.prepared": (1,),
     "mark.begun": (1,),
     "mark.stored": (3,),
     "mark.done": (1,),
-    "registry.counted": (1,),
-    "registry.settled": (1,),
+    "slot.counted": (1,),
+    "slot.settled": (1,),
     "reader.delivered": (1,),
     "reader.unit_released": (100,),
     "reader.released": (1,),
-    "gate.wait": (1,),
+    "eventcount.wait": (1,),
 }
 
 KILLED_AT_EACH_STEP = """
@@ -212,7 +212,7 @@ def test_killed_a_thousand_times_at_its_steps(run_script, with_points, tmp_path)
         folder.mkdir()
         nth = 1 + part * 7 % 60
         # It waits before the first event that it is started for; then there is always one, with a worker that flushes.
-        strikes = [f"{point}:{1 if point == 'gate.wait' else nth}" for point in points]
+        strikes = [f"{point}:{1 if point == 'eventcount.wait' else nth}" for point in points]
         kill_at(run_script, with_points, folder, strikes)
 
 

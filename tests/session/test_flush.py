@@ -15,7 +15,7 @@ from relay_mp._session.flush import flush
 WAIT_SECONDS = 30
 
 
-class Gate:
+class Latch:
     def __init__(self):
         self.names = []
         self._entered, self._opened = threading.Event(), threading.Event()
@@ -34,15 +34,15 @@ class Gate:
 
 
 @pytest.fixture
-def gate(session):
-    gate = Gate()
-    subscribers.register("gate", gate)
-    yield gate
-    gate.open()
+def latch(session):
+    latch = Latch()
+    subscribers.register("latch", latch)
+    yield latch
+    latch.open()
 
 
-def test_a_deadline_that_passes_says_why_and_loses_nothing(session, gate):
-    gate.hold()
+def test_a_deadline_that_passes_says_why_and_loses_nothing(session, latch):
+    latch.hold()
     for i in range(10):
         scope.event(f"{i}")
     with pytest.raises(
@@ -51,19 +51,19 @@ def test_a_deadline_that_passes_says_why_and_loses_nothing(session, gate):
         subscribers.flush(timeout=0)
     with pytest.raises(TimeoutError, match="still in the ring"):
         asyncio.run(subscribers.flush_async(timeout=0.01))
-    gate.open()
+    latch.open()
     assert subscribers.flush().lost == 0
-    assert gate.names == ["hold", *(f"{i}" for i in range(10))]
+    assert latch.names == ["hold", *(f"{i}" for i in range(10))]
 
 
 def test_the_default_deadline_is_the_sessions():
-    gate = Gate()
+    latch = Latch()
     with relay_mp.session(flush_timeout_seconds=0.01):
-        subscribers.register("gate", gate)
-        gate.hold()
+        subscribers.register("latch", latch)
+        latch.hold()
         with pytest.raises(relay_mp.FlushTimeoutError, match=r"within 0\.01 s"):
             subscribers.flush()
-        gate.open()
+        latch.open()
         subscribers.flush(timeout=WAIT_SECONDS)
 
 
@@ -171,26 +171,26 @@ def flush_in_a_thread(found):
 
 
 def test_a_close_meanwhile_is_the_flushs_end_too(capfd):
-    gate, found = Gate(), []
+    latch, found = Latch(), []
     session = relay_mp.session()
-    subscribers.register("gate", gate)
-    gate.hold()
+    subscribers.register("latch", latch)
+    latch.hold()
     flushing = flush_in_a_thread(found)
     closing = threading.Thread(target=session.close)
     closing.start()
     while session.is_open:
         pass
-    gate.open()
+    latch.open()
     closing.join()
     flushing.join()
     assert found == [relay_mp.FlushResult(0, {})]
 
 
 def test_a_close_that_gives_up_meanwhile_tells_the_flush_what_is_left(tmp_path):
-    gate, found = Gate(), []
+    latch, found = Latch(), []
     session = relay_mp.session(directory=tmp_path)
-    subscribers.register("gate", gate)
-    gate.hold()
+    subscribers.register("latch", latch)
+    latch.hold()
     for i in range(4):
         scope.event(f"{i}")
     flushing = flush_in_a_thread(found)
@@ -201,7 +201,7 @@ def test_a_close_that_gives_up_meanwhile_tells_the_flush_what_is_left(tmp_path):
     assert str(error) == "the session was closed during the flush, with 5 events not delivered in time"
     with pytest.raises(relay_mp.FlushError, match="with 5 events not delivered"):
         session.flush()
-    gate.open()
+    latch.open()
     session._host._thread.join()
 
 

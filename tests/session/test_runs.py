@@ -19,7 +19,7 @@ from relay_mp.types import RuntimeRegistrationKind
 WAIT_SECONDS = 30
 
 
-class Gate:
+class Latch:
     """Stands still at the mark `hold`, until it is opened."""
 
     def __init__(self):
@@ -32,14 +32,14 @@ class Gate:
 
 
 @pytest.fixture
-def gate(session):
+def latch(session):
     """Opened, the dispatcher has all that was emitted meanwhile before it."""
-    gate = Gate()
-    subscribers.register("gate", gate)
+    latch = Latch()
+    subscribers.register("latch", latch)
     scope.event("hold")
-    assert gate.entered.wait(WAIT_SECONDS)
-    yield gate
-    gate.opened.set()
+    assert latch.entered.wait(WAIT_SECONDS)
+    yield latch
+    latch.opened.set()
 
 
 def emit(count):
@@ -51,8 +51,8 @@ def numbers(count):
     return [f"{i}" for i in range(count)]
 
 
-def deliver(gate):
-    gate.opened.set()
+def deliver(latch):
+    latch.opened.set()
     subscribers.flush()
 
 
@@ -65,12 +65,12 @@ def taking(name="takes", **arguments):
 # ---- what is taken ahead ----
 
 
-def test_a_run_is_bounded_and_comes_before_the_other_callbacks(gate, session):
+def test_a_run_is_bounded_and_comes_before_the_other_callbacks(latch, session):
     order = []
     subscribers.register("first", lambda event: order.append((event.name, len(takes.names))))
     takes = taking()
     emit(RUN_EVENTS * 3)
-    deliver(gate)
+    deliver(latch)
     assert takes.names == numbers(RUN_EVENTS * 3)
     assert takes.called == []
     assert max(map(len, takes.runs)) == RUN_EVENTS
@@ -79,37 +79,37 @@ def test_a_run_is_bounded_and_comes_before_the_other_callbacks(gate, session):
 
 
 @pytest.mark.parametrize("takes", [[3], [0], [-5], [10**6], [0, 0, 1, 2, 0, 60], [1] * 200])
-def test_what_is_not_taken_comes_by_the_call_in_order(gate, session, takes):
+def test_what_is_not_taken_comes_by_the_call_in_order(latch, session, takes):
     found = []
     taker, other = taking(takes=takes), taking("other", takes=takes[::-1])
     subscribers.register("x", lambda event: found.append(event.name))
     emit(200)
-    deliver(gate)
+    deliver(latch)
     assert taker.names == other.names == found == numbers(200)
     assert session.stats().delivered == 201
 
 
-def test_who_fails_to_take_is_called_and_its_failures_are_counted(gate, session, caplog):
+def test_who_fails_to_take_is_called_and_its_failures_are_counted(latch, session, caplog):
     failing, other = taking(error="no"), taking("other")
     emit(10)
     with caplog.at_level(logging.ERROR, "relay_mp"):
-        deliver(gate)
+        deliver(latch)
     assert failing.names == failing.called == other.names == numbers(10)
     assert session.stats().subscriber_errors == 10
 
 
-def test_only_what_was_made_from_a_name_takes_runs(gate, session):
+def test_only_what_was_made_from_a_name_takes_runs(latch, session):
     passed = Takes()
     subscribers.register("passed", passed)
     emit(10)
-    deliver(gate)
+    deliver(latch)
     assert (passed.called, passed.runs) == (numbers(10), [])
 
 
 # ---- what ends a run ----
 
 
-def test_registrations_take_effect_at_their_place_within_a_batch(gate, session):
+def test_registrations_take_effect_at_their_place_within_a_batch(latch, session):
     takes, late = taking(), []
     emit(5)
     subscribers.register("late", lambda event: late.append(event.name))
@@ -118,12 +118,12 @@ def test_registrations_take_effect_at_their_place_within_a_batch(gate, session):
     scope.event("late only")
     subscribers.deregister("late")
     scope.event("nobody's")
-    deliver(gate)
+    deliver(latch)
     assert takes.names == [*numbers(5), "both"]
     assert late == ["both", "late only"]
 
 
-def test_a_gate_that_a_callback_installs_holds_from_the_next_event_on(gate, session):
+def test_a_gate_that_a_callback_installs_holds_from_the_next_event_on(latch, session):
     found, takes, gates = [], taking(), relay_mp.runtime_registrations
 
     def install(event):
@@ -135,34 +135,34 @@ def test_a_gate_that_a_callback_installs_holds_from_the_next_event_on(gate, sess
     subscribers.register("gated", lambda event: found.append(event.name))
     subscribers.register("install", install)
     emit(10)
-    deliver(gate)
+    deliver(latch)
     gates.deregister_conditional_middleware_guardrail("closed")
     assert found == numbers(4)
     assert takes.names == numbers(10)  # with what it had taken it is not called
 
 
-def test_scope_local_subscribers_see_their_scope_and_takers_take_each_event_once(gate, session):
+def test_scope_local_subscribers_see_their_scope_and_takers_take_each_event_once(latch, session):
     takes, found = taking(), []
     emit(3)
     with scope.scope("s", ScopeType.Tool) as handle:
         scope_local.register_subscriber(handle, "local", lambda event: found.append(event.name))
         scope.event("inside")
     scope.event("after")
-    deliver(gate)
+    deliver(latch)
     assert takes.names == [*numbers(3), "s", "inside", "s", "after"]
     assert found == ["inside", "s"]
 
 
 def test_a_loss_is_marked_between_the_events_around_it():
     with relay_mp.session(ring_bytes=65536, on_full="drop") as session:
-        gate, found = Gate(), []
-        subscribers.register("gate", gate)
+        latch, found = Latch(), []
+        subscribers.register("latch", latch)
         takes = taking()
         subscribers.register("x", lambda event: found.append((event.seq, event.name)))
         scope.event("hold")
-        assert gate.entered.wait(WAIT_SECONDS)
+        assert latch.entered.wait(WAIT_SECONDS)
         emit(3000)
-        gate.opened.set()
+        latch.opened.set()
         subscribers.flush()
         scope.event("last")
         subscribers.flush()
@@ -177,7 +177,7 @@ def test_a_loss_is_marked_between_the_events_around_it():
 # ---- what a callback does in a run ----
 
 
-def test_a_callback_that_raises_in_a_run_harms_nobody(gate, session, caplog):
+def test_a_callback_that_raises_in_a_run_harms_nobody(latch, session, caplog):
     found = []
 
     def fail(event):
@@ -188,14 +188,14 @@ def test_a_callback_that_raises_in_a_run_harms_nobody(gate, session, caplog):
     subscribers.register("x", lambda event: found.append(event.name))
     emit(100)
     with caplog.at_level(logging.ERROR, "relay_mp"):
-        deliver(gate)
+        deliver(latch)
     assert found == numbers(100)
     assert session.stats().subscriber_errors == 15
     said = [record.getMessage() for record in caplog.records]
     assert sum("subscriber 'fails' failed on <MarkEvent" in message for message in said) == 15
 
 
-def test_a_record_stays_until_its_callbacks_have_returned(gate, session):
+def test_a_record_stays_until_its_callbacks_have_returned(latch, session):
     segment, positions = session._segment, []
 
     def look(event):
@@ -203,7 +203,7 @@ def test_a_record_stays_until_its_callbacks_have_returned(gate, session):
 
     subscribers.register("x", look)
     emit(50)
-    deliver(gate)
+    deliver(latch)
     assert len(positions) == 50
     assert all(position == read_pos and slot for position, read_pos, slot in positions)
     assert segment.delivering_slot == 0
@@ -216,7 +216,7 @@ import os, sys, threading
 import relay_mp
 from relay_mp import scope, subscribers
 sys.path.insert(0, sys.argv[1])
-from session.test_runs import Gate, WAIT_SECONDS
+from session.test_runs import Latch, WAIT_SECONDS
 names = []
 def fork(event):
     names.append(event.name)
@@ -227,15 +227,15 @@ def fork(event):
             return
         assert os.waitpid(pid, 0)[1] == 0
 with relay_mp.session() as session:
-    gate = Gate()
-    subscribers.register("gate", gate)
+    latch = Latch()
+    subscribers.register("latch", latch)
     subscribers.register("takes", "run_subscribers:Takes", arguments={})
     subscribers.register("fork", fork)
     scope.event("hold")
-    assert gate.entered.wait(WAIT_SECONDS)
+    assert latch.entered.wait(WAIT_SECONDS)
     for i in range(100):
         scope.event(f"{i}")
-    gate.opened.set()
+    latch.opened.set()
     subscribers.flush()
     subscribers.flush()
     from run_subscribers import Takes

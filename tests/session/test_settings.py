@@ -134,7 +134,7 @@ def test_the_directories_may_be_paths(tmp_path):
 # ---- the bounds at work ----
 
 
-class Gate:
+class Latch:
     """A subscriber that stands still at its first event until it is opened."""
 
     def __init__(self):
@@ -159,72 +159,72 @@ class Gate:
 
 
 @pytest.fixture
-def gate():
-    gate = Gate()
-    yield gate
-    gate.open()
+def latch():
+    latch = Latch()
+    yield latch
+    latch.open()
 
 
-def test_a_full_ring_drops_at_once_where_that_is_asked(gate, capfd):
+def test_a_full_ring_drops_at_once_where_that_is_asked(latch, capfd):
     with relay_mp.session(ring_bytes=65536, on_full="drop", block_timeout_seconds=3600) as session:
-        subscribers.register("gate", gate)
-        gate.hold()
+        subscribers.register("latch", latch)
+        latch.hold()
         for i in range(2000):
             scope.event(f"{i}")
         lost = session.stats().lost
         assert lost == session.stats().causes["full"] > 0
-        gate.open()
+        latch.open()
         subscribers.flush()
         scope.event("next")
         assert subscribers.flush() == relay_mp.FlushResult(lost, {"full": lost})
         kept = 2000 - lost
-        assert gate.names == ["hold", *(f"{i}" for i in range(kept)), "relay_mp.loss", "next"]
-        mark = gate.events[-2]
+        assert latch.names == ["hold", *(f"{i}" for i in range(kept)), "relay_mp.loss", "next"]
+        mark = latch.events[-2]
         assert mark.data == {"pid": os.getpid(), "lost": lost, "causes": {"full": lost}}
-        assert gate.events[-3].seq < mark.seq < gate.events[-1].seq
+        assert latch.events[-3].seq < mark.seq < latch.events[-1].seq
     capfd.readouterr()
 
 
-def test_what_was_dropped_last_is_marked_when_the_session_ends(gate, capfd):
+def test_what_was_dropped_last_is_marked_when_the_session_ends(latch, capfd):
     with relay_mp.session(ring_bytes=65536, on_full="drop") as session:
-        subscribers.register("gate", gate)
-        gate.hold()
+        subscribers.register("latch", latch)
+        latch.hold()
         for i in range(2000):
             scope.event(f"{i}")
-        gate.open()
+        latch.open()
     lost = session.stats().lost
     assert lost > 0
-    assert gate.names[-1] == "relay_mp.loss"
-    assert gate.events[-1].data["lost"] == lost
+    assert latch.names[-1] == "relay_mp.loss"
+    assert latch.events[-1].data["lost"] == lost
     capfd.readouterr()
 
 
-def test_a_full_ring_blocks_until_there_is_room(gate):
+def test_a_full_ring_blocks_until_there_is_room(latch):
     with relay_mp.session(ring_bytes=65536, block_timeout_seconds=3600) as session:
-        subscribers.register("gate", gate)
-        gate.hold()
+        subscribers.register("latch", latch)
+        latch.hold()
         emitter = threading.Thread(target=lambda: [scope.event(f"{i}") for i in range(2000)])
         emitter.start()
         while session.stats().ring_used_bytes < 65536 - 4 * 64:
             pass
         assert emitter.is_alive()
-        gate.open()
+        latch.open()
         emitter.join()
         assert subscribers.flush().lost == 0
-        assert gate.names == ["hold", *(f"{i}" for i in range(2000))]
+        assert latch.names == ["hold", *(f"{i}" for i in range(2000))]
 
 
-def test_block_timeout_is_how_long_a_full_ring_blocks(gate, capfd):
+def test_block_timeout_is_how_long_a_full_ring_blocks(latch, capfd):
     with relay_mp.session(ring_bytes=65536, block_timeout_seconds=0.01) as session:
-        subscribers.register("gate", gate)
-        gate.hold()
+        subscribers.register("latch", latch)
+        latch.hold()
         while not session.stats().lost:
             scope.event("m")
         stats = session.stats()
-        gate.open()
+        latch.open()
         subscribers.flush()
         assert stats.causes == {"full": 1}
-        assert len(gate.names) == stats.emitted - 1
+        assert len(latch.names) == stats.emitted - 1
     capfd.readouterr()
 
 

@@ -7,8 +7,8 @@ from receiver import WAIT_SECONDS
 
 import relay_mp
 from relay_mp import AtofExporter, AtofExporterConfig, scope
-from relay_mp._deliver.registry import Registry, Subscription
 from relay_mp._deliver.reports import ExporterReport
+from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp.observability import exporter
 from relay_mp.observability.export.batch_queue import BatchQueue, Limits, Retryable
 from relay_mp.observability.export.scopes import OpenScopes
@@ -125,20 +125,20 @@ def test_a_report_that_could_not_be_saved_is_published_later_though_it_has_not_c
 
     def save():
         if not is_ahead:
-            registry.saved_reports = 0, registry.reports()
-        published.append(registry.saved_reports[1]["x"].taken)
+            subscriptions.saved_reports = 0, subscriptions.reports()
+        published.append(subscriptions.saved_reports[1]["x"].taken)
 
-    registry = Registry(lambda subscribers, scope_locals: None, save)
+    subscriptions = Subscriptions(lambda subscribers, scope_locals: None, save)
     sink = Reporting()
-    registry.add(Subscription("x", sink, None, target="m:Reporting", arguments={}), lambda: 0)
+    subscriptions.add(Subscription("x", sink, None, target="m:Reporting", arguments={}), lambda: 0)
     sink.taken, is_ahead = 5, True
-    registry.publish_reports()
+    subscriptions.publish_reports()
     assert published[-1] == 0
     is_ahead = False
-    registry.publish_reports()
+    subscriptions.publish_reports()
     assert published[-1] == 5
     saved = len(published)
-    registry.publish_reports()
+    subscriptions.publish_reports()
     assert len(published) == saved
 
 
@@ -205,7 +205,7 @@ def make_queue():
         queue.close()
 
 
-class Gate:
+class Latch:
     """A receiver that holds its first batch until it is opened."""
 
     def __init__(self):
@@ -219,62 +219,62 @@ class Gate:
 
 
 def test_the_queue_is_bounded_in_items(make_queue):
-    gate = Gate()
-    sink, queue = make_queue(gate, max_queue_items=3)
+    latch = Latch()
+    sink, queue = make_queue(latch, max_queue_items=3)
     sink.take(queue, 0)
-    assert gate.entered.wait(WAIT_SECONDS)
+    assert latch.entered.wait(WAIT_SECONDS)
     assert [sink.take(queue, n) for n in range(1, 5)] == [True, True, False, False]
     assert sink.report().drops == {"full": 2}
-    gate.open.set()
+    latch.open.set()
     queue.close()
-    assert gate.batches == [[0], [1, 2]]
+    assert latch.batches == [[0], [1, 2]]
     assert sink.report().exported == 3
 
 
 def test_the_queue_is_bounded_in_bytes(make_queue):
-    gate = Gate()
-    sink, queue = make_queue(gate, max_queue_bytes=10)
+    latch = Latch()
+    sink, queue = make_queue(latch, max_queue_bytes=10)
     sink.take(queue, 0, 4)
-    assert gate.entered.wait(WAIT_SECONDS)
+    assert latch.entered.wait(WAIT_SECONDS)
     assert [sink.take(queue, n, 3) for n in range(3)] == [True, True, False]
-    gate.open.set()
+    latch.open.set()
 
 
 def test_of_things_that_are_queued_at_once_each_counts_by_itself(make_queue):
-    gate = Gate()
-    sink, queue = make_queue(gate, max_queue_items=4, max_queue_bytes=10)
+    latch = Latch()
+    sink, queue = make_queue(latch, max_queue_items=4, max_queue_bytes=10)
     sink.take(queue, 0)
-    assert gate.entered.wait(WAIT_SECONDS)
+    assert latch.entered.wait(WAIT_SECONDS)
     sink._counts.taken += 6
     # The second is too long, the fourth fits again, for the fifth there is no place.
     sizes = [("a", 3), ("b", 7), ("c", 3), ("d", 2), ("e", 1)]
     assert queue.put_all([(name, n, size, n) for n, (name, size) in enumerate(sizes, 1)]) == 3
     assert sink.report().drops == {"full": 2 + 5}
-    gate.open.set()
+    latch.open.set()
     queue.close()
-    assert gate.batches == [[0], ["a", "c", "d"]]
+    assert latch.batches == [[0], ["a", "c", "d"]]
     assert queue.put_all([("f", 1, 1, 1)]) == 0  # it is finished
 
 
 @pytest.mark.parametrize("puts", [[3], [1, 2], [2, 1], [1, 1, 1], [4]])
 def test_a_batch_that_is_full_is_sent_at_once(make_queue, puts):
-    gate = Gate()
-    gate.open.set()
-    sink, queue = make_queue(gate, max_batch_items=3, schedule_delay_seconds=3600.0)
+    latch = Latch()
+    latch.open.set()
+    sink, queue = make_queue(latch, max_batch_items=3, schedule_delay_seconds=3600.0)
     for count in puts:
-        assert not gate.batches
+        assert not latch.batches
         sink._counts.taken += count
         assert queue.put_all([(n, 1, 1, 0) for n in range(count)]) == count
-    assert gate.entered.wait(WAIT_SECONDS)
+    assert latch.entered.wait(WAIT_SECONDS)
     queue.close()
-    assert sum(map(len, gate.batches)) == sink.report().exported == sum(puts)
+    assert sum(map(len, latch.batches)) == sink.report().exported == sum(puts)
 
 
 @pytest.mark.parametrize("sizes", [[60, 60], [30, 30, 90]])
 def test_a_batch_that_is_full_in_bytes_is_sent_at_once(make_queue, monkeypatch, sizes):
-    gate, gathering = Gate(), threading.Event()
-    gate.open.set()
-    sink, queue = make_queue(gate, max_batch_bytes=100, schedule_delay_seconds=3600.0)
+    latch, gathering = Latch(), threading.Event()
+    latch.open.set()
+    sink, queue = make_queue(latch, max_batch_bytes=100, schedule_delay_seconds=3600.0)
     wait = queue._changed.wait
 
     def say(seconds=None):
@@ -284,61 +284,61 @@ def test_a_batch_that_is_full_in_bytes_is_sent_at_once(make_queue, monkeypatch, 
 
     monkeypatch.setattr(queue._changed, "wait", say)
     for n, size in enumerate(sizes):
-        assert not gate.batches
+        assert not latch.batches
         assert sink.take(queue, n, size)
         assert n or gathering.wait(WAIT_SECONDS)
-    assert gate.entered.wait(WAIT_SECONDS)
+    assert latch.entered.wait(WAIT_SECONDS)
 
 
 @pytest.mark.parametrize(
     ("limits", "batches"), [({"max_batch_items": 2}, [[1, 2], [3, 4]]), ({"max_batch_bytes": 3}, [[1, 2, 3], [4]])]
 )
 def test_batches_are_bounded(make_queue, limits, batches):
-    gate = Gate()
-    sink, queue = make_queue(gate, **limits)
+    latch = Latch()
+    sink, queue = make_queue(latch, **limits)
     sink.take(queue, 0)
-    assert gate.entered.wait(WAIT_SECONDS)
+    assert latch.entered.wait(WAIT_SECONDS)
     for n in range(1, 5):
         sink.take(queue, n)
-    gate.open.set()
+    latch.open.set()
     queue.close()
-    assert gate.batches == [[0], *batches]
+    assert latch.batches == [[0], *batches]
 
 
 def test_what_is_flushed_is_in_order(make_queue):
-    gate = Gate()
-    sink, queue = make_queue(gate)
+    latch = Latch()
+    sink, queue = make_queue(latch)
     sink.take(queue, 0)
-    assert gate.entered.wait(WAIT_SECONDS)
+    assert latch.entered.wait(WAIT_SECONDS)
     sink.take(queue, 1)
     assert queue.flushed(sink.taken) == 0
-    gate.open.set()
+    latch.open.set()
     queue.close()
     assert queue.flushed(sink.taken) == 2
 
 
 def test_an_item_takes_more_events_while_it_waits(make_queue):
-    gate = Gate()
-    sink, queue = make_queue(gate)
+    latch = Latch()
+    sink, queue = make_queue(latch)
     assert not queue.add()
     sink.take(queue, 0)
-    assert gate.entered.wait(WAIT_SECONDS)
+    assert latch.entered.wait(WAIT_SECONDS)
     assert not queue.add()  # it is on its way
     for n in (1, 2):
         sink.take(queue, n)
     sink._counts.taken += 1
     assert queue.add()
     assert queue.flushed(sink.taken) == 0
-    gate.open.set()
+    latch.open.set()
     queue.close()
-    assert gate.batches == [[0], [1, 2]]
+    assert latch.batches == [[0], [1, 2]]
     assert (sink.report().exported, queue.flushed(sink.taken)) == (4, 4)
 
 
 def test_an_item_without_events_is_waited_for_by_nobody(make_queue):
-    gate = Gate()
-    gate.open.set()
-    sink, queue = make_queue(gate, schedule_delay_seconds=3600.0)
+    latch = Latch()
+    latch.open.set()
+    sink, queue = make_queue(latch, schedule_delay_seconds=3600.0)
     sink._counts.taken = 5
     queue.put("quiet", 0, events=0)
     queue.request_flush()
@@ -347,9 +347,9 @@ def test_an_item_without_events_is_waited_for_by_nobody(make_queue):
     assert queue.add()
     assert queue.flushed(sink.taken) == 5
     queue.request_flush()
-    assert gate.entered.wait(WAIT_SECONDS)
+    assert latch.entered.wait(WAIT_SECONDS)
     queue.close()
-    assert (gate.batches, sink.report().exported, queue.flushed(sink.taken)) == ([["quiet"]], 1, 6)
+    assert (latch.batches, sink.report().exported, queue.flushed(sink.taken)) == ([["quiet"]], 1, 6)
 
 
 def test_retries_end_at_their_deadline(make_queue):

@@ -10,47 +10,47 @@
  * not marked is known from the slot alone, so a dispatcher that dies takes no mark along; what is being
  * marked is written down in the header first (rmp_mark), so its successor marks the same again, once.
  */
-#ifndef RMP_REGISTRY_H
-#define RMP_REGISTRY_H
+#ifndef RMP_SLOTS_H
+#define RMP_SLOTS_H
 
 #include "process.h"
 #include "ring.h"
 
 /* Returns the slot's number, 0 if all are taken. */
-uint32_t rmp_registry_take(const rmp_ring *ring, rmp_process process, uint64_t thread_id);
+uint32_t rmp_slots_take(const rmp_ring *ring, rmp_process process, uint64_t thread_id);
 
 /* The process to ask about before a slot in `state_seen` is marked dead. A slot that is TAKING still has
  * the start time of the owner before: the pid alone decides then, which is right but for a reused one. */
-rmp_process rmp_registry_owner(const rmp_ring *ring, uint32_t slot, uint64_t state_seen);
+rmp_process rmp_slots_owner(const rmp_ring *ring, uint32_t slot, uint64_t state_seen);
 
 /* The calling thread emits no more. For its own slot only. */
-void rmp_registry_exit(const rmp_ring *ring, uint32_t slot);
+void rmp_slots_exit(const rmp_ring *ring, uint32_t slot);
 
 /* The slot's process is dead: its owner is retired at the present tail. */
-void rmp_registry_mark_dead(const rmp_ring *ring, uint32_t slot, uint64_t state_seen);
+void rmp_slots_mark_dead(const rmp_ring *ring, uint32_t slot, uint64_t state_seen);
 
 /* Dispatcher: everything that an owner who has died or exited could have claimed has passed; count what
  * never arrived. Returns the number of its events settled as lost now. */
-uint64_t rmp_registry_settle(const rmp_ring *ring, uint32_t slot);
+uint64_t rmp_slots_settle(const rmp_ring *ring, uint32_t slot);
 
 /* Dispatcher, of a BROKEN ring that has been read as far as it can be: what a slot's owner emitted and nobody
  * has counted is lost. One that is just counting an event itself may have it counted twice. */
-void rmp_registry_write_off(const rmp_ring *ring, uint32_t slot);
+void rmp_slots_write_off(const rmp_ring *ring, uint32_t slot);
 
 /* Producer: its next event will be a request; call before it is emitted, and the other if it could not be. */
-void rmp_registry_count_control(rmp_slot *slot);
-void rmp_registry_uncount_control(rmp_slot *slot);
+void rmp_slots_count_control(rmp_slot *slot);
+void rmp_slots_uncount_control(rmp_slot *slot);
 
 /* Dispatcher: a record of `slot` with `owner_seq` is next. Returns how many of the same owner's events
  * before it are missing, which are now all counted by some cause; 0 if it was passed before. Repeatable. */
-uint64_t rmp_registry_missing(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq);
+uint64_t rmp_slots_missing(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq);
 
 /* Dispatcher: that record is about to be delivered, and what is missing before it is marked. Returns how
  * often it was passed before, by dispatchers that died (at most 255). */
-uint32_t rmp_registry_pass(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq);
+uint32_t rmp_slots_pass(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq);
 
 /* Dispatcher: the record passed last is given up, since it kills whoever delivers it. False: it was before. */
-bool rmp_registry_give_up(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq);
+bool rmp_slots_give_up(const rmp_ring *ring, uint32_t slot, uint64_t owner_seq);
 
 /* ---- marks of losses; for the dispatcher ---- */
 
@@ -61,7 +61,7 @@ enum rmp_marked_part {
 
 /* How many losses of a slot have no mark yet, with `missing` more that have not passed. Slot 0: of producers
  * that found none. */
-uint64_t rmp_registry_unmarked(const rmp_ring *ring, uint32_t slot, enum rmp_marked_part part, uint64_t missing);
+uint64_t rmp_slots_unmarked(const rmp_ring *ring, uint32_t slot, enum rmp_marked_part part, uint64_t missing);
 
 /* Writes down, in the header, the mark of `count` of them. It is not under way until rmp_mark_begin. */
 void rmp_mark_prepare(const rmp_ring *ring, uint32_t slot, uint64_t count, uint64_t seq, uint64_t timestamp_us,

@@ -9,9 +9,9 @@
 
 #include "ring_test.h"
 
-static void rmp_gate_open(rmp_gate *gate) {
-    rmp_fence_seq_cst(); /* pairs with the fence in rmp_gate_wait */
-    rmp_gate_open_fenced(gate);
+static void rmp_eventcount_notify(rmp_eventcount *eventcount) {
+    rmp_fence_seq_cst(); /* pairs with the fence in rmp_eventcount_wait */
+    rmp_eventcount_notify_fenced(eventcount);
 }
 
 static void backstop_off(void) { test_backstop_ns = 3600ull * 1000000000ull; }
@@ -93,51 +93,51 @@ TEST_COUNTED(no_wake_up_is_lost_among_flushes, 30000) {
 /* ---- interleavings that are forced ---- */
 
 typedef struct scene {
-    rmp_gate gate;
+    rmp_eventcount eventcount;
     uint32_t condition;
-    uint32_t at_gate; /* 1: the waiter has looked, and has not slept yet; 2: it may go on */
+    uint32_t at_point; /* 1: the waiter has looked, and has not slept yet; 2: it may go on */
 } scene;
 
 static scene *forced;
-static const char *forced_point = "gate.wait";
+static const char *forced_point = "eventcount.wait";
 
 static bool condition_holds(const void *context) { return rmp_load_acquire(&((const scene *)context)->condition); }
 
-static void hold_at_gate(const char *name) {
-    if (strcmp(name, forced_point) != 0 || rmp_load_acquire(&forced->at_gate)) return; /* the first time only */
-    rmp_store_release(&forced->at_gate, 1u);
-    while (rmp_load_acquire(&forced->at_gate) != 2) sched_yield();
+static void hold_at_point(const char *name) {
+    if (strcmp(name, forced_point) != 0 || rmp_load_acquire(&forced->at_point)) return; /* the first time only */
+    rmp_store_release(&forced->at_point, 1u);
+    while (rmp_load_acquire(&forced->at_point) != 2) sched_yield();
 }
 
-/* A looks, in vain; the thing happens, and the gate opens; B arms the gate again and is content; only
+/* A looks, in vain; the thing happens, and is notified; B arms the eventcount again and is content; only
  * now A goes to sleep. A's condition holds: it must not sleep on B's arming. */
 TEST(a_waiter_does_not_sleep_on_another_waiters_arming) {
     backstop_off();
     scene *shared = forced = make_shared(sizeof *shared);
     pid_t waiter = fork_child();
     if (!waiter) {
-        rmp_testpoint_hook = hold_at_gate;
-        while (!condition_holds(shared)) rmp_gate_wait(&shared->gate, condition_holds, shared, UINT64_MAX);
+        rmp_testpoint_hook = hold_at_point;
+        while (!condition_holds(shared)) rmp_eventcount_wait(&shared->eventcount, condition_holds, shared, UINT64_MAX);
         _exit(0);
     }
-    while (rmp_load_acquire(&shared->at_gate) != 1) sched_yield();
+    while (rmp_load_acquire(&shared->at_point) != 1) sched_yield();
     rmp_store_release(&shared->condition, 1u);
-    rmp_gate_open(&shared->gate);
-    rmp_gate_wait(&shared->gate, condition_holds, shared, UINT64_MAX); /* B */
-    rmp_store_release(&shared->at_gate, 2u);
+    rmp_eventcount_notify(&shared->eventcount);
+    rmp_eventcount_wait(&shared->eventcount, condition_holds, shared, UINT64_MAX); /* B */
+    rmp_store_release(&shared->at_point, 2u);
     check_exits_clean(waiter); /* hangs, if A sleeps */
 }
 
-TEST(a_gate_that_nobody_waits_at_costs_no_wake) {
-    rmp_gate gate = {0};
-    rmp_gate_open(&gate);
-    CHECK_EQUAL(gate.wanted, 0);
+TEST(an_eventcount_that_nobody_waits_on_costs_no_wake) {
+    rmp_eventcount eventcount = {0};
+    rmp_eventcount_notify(&eventcount);
+    CHECK_EQUAL(eventcount.wanted, 0);
 }
 
 TEST(a_wait_ends_at_its_timeout) {
     backstop_off();
     scene never = {0};
-    rmp_gate_wait(&never.gate, condition_holds, &never, 1000000);
+    rmp_eventcount_wait(&never.eventcount, condition_holds, &never, 1000000);
     CHECK(!condition_holds(&never));
 }
 
@@ -149,15 +149,16 @@ TEST(the_backstop_saves_the_waiter_of_a_killed_waker) {
         scene *shared = make_shared(sizeof *shared);
         pid_t waiter = fork_child();
         if (!waiter) {
-            while (!condition_holds(shared)) rmp_gate_wait(&shared->gate, condition_holds, shared, UINT64_MAX);
+            while (!condition_holds(shared))
+                rmp_eventcount_wait(&shared->eventcount, condition_holds, shared, UINT64_MAX);
             _exit(0);
         }
-        while (!(rmp_load_acquire(&shared->gate.wanted) & 1)) sched_yield();
+        while (!(rmp_load_acquire(&shared->eventcount.wanted) & 1)) sched_yield();
         pid_t waker = fork_child();
         if (!waker) {
             signal_at(points[i], 1, 9);
             rmp_store_release(&shared->condition, 1u);
-            for (;;) rmp_gate_open(&shared->gate);
+            for (;;) rmp_eventcount_notify(&shared->eventcount);
         }
         CHECK(was_killed(wait_child(waker)));
         check_exits_clean(waiter);
@@ -185,13 +186,13 @@ static pid_t start_flush(flushes *self, uint64_t position, const char *point) {
     pid_t waiter = fork_child();
     if (waiter) return waiter;
     if (point) forced_point = point;
-    if (point) rmp_testpoint_hook = hold_at_gate;
+    if (point) rmp_testpoint_hook = hold_at_point;
     while (rmp_load_acquire(&self->ring->header->read_pos) < position)
         rmp_ring_wait_for_delivery(self->ring, position, UINT64_MAX);
     _exit(0);
 }
 
-/* A waiter that has given up leaves its place and the armed gate behind. */
+/* A waiter that has given up leaves its place and the armed eventcount behind. */
 static void leave_a_place(flushes *self, uint64_t position) { rmp_ring_wait_for_delivery(self->ring, position, 0); }
 
 static void wait_until_awaited(flushes *self, uint64_t position) {
@@ -199,24 +200,24 @@ static void wait_until_awaited(flushes *self, uint64_t position) {
 }
 
 static void wait_until_held(void) {
-    while (rmp_load_acquire(&forced->at_gate) != 1) sched_yield();
+    while (rmp_load_acquire(&forced->at_point) != 1) sched_yield();
 }
 
-static void let_go(void) { rmp_store_release(&forced->at_gate, 2u); }
+static void let_go(void) { rmp_store_release(&forced->at_point, 2u); }
 
 TEST(a_flush_is_woken_once_when_its_own_place_is_reached) {
     flushes all;
     flushes_open(&all);
-    rmp_gate *gate = &all.ring->header->delivered;
+    rmp_eventcount *eventcount = &all.ring->header->delivered;
     pid_t waiter = start_flush(&all, 1000, NULL);
     wait_until_awaited(&all, 1000);
-    uint32_t calls = rmp_gate_calls(gate);
+    uint32_t calls = rmp_eventcount_calls(eventcount);
     for (uint64_t position = 1; position < 1000; position++) {
         rmp_reader_delivered(&all.reader, position);
-        CHECK_EQUAL(rmp_gate_calls(gate), calls);
+        CHECK_EQUAL(rmp_eventcount_calls(eventcount), calls);
     }
     rmp_reader_delivered(&all.reader, 1000);
-    CHECK_EQUAL(rmp_gate_calls(gate), calls + 4); /* the count is above the gate's two bits */
+    CHECK_EQUAL(rmp_eventcount_calls(eventcount), calls + 4); /* the count is above the two bits */
     check_exits_clean(waiter);
     CHECK_EQUAL(all.ring->header->delivery_awaited, RMP_NOBODY_WAITS);
     rmp_segment_close(&all.segment, false);
@@ -250,7 +251,7 @@ TEST(a_flush_does_not_sleep_on_what_was_delivered_before_it_said_its_place) {
     rmp_segment_close(&all.segment, false);
 }
 
-/* It trusts in a lower place, which the reader reaches and takes back; only now it goes to sleep. Had it armed the gate
+/* It trusts in a lower place, which the reader reaches and takes back; only now it goes to sleep. Had it armed it
  * after it had looked at that place, it would sleep with its own place said nowhere. */
 TEST(a_flush_does_not_sleep_on_another_ones_place) {
     flushes all;
@@ -267,15 +268,15 @@ TEST(a_flush_does_not_sleep_on_another_ones_place) {
     rmp_segment_close(&all.segment, false);
 }
 
-/* The reader has opened the gate, and a waiter arms it anew at once: it must not find the place that is reached. */
-TEST(the_reader_takes_a_reached_place_back_before_it_opens_the_gate) {
+/* The reader has notified, and a waiter arms it anew at once: it must not find the place that is reached. */
+TEST(the_reader_takes_a_reached_place_back_before_it_notifies) {
     flushes all;
     flushes_open(&all);
     leave_a_place(&all, 1);
     pid_t reader = fork_child();
     if (!reader) {
         forced_point = "wake.turned";
-        rmp_testpoint_hook = hold_at_gate;
+        rmp_testpoint_hook = hold_at_point;
         rmp_reader_delivered(&all.reader, 1);
         rmp_reader_delivered(&all.reader, 2);
         _exit(0);

@@ -1,4 +1,4 @@
-"""Who sees which event. One registry a session, where its dispatcher runs.
+"""Who sees which event. One `Subscriptions` a session, where its dispatcher runs.
 
 A registration covers a stretch of the stream: from the tail at the time it was made, to the tail at the
 time it was taken back. So both take effect at their place: what was emitted before a removal is still
@@ -95,7 +95,7 @@ def _is_let_through(name: str) -> bool:
     return middleware.is_let_through(RuntimeRegistrationKind.SUBSCRIBER, name)
 
 
-class Registry:
+class Subscriptions:
     """Registrations in order. Changed under a lock, read without one: readers see old or new, whole."""
 
     def __init__(self, publish_counts: Callable[[int, int], None], save: Callable[[], None] | None = None) -> None:

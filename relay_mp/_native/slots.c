@@ -1,4 +1,4 @@
-#include "registry.h"
+#include "slots.h"
 
 #include <string.h>
 
@@ -14,7 +14,7 @@ static bool was_of(const rmp_slot *slot, uint64_t state, rmp_process process) {
 static bool is_accounted(const rmp_ring *ring, uint32_t number) {
     const rmp_slot *slot = rmp_ring_slot(ring, number);
     return rmp_load_acquire_pair(&slot->passed).low >= rmp_load_relaxed(&slot->emitted) &&
-           rmp_registry_unmarked(ring, number, RMP_MARK_ALL, 0) == 0;
+           rmp_slots_unmarked(ring, number, RMP_MARK_ALL, 0) == 0;
 }
 
 /* A thread that ended in good order left nothing unfinished, and its numbers run on: the next thread of
@@ -34,12 +34,12 @@ static uint64_t lost_of(const rmp_slot *slot) {
            rmp_load_relaxed(&slot->lost_fenced) + rmp_load_relaxed(&slot->lost_corrupt);
 }
 
-void rmp_registry_count_control(rmp_slot *slot) {
+void rmp_slots_count_control(rmp_slot *slot) {
     rmp_pair controls = rmp_load_acquire_pair(&slot->controls);
     rmp_cas_acq_rel_pair(&slot->controls, controls, (rmp_pair){controls.low + 1, rmp_load_relaxed(&slot->emitted) + 1});
 }
 
-void rmp_registry_uncount_control(rmp_slot *slot) {
+void rmp_slots_uncount_control(rmp_slot *slot) {
     rmp_pair controls = rmp_load_acquire_pair(&slot->controls);
     rmp_cas_acq_rel_pair(&slot->controls, controls, (rmp_pair){controls.low - 1, 0});
 }
@@ -47,7 +47,7 @@ void rmp_registry_uncount_control(rmp_slot *slot) {
 /* A slot's requests, for its next owner. One that was counted and never emitted, as its owner died just then, is none:
  * the next owner's first event has its number. */
 static uint64_t settled_controls(rmp_slot *slot) {
-    if (rmp_load_acquire_pair(&slot->controls).high > rmp_load_relaxed(&slot->emitted)) rmp_registry_uncount_control(slot);
+    if (rmp_load_acquire_pair(&slot->controls).high > rmp_load_relaxed(&slot->emitted)) rmp_slots_uncount_control(slot);
     return rmp_load_relaxed(&slot->controls.low);
 }
 
@@ -66,7 +66,7 @@ static void identify(rmp_slot *slot, rmp_process process) {
     rmp_store_relaxed(&slot->base_lost_poison, poison.low);
 }
 
-uint32_t rmp_registry_take(const rmp_ring *ring, rmp_process process, uint64_t thread_id) {
+uint32_t rmp_slots_take(const rmp_ring *ring, rmp_process process, uint64_t thread_id) {
     uint32_t count = ring->slot_count;
     uint32_t start = rmp_load_relaxed(&ring->header->slot_cursor) % count;
     for (uint32_t i = 0; i < count; i++) {
@@ -78,7 +78,7 @@ uint32_t rmp_registry_take(const rmp_ring *ring, rmp_process process, uint64_t t
         uint32_t generation = rmp_slot_generation(state) + 1;
         if (!rmp_cas_acq_rel_u64(&slot->state, state, rmp_slot_state(RMP_SLOT_TAKING, generation, process.pid)))
             continue;
-        RMP_TESTPOINT("registry.taking");
+        RMP_TESTPOINT("slot.taking");
         if (!same_process) identify(slot, process);
         rmp_store_relaxed(&slot->thread_id, thread_id);
         if (!rmp_cas_acq_rel_u64(&slot->state, rmp_slot_state(RMP_SLOT_TAKING, generation, process.pid),
@@ -90,7 +90,7 @@ uint32_t rmp_registry_take(const rmp_ring *ring, rmp_process process, uint64_t t
     return 0;
 }
 
-rmp_process rmp_registry_owner(const rmp_ring *ring, uint32_t number, uint64_t state_seen) {
+rmp_process rmp_slots_owner(const rmp_ring *ring, uint32_t number, uint64_t state_seen) {
     const rmp_slot *slot = rmp_ring_slot(ring, number);
     bool identified = rmp_slot_status(state_seen) != RMP_SLOT_TAKING;
     return (rmp_process){.pid = rmp_slot_pid(state_seen),
@@ -104,13 +104,13 @@ static void retire(const rmp_ring *ring, rmp_slot *slot, uint64_t state, enum rm
     rmp_cas_acq_rel_u64(&slot->state, state, retired);
 }
 
-void rmp_registry_exit(const rmp_ring *ring, uint32_t number) {
+void rmp_slots_exit(const rmp_ring *ring, uint32_t number) {
     rmp_slot *slot = rmp_ring_slot(ring, number);
     uint64_t state = rmp_load_acquire(&slot->state);
     if (rmp_slot_status(state) == RMP_SLOT_LIVE) retire(ring, slot, state, RMP_SLOT_EXITED);
 }
 
-void rmp_registry_mark_dead(const rmp_ring *ring, uint32_t number, uint64_t state_seen) {
+void rmp_slots_mark_dead(const rmp_ring *ring, uint32_t number, uint64_t state_seen) {
     enum rmp_slot_status status = rmp_slot_status(state_seen);
     if (status == RMP_SLOT_LIVE || status == RMP_SLOT_TAKING)
         retire(ring, rmp_ring_slot(ring, number), state_seen, RMP_SLOT_DEAD);
@@ -127,13 +127,13 @@ static void count_rest(rmp_slot *slot, uint64_t missing, uint64_t *cause) {
     if (missing > counted) rmp_add_relaxed(cause, missing - counted);
 }
 
-uint64_t rmp_registry_settle(const rmp_ring *ring, uint32_t number) {
+uint64_t rmp_slots_settle(const rmp_ring *ring, uint32_t number) {
     rmp_slot *slot = rmp_ring_slot(ring, number);
     uint64_t state = rmp_load_acquire(&slot->state);
     bool died = rmp_slot_status(state) == RMP_SLOT_DEAD;
     if (!died && rmp_slot_status(state) != RMP_SLOT_EXITED) return 0;
     if (rmp_load_acquire(&ring->header->read_pos) < rmp_load_acquire(&slot->retired_tail)) return 0;
-    RMP_TESTPOINT("registry.settling");
+    RMP_TESTPOINT("slot.settling");
     rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
     uint64_t emitted = rmp_load_acquire(&slot->emitted);
     /* An exited one may have a successor by now, of the same process: what that one has begun is not lost.
@@ -141,22 +141,22 @@ uint64_t rmp_registry_settle(const rmp_ring *ring, uint32_t number) {
     if (rmp_load_acquire(&slot->state) != state) return 0;
     uint64_t trailing = emitted > passed.low ? emitted - passed.low : 0;
     if (trailing || died) count_rest(slot, passed.high + trailing, died ? &slot->lost_writer_died : &slot->lost_corrupt);
-    RMP_TESTPOINT("registry.counted");
+    RMP_TESTPOINT("slot.counted");
     if (trailing) store_passed(slot, passed, emitted, trailing);
-    RMP_TESTPOINT("registry.settled");
+    RMP_TESTPOINT("slot.settled");
     if (died)
         rmp_store_release(&slot->state, rmp_slot_state(RMP_SLOT_SETTLED, rmp_slot_generation(state), rmp_slot_pid(state)));
     return trailing;
 }
 
-void rmp_registry_write_off(const rmp_ring *ring, uint32_t number) {
+void rmp_slots_write_off(const rmp_ring *ring, uint32_t number) {
     rmp_slot *slot = rmp_ring_slot(ring, number);
     rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
     uint64_t emitted = rmp_load_acquire(&slot->emitted);
     if (emitted > passed.low) count_rest(slot, passed.high + emitted - passed.low, &slot->lost_corrupt);
 }
 
-uint64_t rmp_registry_missing(const rmp_ring *ring, uint32_t number, uint64_t owner_seq) {
+uint64_t rmp_slots_missing(const rmp_ring *ring, uint32_t number, uint64_t owner_seq) {
     rmp_slot *slot = rmp_ring_slot(ring, number);
     rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
     if (owner_seq <= passed.low + 1) return 0;
@@ -169,26 +169,26 @@ uint64_t rmp_registry_missing(const rmp_ring *ring, uint32_t number, uint64_t ow
 
 #define BEGUN_SEQ_MASK ((1ull << 40) - 1)
 
-uint32_t rmp_registry_pass(const rmp_ring *ring, uint32_t number, uint64_t owner_seq) {
+uint32_t rmp_slots_pass(const rmp_ring *ring, uint32_t number, uint64_t owner_seq) {
     rmp_slot *slot = rmp_ring_slot(ring, number);
     uint64_t record = (owner_seq & BEGUN_SEQ_MASK) << 24 | (uint64_t)(number & 0xffffu) << 8;
     uint64_t begun = rmp_load_relaxed(&ring->header->begun);
     uint32_t before = (begun & ~0xffull) == record ? (uint32_t)(begun & 0xff) : 0;
     rmp_store_release(&ring->header->begun, record | (before < 0xff ? before + 1 : before));
-    RMP_TESTPOINT("registry.begun");
+    RMP_TESTPOINT("slot.begun");
     rmp_pair passed = rmp_load_acquire_pair(&slot->passed);
     if (owner_seq <= passed.low) return before ? before : 1;
     store_passed(slot, passed, owner_seq, owner_seq - passed.low - 1);
-    RMP_TESTPOINT("registry.passed");
+    RMP_TESTPOINT("slot.passed");
     return 0; /* whoever wrote `begun` before died before its first callback */
 }
 
-bool rmp_registry_give_up(const rmp_ring *ring, uint32_t number, uint64_t owner_seq) {
+bool rmp_slots_give_up(const rmp_ring *ring, uint32_t number, uint64_t owner_seq) {
     rmp_slot *slot = rmp_ring_slot(ring, number);
     rmp_pair poison = rmp_load_acquire_pair(&slot->poison);
     if (poison.high >= owner_seq) return false;
     rmp_cas_acq_rel_pair(&slot->poison, poison, (rmp_pair){poison.low + 1, owner_seq}); /* once, whenever we die */
-    RMP_TESTPOINT("registry.given_up");
+    RMP_TESTPOINT("slot.given_up");
     return true;
 }
 
@@ -208,7 +208,7 @@ static uint64_t counted_of(const rmp_ring *ring, uint32_t number, enum rmp_cause
     }
 }
 
-uint64_t rmp_registry_unmarked(const rmp_ring *ring, uint32_t number, enum rmp_marked_part part, uint64_t missing) {
+uint64_t rmp_slots_unmarked(const rmp_ring *ring, uint32_t number, enum rmp_marked_part part, uint64_t missing) {
     const rmp_slot *slot = rmp_ring_slot(ring, number);
     uint64_t marked = 0, total = missing;
     for (int cause = 0; cause < RMP_CAUSES; cause++) {
