@@ -31,7 +31,7 @@ from hypothesis.stateful import (
 )
 
 NATIVE = Path(__file__).parents[2] / "relay_mp" / "_native"
-SOURCES = ("ring.c", "eventcount.c", "crc32c.c")
+SOURCES = ("ring.c", "eventcount.c", "platform_linux.c", "crc32c.c")
 UNIT_BYTES, HEADER_BYTES = 64, 24
 OWNERS = (1, 2, 3, 4)
 PAD_OWNER, SEALED_OWNER = 0xFFFF, 0xFFFE
