@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
         sys.exit(f"this is Python {sys.version.split()[0]}; it must be {VERSION}, as the one that it compiles for")
     qemu = helpers.unpack_package("qemu-user", "forky") / "usr/bin"
     path = f"{qemu}{os.pathsep}{os.environ['PATH']}"
-    c_tests = [sys.executable, "-m", "pytest", "-q", "tests/native/test_ring.py", "-k", "test_aarch64"]
+    c_tests = [sys.executable, "-m", "pytest", "-q", "--noconftest", "tests/native/test_ring.py", "-k", "test_aarch64"]
     failed = helpers.here(c_tests, cwd=helpers.CHECKOUT, PATH=path)
     root = helpers.Root(helpers.make_root(SUITE, PACKAGES, "arm64"), qemu / "qemu-aarch64")
     checkout = helpers.copy_checkout(root.path / "root/relay_mp")

@@ -2,7 +2,7 @@
 
     python -m tests.platforms.macos_compile
 
-Needs Cython, setuptools and ziglang (from PyPI), whose compiler comes with macOS's headers. CPython's headers are this
+Needs Cython and ziglang (from PyPI), whose compiler comes with macOS's headers. CPython's headers are this
 machine's own. What only a Mac can show is in docs/explanation/platforms.md.
 """
 
