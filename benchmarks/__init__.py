@@ -11,8 +11,12 @@ Data flows one way:
         -> loops        a statement, timed call by call or as a whole
         -> histogram    what came of it
     peers, relay        what the sides are made of; fleet: many producers of one of them; payloads
+    needs               what has to be installed, asked for before anything is measured
     native              the C half: the ring without Python, a writer that dies within a claim
     results             rows -> latest.json;  targets -> the table;  pictures -> SVG;  published -> the docs
+
+A part that fails costs itself: what it had measured and all other parts are kept and written, with what failed beside
+its rows, and the command ends with 1.
 
 A row is one side of one group: {"group", "side", figures, "ratio" to the group's first side}. Nothing here asserts
 on a time. `callgrind` counts the instructions of the emit path, which CI can judge (tests/test_benchmarks.py).

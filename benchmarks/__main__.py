@@ -1,20 +1,26 @@
-"""The command: runs the parts, then writes results, pictures, the table and, if asked, the docs' figures."""
+"""The command: runs the parts, then writes results, pictures, the table and, if asked, the docs' figures.
+
+It first says what is not installed and what is left out for it. It ends with 1 if a part failed.
+"""
 
 import argparse
 import importlib
+import sys
 import time
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks import published, results, targets
+from benchmarks import needs, published, results, targets
 from benchmarks.harness import Part
 
 PARTS = ["floor", "emit", "load", "delivered", "exporters", "growth", "managed", "recovery", "program"]
 SMOKE_SCALE = 0.02
 
 
-def main() -> None:
+def main() -> int:
+    """The exit code."""
     options = _arguments()
     found = results.read(options.output or results.DIRECTORY) if options.render else measure(options)
     print(f"\n{targets.table(found)}\n")
@@ -23,26 +29,42 @@ def main() -> None:
         if not options.render:
             print(f"wrote {results.write(found, directory)}")
         draw(found, directory)
+    failed = [name for name, part in found["parts"].items() if "failed" in part]
+    if failed:
+        print(f"failed: {', '.join(failed)}; see above. The other parts are complete.", file=sys.stderr)
+        return 1
     if options.update_docs:
         for page in published.update_all(found):
             print(f"wrote {page}")
+    return 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Runs the parts that were asked for."""
     found: dict[str, Any] = {**results.environment(_command(options)), "scale": options.scale, "parts": {}}
     began = time.monotonic()
+    for line in needs.missing(options.only or PARTS):
+        print(line, flush=True)
     for name in options.only or PARTS:
-        print(name, flush=True)
-        module: ModuleType = importlib.import_module(f"benchmarks.{name}")
-        part, start = Part(options.scale), time.monotonic()
-        module.run(part)
-        seconds = round(time.monotonic() - start, 1)
-        print(f"  {seconds} s", flush=True)
-        found["parts"][name] = {"seconds": seconds, "skipped": part.skipped, "rows": part.rows}
+        found["parts"][name] = measure_part(name, options.scale)
     found["seconds"] = round(time.monotonic() - began, 1)
     print(f"{found['seconds']} s in all")
     return found
+
+
+def measure_part(name: str, scale: float) -> dict[str, Any]:
+    """What the part has found; where it failed, what it had found until then, and why, as "failed"."""
+    print(name, flush=True)
+    part, start, failure = Part(scale), time.monotonic(), {}
+    try:
+        module: ModuleType = importlib.import_module(f"benchmarks.{name}")
+        module.run(part)
+    except Exception as error:  # whatever it is, it costs this part and no other
+        traceback.print_exc()
+        failure = {"failed": f"{type(error).__name__}: {error}"}
+    seconds = round(time.monotonic() - start, 1)
+    print(f"  {seconds} s", flush=True)
+    return {"seconds": seconds, "skipped": part.skipped, **failure, "rows": part.rows}
 
 
 def _command(options: argparse.Namespace) -> str:
@@ -81,4 +103,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,6 +28,7 @@ import numpy as np
 import relay_mp
 from benchmarks.fleet import Order, Sink, fleet
 from benchmarks.harness import BenchmarkError, Part, Side, Unavailable, child, received
+from benchmarks.needs import OTLP_MODULE
 from benchmarks.payloads import EVENT_NAME, FOUR_FIELDS, LLM_REQUEST, LLM_RESPONSE, TOOL_ARGUMENTS, TOOL_RESULT
 from benchmarks.peers import RELAY, RELAY_PROCESS, Relay
 
@@ -110,6 +111,10 @@ def _atif(library: Any) -> Iterator[Exported]:
 def _otlp(library: Any) -> Iterator[Exported]:
     if not hasattr(library, "OpenTelemetrySubscriber"):
         raise Unavailable(f"{library.__name__} has no OpenTelemetrySubscriber")
+    try:
+        importlib.import_module(OTLP_MODULE)  # of relay_mp[otel]; what counts the spans comes with it
+    except ImportError as error:
+        raise Unavailable(f"not installed ({error})") from None
     with child(_collect) as pipe:
         endpoint = f"http://127.0.0.1:{received(pipe)}/v1/traces"
         config = library.OpenTelemetryConfig("full", endpoint)

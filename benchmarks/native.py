@@ -1,7 +1,7 @@
 """Builds and drives ring_floor.c: the ring's own claim, copy and commit in C, and a writer that dies between them."""
 
 import os
-import shutil
+import shlex
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks import needs
 from benchmarks.harness import BenchmarkError, Unavailable
 from benchmarks.loops import Round
 
@@ -22,7 +23,7 @@ SOURCES = [
         for name in ("crc32c", "eventcount", "platform_linux", "process", "ring", "segment", "slots", "uuid7")
     ),
 ]
-FLAGS = ["-std=c11", "-O2", "-fno-strict-aliasing", "-pthread", f"-I{NATIVE}"]  # as pyproject.toml builds the library
+FLAGS = ["-std=c11", "-O2", "-fno-strict-aliasing", "-pthread", f"-I{NATIVE}"]  # as Python's own extensions are built
 BUILD_TIMEOUT_SECONDS = 120
 
 
@@ -34,12 +35,12 @@ def program() -> Iterator[str]:
         Unavailable: there is no C compiler.
         BenchmarkError: it does not compile.
     """
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    compiler = needs.compiler()
     if compiler is None:
         raise Unavailable("no C compiler")
     with tempfile.TemporaryDirectory(prefix="relay-mp-bench-") as directory:
         binary = os.path.join(directory, "ring_floor")
-        command = [compiler, *FLAGS, *map(str, SOURCES), "-o", binary]
+        command = [*shlex.split(compiler), *FLAGS, *map(str, SOURCES), "-o", binary]
         built = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_SECONDS, check=False)
         if built.returncode:
             raise BenchmarkError(f"{' '.join(command)}\n{built.stderr}")

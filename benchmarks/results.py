@@ -72,8 +72,8 @@ def write(results: dict[str, Any], directory: Path) -> Path:
 
 def _part(part: dict[str, Any]) -> str:
     rows = ",\n".join(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in part["rows"])
-    skipped = json.dumps(part["skipped"], ensure_ascii=False)
-    return f'{{"seconds": {part["seconds"]}, "skipped": {skipped}, "rows": [\n{rows}\n]}}'
+    rest = {name: value for name, value in part.items() if name != "rows"}
+    return f'{json.dumps(rest, ensure_ascii=False)[:-1]}, "rows": [\n{rows}\n]}}'
 
 
 def read(directory: Path) -> dict[str, Any]:

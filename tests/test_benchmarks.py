@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+import types
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +17,8 @@ import numpy as np
 import psutil
 import pytest
 
-from benchmarks import callgrind, published, results, targets
+from benchmarks import __main__ as command
+from benchmarks import callgrind, needs, published, results, targets
 from benchmarks.__main__ import PARTS
 from benchmarks.harness import BenchmarkError, Side, Unavailable, interleave
 from benchmarks.histogram import Histogram, merged
@@ -56,6 +58,7 @@ def test_the_smoke_size_runs_every_part_and_leaves_nothing(tmp_path):
     assert list(found["parts"]) == PARTS
     for name, part in found["parts"].items():
         assert part["rows"] or part["skipped"], f"{name} has found nothing, and does not say why"
+        assert "failed" not in part
         for row in part["rows"]:
             check_row(row)
     check_comparisons(found)
@@ -181,6 +184,44 @@ def test_sides_take_turns_and_nobody_is_always_first(tmp_path):
 def test_a_side_that_fails_fails_the_run():
     with pytest.raises(BenchmarkError, match="ZeroDivisionError"):
         interleave([Side("broken", failing)], rounds=1)
+
+
+def part_module(name, *, fails):
+    def run(part):
+        part.add("group", name, unit="bytes", value=1)
+        if fails:
+            raise BenchmarkError("no receiver")
+
+    module = types.ModuleType(f"benchmarks.{name}")
+    module.run = run
+    return module
+
+
+def test_a_part_that_fails_costs_only_itself(tmp_path, monkeypatch, capsys):
+    names = ["first", "broken", "last"]
+    for name in names:
+        monkeypatch.setitem(sys.modules, f"benchmarks.{name}", part_module(name, fails=name == "broken"))
+    monkeypatch.setattr(command, "PARTS", names)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--output", str(tmp_path), "--update-docs"])
+    monkeypatch.setattr(published, "update_all", lambda _found: pytest.fail("figures of a run that failed"))
+    assert command.main() == 1
+    parts = results.read(tmp_path)["parts"]
+    assert {name: part["rows"][0]["side"] for name, part in parts.items()} == {name: name for name in names}
+    assert {name: part.get("failed") for name, part in parts.items()} == {
+        "first": None, "broken": "BenchmarkError: no receiver", "last": None,
+    }  # fmt: skip
+    said = capsys.readouterr().err
+    assert "Traceback" in said
+    assert "failed: broken" in said
+
+
+def test_what_is_missing_is_said_before_it_is_measured(monkeypatch):
+    absent = needs.Need("peer", "its sides", ("emit", "load"), lambda: False)
+    monkeypatch.setattr(needs, "NEEDS", [absent, needs.Need("here", "nothing", (), lambda: True)])
+    assert list(needs.missing(["emit", "floor"])) == [
+        "peer is not installed: left out in emit: its sides; pip install '.[bench]'"
+    ]
+    assert list(needs.missing(["floor"])) == []
 
 
 def test_a_target_is_met_missed_or_not_measured():
