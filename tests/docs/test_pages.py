@@ -27,6 +27,9 @@ NOT_RUN = {
     "python -m tests.faults.chaos": "a minute of random faults; the tests of faults run it with less",
     "pre-commit": "installs into the git checkout; the lint test runs what it runs",
     "gdb": "is interactive",
+    "pipx run cibuildwheel": "needs containers; release.md says that it has not been run",
+    "python -m build": "builds for a minute; tests/packaging does it in the long profile",
+    "auditwheel": "is of the extra `package`; tests/packaging runs it in the long profile",
 }
 
 EXTRAS = {
