@@ -16,7 +16,7 @@ from pathlib import Path
 from tests.platforms import helpers
 
 SUITE, VERSION = "trixie", "3.13"
-PACKAGES = ["python3", "python3-dev", "python3-venv", "procps", "ca-certificates"]
+PACKAGES = ["python3", "python3-dev", "procps"]
 TRIPLET = "aarch64-linux-gnu"
 PLATFORMS = ["manylinux_2_28_aarch64", "manylinux2014_aarch64", "manylinux_2_17_aarch64"]
 REQUIREMENTS = ["numpy", "msgpack", "psutil", "pytest", "pytest-timeout", "hypothesis"]

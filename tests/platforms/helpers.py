@@ -64,10 +64,11 @@ def need(*programs: str, why: str) -> None:
 
 def copy_checkout(target: Path) -> Path:
     """A fresh copy of what git tracks, or would: nothing that an earlier build has left."""
-    shutil.rmtree(target, ignore_errors=True)
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    names = subprocess.run(command, cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
-    for name in filter(None, names.split("\0")):
+    listed = subprocess.run(command, cwd=CHECKOUT, check=False, capture_output=True, text=True)
+    must(listed.returncode, f"`git ls-files` in {CHECKOUT}, which must be a git checkout,")
+    shutil.rmtree(target, ignore_errors=True)
+    for name in filter(None, listed.stdout.split("\0")):
         if (CHECKOUT / name).is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(CHECKOUT / name, target / name)
@@ -171,6 +172,7 @@ def make_root(suite: str, packages: Sequence[str], architecture: str | None = No
     must(here([*command, script]), "debootstrap")
     for archive in (root / "var/cache/apt/archives").glob("*.deb") if architecture else ():
         must(subprocess.run(["dpkg-deb", "-x", archive, root], check=False).returncode, f"unpacking {archive.name}")
+    (root / CERTIFICATES).parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(Path("/", CERTIFICATES), root / CERTIFICATES)
     (root / ".complete").touch()
     return root
