@@ -73,14 +73,18 @@ html_theme_options = {
         "color-brand-primary": "#0b6e63",
         "color-brand-content": "#0b6e63",
         "color-brand-visited": "#3d5a80",
+        "color-api-name": "#0b6e63",
+        "color-api-pre-name": "#5b6b70",
     },
     "dark_css_variables": {
         "color-brand-primary": "#4fd1bd",
         "color-brand-content": "#4fd1bd",
         "color-brand-visited": "#9db8dc",
+        "color-api-name": "#4fd1bd",
+        "color-api-pre-name": "#93a4a9",
     },
 }
-copybutton_exclude = ".linenos, .gp, .go"
+copybutton_selector = "div:not(.highlight-output) > div.highlight pre"  # what is printed is not to be pasted
 
 
 # ---- docstrings ----
