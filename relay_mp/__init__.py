@@ -238,14 +238,10 @@ if TYPE_CHECKING:
     from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
     from relay_mp.observability.atif.exporter import AtifExporter, AtifFileExporter
     from relay_mp.observability.atof.exporter import AtofExporter, AtofExporterConfig, AtofExporterMode
-    from relay_mp.observability.otel.exporter import (
-        OpenTelemetryConfig,
-        OpenTelemetryRuntimeDiagnostic,
-        OpenTelemetryRuntimeDiagnostics,
-        OpenTelemetrySubscriber,
-    )
+    from relay_mp.observability.otel.exporter import OpenTelemetryRuntimeDiagnostic, OpenTelemetryRuntimeDiagnostics
     from relay_mp.observability.otel.logs import OpenTelemetryLogConfig, OpenTelemetryLogSubscriber
     from relay_mp.observability.otel.metrics import OpenTelemetryMetricConfig, OpenTelemetryMetricSubscriber
+    from relay_mp.observability.otel.traces import OpenTelemetryConfig, OpenTelemetrySubscriber
     from relay_mp.observability.perfetto.exporter import PerfettoExporter
     from relay_mp.observability.prometheus.exporter import PrometheusExporter
 
@@ -254,14 +250,14 @@ else:
     _LOADED_LATE = {
         "AnnotatedLLMRequest": "annotated",
         "AnnotatedLLMResponse": "annotated",
-        "OpenTelemetryConfig": "observability.otel.exporter",
+        "OpenTelemetryConfig": "observability.otel.traces",
         "OpenTelemetryLogConfig": "observability.otel.logs",
         "OpenTelemetryLogSubscriber": "observability.otel.logs",
         "OpenTelemetryMetricConfig": "observability.otel.metrics",
         "OpenTelemetryMetricSubscriber": "observability.otel.metrics",
         "OpenTelemetryRuntimeDiagnostic": "observability.otel.exporter",
         "OpenTelemetryRuntimeDiagnostics": "observability.otel.exporter",
-        "OpenTelemetrySubscriber": "observability.otel.exporter",
+        "OpenTelemetrySubscriber": "observability.otel.traces",
         "AtifExporter": "observability.atif.exporter",
         "AtifFileExporter": "observability.atif.exporter",
         "AtofExporter": "observability.atof.exporter",

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
-from relay_mp.observability.atof.sinks import FileSink
+from relay_mp.observability.atof.sink import FileSink
 
 
 class Takes:
@@ -41,7 +41,8 @@ class DyingFile(FileSink):
     """
 
     def __init__(self, path: str, strikes: str, where: str, deaths: int, **settings: Any) -> None:
-        super().__init__(path, **settings)
+        usual = {"fsync": "never", "rotate_bytes": 0, "rotated_files": 0, "session_id": ""}
+        super().__init__(path, **{**usual, **settings})
         self._strikes, self._where = Path(strikes), where
         self._deaths_left = deaths - len(self._strikes.read_text().splitlines() if self._strikes.exists() else [])
         self._runs = 0

@@ -70,7 +70,7 @@ LAZY = {
     ("relay_mp._session.flush", "asyncio"),
     ("relay_mp._session.stats", "numpy"),
     ("relay_mp.events", "relay_mp.annotated"),
-    ("relay_mp.observability.otel.traces", "relay_mp.observability.otel.openinference"),
+    ("relay_mp.observability.otel.traces_sink", "relay_mp.observability.otel.openinference"),
     ("relay_mp.observability.otel.transport", "relay_mp.observability.otel.grpc"),
     ("relay_mp.pools", "asyncio"),
 }
@@ -122,6 +122,20 @@ def test_the_native_half_and_the_event_model_do_not_know_each_other():
         for own in APART:
             if module.startswith(own):
                 assert not [name for name in imports(tree(module)) if name.startswith(tuple(APART - {own}))], module
+
+
+def test_a_format_imports_nothing_of_another():
+    """Formats are the folders of `observability`, but for what they share and what brings them together."""
+
+    def format_of(module):
+        folder = ".".join(module.split(".")[:3])
+        return folder if folder.startswith("relay_mp.observability.") and f"{folder}.exporter" in MODULES else None
+
+    assert len({format_of(module) for module in MODULES} - {None}) >= 5
+    for module in MODULES:
+        own = format_of(module)
+        for imported in imports(tree(module)) if own else ():
+            assert format_of(imported) in (own, None), f"{module} imports {imported}, of another format"
 
 
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "relay_mp"])

@@ -3,7 +3,8 @@
     export/      what every exporter shares
     component/   all of them from one configuration; loaded on first use
     atof/ atif/ otel/ perfetto/ prometheus/    the formats: `exporter.py` for the program, `sink.py` where the
-                                               dispatcher runs, and nothing of another format
+                                               dispatcher runs, `section.py` for a configuration; nothing of another
+                                               format
 
 `sink.py` and `outbox.py` are import paths that moved to `export/`.
 """
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 from relay_mp.observability.export.base import Exporter, exporter
 
 if TYPE_CHECKING:
-    from relay_mp.observability.atif.exporter import HttpStorageConfig
+    from relay_mp.observability.atif.storage import HttpStorageConfig
     from relay_mp.observability.component.config import (
         OBSERVABILITY_PLUGIN_KIND,
         AtifConfig,
@@ -39,10 +40,10 @@ if TYPE_CHECKING:
 else:
     # No exporter's module is imported above: a thread that imports one waits for this package, and another thread that
     # imports this package would wait for that module.
-    _LOADED_LATE = {"HttpStorageConfig": "atif.exporter", "Limits": "export.batch_queue", "Sink": "export.sink"}
+    _LOADED_LATE = {"HttpStorageConfig": "atif.storage", "Limits": "export.batch_queue", "Sink": "export.sink"}
 
     def __getattr__(name):
-        # Making so many dataclasses took 22 ms where the rest of the package took 143 (python -X importtime).
+        # The dataclasses, and the exporters that they stand for, take longer to load than all the rest here.
         if name in __all__:
             module = _LOADED_LATE.get(name, "component.config")
             return getattr(importlib.import_module(f"relay_mp.observability.{module}"), name)

@@ -31,11 +31,11 @@ from relay_mp import (
 )
 from relay_mp._native import core
 from relay_mp.events import decode, pack_record
-from relay_mp.observability.atif.sink import AtifSink
-from relay_mp.observability.atof.sinks import FileSink
-from relay_mp.observability.otel.traces import TracesSink
-from relay_mp.observability.perfetto.sink import PerfettoSink
-from relay_mp.observability.prometheus.sink import PrometheusSink
+from relay_mp.observability.atif.exporter import atif
+from relay_mp.observability.atof.exporter import atof_file
+from relay_mp.observability.otel.traces_sink import TracesSink
+from relay_mp.observability.perfetto.exporter import perfetto
+from relay_mp.observability.prometheus.exporter import prometheus
 
 # Of the size that a program's has: an event of 1 MiB fits.
 BOTH = pytest.mark.parametrize(
@@ -182,10 +182,10 @@ class Sent:
 
 
 SINKS = {
-    "atof": lambda directory: FileSink(str(directory / "e.jsonl")),
-    "atif": lambda directory: AtifSink(output_directory=str(directory / "atif")),
-    "perfetto": lambda directory: PerfettoSink(str(directory / "t.json")),
-    "prometheus": lambda directory: PrometheusSink(),
+    "atof": lambda directory: atof_file(str(directory / "e.jsonl")),
+    "atif": lambda directory: atif(output_directory=str(directory / "atif")),
+    "perfetto": lambda directory: perfetto(str(directory / "t.json")),
+    "prometheus": lambda directory: prometheus(),
     **{f"otel {projection}": otlp_sink(projection) for projection in PROJECTIONS},
 }
 

@@ -4,7 +4,7 @@
     AtifFileExporter  a file, or an HTTP request, for each top-level agent scope, when it has ended
 
 Which event is in which trajectory, and which call is in which step, goes by uuid: agents of many
-processes may interleave in any way. See atif_model.py for what becomes what.
+processes may interleave in any way. See model.py for what becomes what.
 """
 
 import json
@@ -12,8 +12,8 @@ import os
 import tempfile
 import threading
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar
+from dataclasses import asdict
+from typing import Any
 
 from relay_mp import subscribers
 from relay_mp._session.membership import current_or_default, session_id
@@ -22,12 +22,17 @@ from relay_mp.events import Event
 from relay_mp.observability.atif.filenames import check_template
 from relay_mp.observability.atif.model import AgentInfo, trajectory_of
 from relay_mp.observability.atif.spool import read_records
+from relay_mp.observability.atif.storage import HttpStorageConfig
 from relay_mp.observability.export.base import Exporter
+from relay_mp.observability.export.sink import MAX_OPEN_SCOPES
 from relay_mp.types import JsonObject
 
-__all__ = ["AtifExporter", "AtifFileExporter", "HttpStorageConfig"]
+__all__ = ["AtifExporter", "AtifFileExporter", "HttpStorageConfig", "atif"]
 
 _SINK = "relay_mp.observability.atif.sink:AtifSink"
+
+MAX_TRAJECTORY_EVENTS = 100_000
+"""Events of one trajectory; what is beyond is dropped and counted ("trajectory_full")."""
 
 
 class AtifExporter:
@@ -109,7 +114,7 @@ class AtifExporter:
         """The trajectory of what was gathered so far; flush before, to have all.
 
         Agents without an agent around them have their steps in it, the others are subagents. Any thread. While it is
-        made, some 5 us an event, the process collects no cyclic garbage: see `atif_model.CollectionPause`.
+        made, some 5 us an event, the process collects no cyclic garbage: see `model.CollectionPause`.
 
         Raises:
             RecordError: an event is damaged.
@@ -139,30 +144,6 @@ class AtifExporter:
             self._records += records
 
 
-@dataclass(slots=True)
-class HttpStorageConfig:
-    """Where trajectories are posted to.
-
-    Attributes:
-        endpoint: http or https.
-        headers: of every request.
-        header_env: header names to names of environment variables that hold their values, looked up where the
-            dispatcher runs.
-        timeout_millis: of one attempt.
-    """
-
-    endpoint: str = ""
-    headers: dict[str, str] = field(default_factory=dict, repr=False)
-    header_env: dict[str, str] = field(default_factory=dict)
-    timeout_millis: int = 3000
-
-    TYPE: ClassVar[str] = "http"
-
-    def to_dict(self) -> JsonObject:
-        """As a table of a configuration."""
-        return {"type": self.TYPE, **asdict(self)}
-
-
 class AtifFileExporter(Exporter):
     """One trajectory for each top-level agent scope of the session, in a file, or to HTTP storage, or both.
 
@@ -185,8 +166,9 @@ class AtifFileExporter(Exporter):
         tool_definitions: the tools it may use.
         extra: of the agent.
         limits: bounds of queue and retries of storage, by name; see `relay_mp.observability.Limits`.
-        max_open_scopes: scopes kept until their trajectory is written; the oldest is written beyond that.
-        max_trajectory_events: events of one trajectory; what is beyond is dropped and counted.
+        max_open_scopes: scopes kept until their trajectory is written; the oldest is written beyond that; default
+            1,000,000.
+        max_trajectory_events: events of one trajectory; what is beyond is dropped and counted; default 100,000.
 
     Raises:
         ValueError: the template is not safe, or there is nowhere to write to.
@@ -214,6 +196,7 @@ class AtifFileExporter(Exporter):
                 raise TypeError(f"storage is or has a {type(one).__name__}; expected HttpStorageConfig, or a list")
         if output_directory is None and not storages:
             raise ValueError("there is neither an output_directory nor a storage; expected one of them, or both")
+        copies = os.path.join(tempfile.gettempdir(), f"relay-mp-atif-{session_id()}")
         shared = {
             "filename_template": filename_template,
             "agent_name": agent_name,
@@ -221,16 +204,25 @@ class AtifFileExporter(Exporter):
             "model_name": model_name,
             "tool_definitions": tool_definitions,
             "extra": extra,
-            "max_open_scopes": max_open_scopes,
-            "max_trajectory_events": max_trajectory_events,
+            "limits": limits or {},
+            "max_open_scopes": MAX_OPEN_SCOPES if max_open_scopes is None else max_open_scopes,
+            "max_trajectory_events": MAX_TRAJECTORY_EVENTS if max_trajectory_events is None else max_trajectory_events,
+            "output_directory": None,
+            "storage": None,
+            "recovery_directory": copies,
         }
-        shared = {name: value for name, value in shared.items() if value is not None}
-        shared["session_id"] = session_id()
-        sinks: list[tuple[str, dict[str, Any]]] = []
+        places: list[dict[str, Any]] = []
         if output_directory is not None:
-            sinks.append((_SINK, {**shared, "output_directory": os.path.abspath(output_directory)}))
+            places.append({"output_directory": os.path.abspath(output_directory)})
         for number, one in enumerate(storages, 1):
-            copies = os.path.join(tempfile.gettempdir(), f"relay-mp-atif-{session_id()}-{number}")
-            to = {"storage": asdict(one), "recovery_directory": copies, "limits": limits or {}}
-            sinks.append((_SINK, {**shared, **to}))
-        super().__init__(sinks)
+            places.append({"storage": asdict(one), "recovery_directory": f"{copies}-{number}"})
+        super().__init__([(_SINK, {**shared, **place}) for place in places])
+
+
+def atif(**settings: Any) -> Any:
+    """The kind of exporter of that name: a sink, of one directory, or one storage as a dict, or both.
+
+    Args:
+        settings: as of AtifFileExporter; and `recovery_directory`, default: one in the temporary directory.
+    """
+    return AtifFileExporter(os.curdir).make_sink(**{"output_directory": None, **settings})

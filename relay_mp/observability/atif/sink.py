@@ -12,7 +12,6 @@ wanted, and sent again by a dispatcher that is started after one that was killed
 import contextlib
 import json
 import os
-import tempfile
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -20,11 +19,13 @@ from typing import Any
 from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, ScopeEvent
-from relay_mp.observability.atif.filenames import check_template, render, safe
+from relay_mp.observability.atif.filenames import check_template, render
 from relay_mp.observability.atif.model import AgentInfo, collection_pause, trajectory_of
+from relay_mp.observability.atif.storage import HttpStorageConfig
 from relay_mp.observability.export.batch_queue import BatchQueue, Limits
-from relay_mp.observability.export.http import HttpReceiver, resolve_headers
-from relay_mp.observability.export.sink import MAX_OPEN_SCOPES, Sink, brief
+from relay_mp.observability.export.endpoint import resolve_headers
+from relay_mp.observability.export.http import HttpReceiver
+from relay_mp.observability.export.sink import Sink, brief
 
 __all__ = ["AtifSink"]
 
@@ -32,9 +33,6 @@ MAX_REMEMBERED = 64
 """Trajectories that are written and kept, for events that come late."""
 
 REWRITE_SHARE = 8
-
-MAX_TRAJECTORY_EVENTS = 100_000
-"""Events of one trajectory; what is beyond is dropped and counted ("trajectory_full")."""
 
 CONTENT_TYPE = "application/json"
 FILENAME_HEADER, SESSION_HEADER = "X-Relay-Mp-Atif-Filename", "X-Relay-Mp-Atif-Session-Id"
@@ -86,30 +84,28 @@ class AtifSink(Sink):
         output_directory: absolute; where files go. None, with storage: the recovery copies only, in
             `recovery_directory`.
         filename_template: see filenames.py; `{session_id}` is the agent scope's uuid.
-        storage: {"endpoint", "headers", "header_env", "timeout_millis"}: where trajectories are posted to.
-        recovery_directory: default: `relay-mp-atif-<session id>` in the temporary directory.
+        storage: where trajectories are posted to: the fields of an HttpStorageConfig.
+        recovery_directory: absolute; where copies are until the receiver has them.
         limits: see Limits.
         max_open_scopes: the oldest trajectory is written as it is beyond that.
-        max_trajectory_events: see MAX_TRAJECTORY_EVENTS.
-        session_id: of the session.
+        max_trajectory_events: of one trajectory; what is beyond is dropped and counted ("trajectory_full").
     """
 
     def __init__(
         self,
         *,
-        agent_name: str = "relay_mp",
-        agent_version: str = "unknown",
-        model_name: str | None = None,
-        tool_definitions: list[dict[str, Any]] | None = None,
-        extra: dict[str, Any] | None = None,
-        output_directory: str | None = None,
-        filename_template: str = "relay-mp-atif-{session_id}.json",
-        storage: dict[str, Any] | None = None,
-        recovery_directory: str | None = None,
-        limits: dict[str, Any] | None = None,
-        max_open_scopes: int = MAX_OPEN_SCOPES,
-        max_trajectory_events: int = MAX_TRAJECTORY_EVENTS,
-        session_id: str = "",
+        agent_name: str,
+        agent_version: str,
+        model_name: str | None,
+        tool_definitions: list[dict[str, Any]] | None,
+        extra: dict[str, Any] | None,
+        output_directory: str | None,
+        filename_template: str,
+        storage: dict[str, Any] | None,
+        recovery_directory: str,
+        limits: dict[str, Any],
+        max_open_scopes: int,
+        max_trajectory_events: int,
     ) -> None:
         super().__init__()
         check_template(filename_template)
@@ -118,8 +114,7 @@ class AtifSink(Sink):
         self._info = AgentInfo(agent_name, agent_version, model_name, tool_definitions, extra)
         self._template = filename_template
         self._keeps_files = output_directory is not None
-        fallback = os.path.join(tempfile.gettempdir(), f"relay-mp-atif-{safe(session_id)}")
-        self._directory = output_directory or recovery_directory or fallback
+        self._directory = recovery_directory if output_directory is None else output_directory
         self._max_open_scopes, self._max_events = max_open_scopes, max_trajectory_events
         self._places: dict[bytes | None, _Gathered | None] = {}
         self._open: dict[str, _Gathered] = {}
@@ -129,18 +124,11 @@ class AtifSink(Sink):
         self._receiver: HttpReceiver | None = None
         self._gathering = threading.Lock()  # `request_flush` writes from another thread
         if storage is not None:
-            self._start_storage(limits or {}, **storage)
+            self._start_storage(limits, HttpStorageConfig(**storage))
 
-    def _start_storage(
-        self,
-        limits: dict[str, Any],
-        endpoint: str,
-        headers: dict[str, str] | None = None,
-        header_env: dict[str, str] | None = None,
-        timeout_millis: int = 3000,
-    ) -> None:
-        self._receiver = HttpReceiver(endpoint, resolve_headers(headers or {}, header_env or {}))
-        bounds = {"timeout_seconds": timeout_millis / 1000, "schedule_delay_seconds": 0.0, **limits}
+    def _start_storage(self, limits: dict[str, Any], storage: HttpStorageConfig) -> None:
+        self._receiver = HttpReceiver(storage.endpoint, resolve_headers(storage.headers, storage.header_env))
+        bounds = {"timeout_seconds": storage.timeout_millis / 1000, "schedule_delay_seconds": 0.0, **limits}
         self._queue = BatchQueue(
             self, self._send, Limits(**{**bounds, "max_batch_items": 1}), given_up=self._keep, ended=self._end_storage
         )

@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, annotation_typing=False
-"""ATIF's trajectories, compiled: from the records of a stream to JSON objects. What becomes what is in `atif_model`.
+"""ATIF's trajectories, compiled: from the records of a stream to JSON objects. What becomes what is in `model`.
 
     record ──TrajectoryBuilder.add──▶ _Scope (by uuid) ──▶ steps of its _Agent ──build──▶ the trajectory
 

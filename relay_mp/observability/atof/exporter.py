@@ -11,18 +11,19 @@ nothing; what it does not take in time is dropped and counted. Either way the ap
 import enum
 import os
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias, get_args
 
 from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.jsonl import JsonlFile
 from relay_mp._session.membership import session_id
 from relay_mp.observability.export.base import Exporter
 
-__all__ = ["AtofExporter", "AtofExporterConfig", "AtofExporterMode"]
+__all__ = ["AtofExporter", "AtofExporterConfig", "AtofExporterMode", "atof_file", "atof_stream"]
 
-TRANSPORTS = ("http_post", "ndjson")
-FIELD_NAME_POLICIES = ("preserve", "replace_dots")
-FSYNC_POLICIES = ("never", "flush", "always")
+Transport: TypeAlias = Literal["http_post", "ndjson"]
+FieldNamePolicy: TypeAlias = Literal["preserve", "replace_dots"]
+FsyncPolicy: TypeAlias = Literal["never", "flush", "always"]
 
 
 class AtofExporterMode(enum.Enum):
@@ -37,6 +38,7 @@ class AtofExporterMode(enum.Enum):
     __str__ = __repr__
 
 
+@dataclass(eq=False, repr=False)
 class AtofExporterConfig:
     """Where one sink of an AtofExporter writes. Attributes may be set until the exporter is made.
 
@@ -60,21 +62,25 @@ class AtofExporterConfig:
         limits: stream; bounds of queue, batch and retries by name, see `relay_mp.observability.Limits`.
     """
 
-    def __init__(self) -> None:
-        self.sink_type = "file"
-        self.output_directory = os.getcwd()
-        self.filename = f"relay-mp-events-{session_id()}.jsonl"
-        self.mode = AtofExporterMode.Append
-        self.fsync = "never"
-        self.rotate_bytes = 0
-        self.rotated_files = 0
-        self.url = ""
-        self.transport = "http_post"
-        self.headers: dict[str, str] = {}
-        self.header_env: dict[str, str] = {}
-        self.timeout_millis = 3000
-        self.field_name_policy = "preserve"
-        self.limits: dict[str, Any] = {}
+    sink_type: str = "file"
+    output_directory: str | os.PathLike[str] = field(default_factory=os.getcwd)
+    filename: str = field(default_factory=lambda: f"relay-mp-events-{session_id()}.jsonl")
+    mode: AtofExporterMode = AtofExporterMode.Append
+    fsync: FsyncPolicy = "never"
+    rotate_bytes: int = 0
+    rotated_files: int = 0
+    url: str = ""
+    transport: Transport = "http_post"
+    headers: dict[str, str] = field(default_factory=dict)
+    header_env: dict[str, str] = field(default_factory=dict)
+    timeout_millis: int = 3000
+    field_name_policy: FieldNamePolicy = "preserve"
+    limits: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """The file, absolute."""
+        return os.path.abspath(os.path.join(self.output_directory, self.filename))
 
 
 class AtofExporter(Exporter):
@@ -123,7 +129,27 @@ class AtofExporter(Exporter):
             JsonlFile(path, overwrite=overwrite).close()
 
 
-_SINKS = "relay_mp.observability.atof.sinks:"
+def atof_file(path: str, **settings: Any) -> Any:
+    """The kind of exporter of that name: a sink.
+
+    Args:
+        path: of the file.
+        settings: "fsync", "rotate_bytes", "rotated_files", as in AtofExporterConfig.
+    """
+    return AtofExporter(AtofExporterConfig()).make_sink(path=path, **settings)
+
+
+def atof_stream(url: str, **settings: Any) -> Any:
+    """The kind of exporter of that name: a sink.
+
+    Args:
+        url: of the receiver.
+        settings: those of a stream, as in AtofExporterConfig.
+    """
+    return AtofExporter(AtofExporterConfig(sink_type="stream", url=url)).make_sink(**settings)
+
+
+_SINKS = "relay_mp.observability.atof.sink:"
 
 
 def _checked_path(config: AtofExporterConfig) -> str:
@@ -135,11 +161,11 @@ def _checked_path(config: AtofExporterConfig) -> str:
             raise TypeError(f"{name} is a {type(value).__name__}; expected str")
     if not os.path.basename(config.filename):
         raise ValueError(f"filename is {config.filename!r}; expected a file's name")
-    return os.path.abspath(os.path.join(config.output_directory, config.filename))
+    return config.path
 
 
 def _file_arguments(config: AtofExporterConfig) -> dict[str, Any]:
-    _check_choice("fsync", config.fsync, FSYNC_POLICIES)
+    _check_choice("fsync", config.fsync, get_args(FsyncPolicy))
     for name in ("rotate_bytes", "rotated_files"):
         _check_count(name, getattr(config, name), 0)
     return {
@@ -153,8 +179,8 @@ def _file_arguments(config: AtofExporterConfig) -> dict[str, Any]:
 def _stream_arguments(config: AtofExporterConfig) -> dict[str, Any]:
     if not config.url.startswith(("http://", "https://")):
         raise ValueError(f"url is {config.url!r}; a stream sink needs one that begins with http:// or https://")
-    _check_choice("transport", config.transport, TRANSPORTS)
-    _check_choice("field_name_policy", config.field_name_policy, FIELD_NAME_POLICIES)
+    _check_choice("transport", config.transport, get_args(Transport))
+    _check_choice("field_name_policy", config.field_name_policy, get_args(FieldNamePolicy))
     _check_count("timeout_millis", config.timeout_millis, 1)
     names = ("url", "transport", "headers", "header_env", "timeout_millis", "field_name_policy", "limits")
     return {name: getattr(config, name) for name in names}

@@ -1,8 +1,10 @@
 """The observability component: all exporters of a session from one configuration, as a plugin.
 
-    plugins.toml, ObservabilityConfig ─▶ reading.py ─▶ sections ─▶ checks.py ─▶ diagnostics
-                                                           └─▶ exporters ─▶ PluginContext.register_exporter
-                                                                                └─▶ starting.start, with the dispatcher
+    plugins.toml, ObservabilityConfig ─▶ reading.py ─▶ sections ──check──────▶ diagnostics
+                                                           └─exporters─▶ PluginContext.register_exporter
+                                                                             └─▶ starting.start, with the dispatcher
+
+No format is named here: the sections are the fields of the configuration's dataclass, by their types.
 
 What is wrong with the configuration itself keeps all of it from being activated, as any error of a plugin
 configuration does: a value that has no meaning, a variable that is not set, an extra that is not installed, two
@@ -18,12 +20,12 @@ from typing import Any
 
 from relay_mp._plugins.context import PluginContext
 from relay_mp._plugins.document import DEFAULT_POLICY, ConfigDiagnostic
-from relay_mp.observability.component import sections
-from relay_mp.observability.component.checks import check, check_together
 from relay_mp.observability.component.config import CONFIG_VERSION, ObservabilityConfig
-from relay_mp.observability.component.reading import UNUSABLE, Findings, Where, read, read_section
-from relay_mp.observability.component.unit import Unit
+from relay_mp.observability.component.destinations import check_destinations
+from relay_mp.observability.component.reading import UNUSABLE, read, read_section, section_types
 from relay_mp.observability.export.base import Exporter
+from relay_mp.observability.export.findings import Findings, Report, Where
+from relay_mp.observability.export.section import Planned, Section
 from relay_mp.types import JsonObject
 
 __all__ = ["Observability"]
@@ -32,32 +34,81 @@ _SUPPORTED_VERSIONS = (3, CONFIG_VERSION)
 _ROOT = Where("observability")
 _LEGACY_ATOF = ("endpoints", "output_directory", "filename", "mode")
 
-Made = tuple[Unit, Exporter]
+Made = tuple[Planned, Exporter]
 
 
 class Observability:
-    """The plugin of kind "observability". A configuration may have one such component."""
+    """The plugin of kind "observability". A configuration may have one such component.
+
+    Args:
+        config: the dataclass of its configuration; its sections are what can be exported.
+    """
 
     is_single = True
 
+    def __init__(self, config: type = ObservabilityConfig) -> None:
+        self._config = config
+        self._sections = section_types(config)
+
     def validate_with_policy(self, plugin_config: JsonObject, policy: dict[str, str]) -> list[ConfigDiagnostic]:
         """See `Plugin.validate`; the document's policy counts where it is not at its default."""
-        findings, _ = _examine(plugin_config, policy)
+        findings, _ = self._examine(plugin_config, policy)
         return findings.diagnostics
 
     def register(self, plugin_config: JsonObject, context: PluginContext) -> None:
         """Registers an exporter for each section that is enabled and can be used."""
-        _, made = _examine(plugin_config, DEFAULT_POLICY)
+        _, made = self._examine(plugin_config, DEFAULT_POLICY)
         names: set[str] = set()
-        for unit, exporter in made:
+        for planned, exporter in made:
             for number, (target, arguments) in enumerate(exporter._sinks):
                 context.register_exporter(
-                    _free(unit.name, names),
+                    _free(planned.name, names),
                     "relay_mp.observability.export.starting:start",
                     {"target": target, "arguments": arguments},
-                    field=str(unit.where).removeprefix("observability."),
+                    field=str(planned.where).removeprefix("observability."),
                     prepare=exporter._prepare if number == 0 else None,
                 )
+
+    def _examine(self, config: dict[str, Any], policy: dict[str, str]) -> tuple[Findings, list[Made]]:
+        """What there is to say about a config, and the exporters that it makes, not yet registered anywhere."""
+        findings = _with_policy(config, policy)
+        root = Report(findings, _ROOT)
+        _check_version(config, root)
+        rest = _without_legacy(config, findings)
+        parts = {name: rest.pop(name) for name in self._sections if rest.get(name) is not None}
+        rest.pop("policy", None)
+        read_section(self._config, {key: value for key, value in rest.items() if key != "version"}, root)
+        made = [each for name, part in parts.items() for each in self._made(name, part, findings)]
+        check_destinations([(Report(findings, planned.where), exporter) for planned, exporter in made])
+        return findings, [each for each in made if not findings.has_unusable(each[0].where)]
+
+    def _made(self, name: str, part: Any, findings: Findings) -> Iterator[Made]:
+        report = Report(findings, Where(name))
+        found = read(self._sections[name], part, report)
+        if isinstance(found, list):
+            sections = [(report.item(index), item) for index, item in enumerate(found)]
+        else:
+            sections = [(report, found)]
+        for place, section in sections:
+            if section is not None and section is not UNUSABLE:
+                yield from _made_of(section, place, findings)
+
+
+def _made_of(section: Section, report: Report, findings: Findings) -> Iterator[Made]:
+    """The exporters of one section that can be made."""
+    section.check(report)
+    for planned in section.exporters(report.where) if section.enabled else ():
+        if findings.has_unusable(planned.where):
+            continue
+        place = Report(findings, planned.where)
+        try:
+            yield planned, planned.make()
+        except ImportError as error:
+            place.error("missing_extra", str(error))
+        except (TypeError, ValueError) as error:
+            # What the checks have found is not said again, in other words.
+            if all(each.component != planned.where.component for each in findings.unusable):
+                place.unsupported(f"cannot be used: {error}")
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -70,38 +121,6 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def _examine(config: dict[str, Any], policy: dict[str, str]) -> tuple[Findings, list[Made]]:
-    """What there is to say about a config, and the exporters that it makes, not yet registered anywhere."""
-    findings = _with_policy(config, policy)
-    _check_version(config, findings)
-    rest = _without_legacy(config, findings)
-    parts = {name: rest.pop(name) for name in sections.SECTIONS if rest.get(name) is not None}
-    rest.pop("policy", None)
-    read_section(ObservabilityConfig, {key: value for key, value in rest.items() if key != "version"}, _ROOT, findings)
-    made = [each for name, part in parts.items() for each in _made(name, part, config, findings)]
-    check_together([(unit.where, exporter) for unit, exporter in made], findings)
-    return findings, [each for each in made if not findings.has_unusable(each[0].where)]
-
-
-def _made(name: str, part: Any, config: dict[str, Any], findings: Findings) -> Iterator[Made]:
-    where, hint = sections.SECTIONS[name]
-    section = read(hint, part, where, findings)
-    if section is UNUSABLE:
-        return
-    check(name, section, config.get("version", CONFIG_VERSION), findings)
-    for unit in sections.units(name, section):
-        if findings.has_unusable(unit.where):
-            continue
-        try:
-            yield unit, unit.make()
-        except ImportError as error:
-            findings.error("missing_extra", unit.where, str(error))
-        except (TypeError, ValueError) as error:
-            # What the checks have found is not said again, in other words.
-            if all(each.component != unit.where.component for each in findings.unusable):
-                findings.unsupported(unit.where, f"cannot be used: {error}")
-
-
 def _with_policy(config: dict[str, Any], document: dict[str, str]) -> Findings:
     """The document's policy where it differs from its default, else the component's own."""
     own = config.get("policy")
@@ -109,28 +128,26 @@ def _with_policy(config: dict[str, Any], document: dict[str, str]) -> Findings:
     kept = {
         name: value for name, value in given.items() if name in DEFAULT_POLICY and value in ("ignore", "warn", "error")
     }
-    findings = Findings({**kept, **{name: value for name, value in document.items() if value != DEFAULT_POLICY[name]}})
-    where = _ROOT.key("policy")
+    policy = {**kept, **{name: value for name, value in document.items() if value != DEFAULT_POLICY[name]}}
+    findings = Findings(policy, config.get("version", CONFIG_VERSION))
+    report = Report(findings, _ROOT.key("policy"))
     if own is not None and not isinstance(own, dict):
-        findings.invalid(where, "is no table")
+        report.invalid("is no table")
     for name, value in given.items():
         if name not in DEFAULT_POLICY:
-            findings.unknown(Where("policy", name))
+            Report(findings, Where("policy", name)).unknown()
         elif name not in kept and value is not None:
-            findings.invalid(where.key(name), "has to be one of 'ignore', 'warn', 'error'")
+            report.key(name).invalid("has to be one of 'ignore', 'warn', 'error'")
     return findings
 
 
-def _check_version(config: dict[str, Any], findings: Findings) -> None:
-    version = config.get("version", CONFIG_VERSION)
+def _check_version(config: dict[str, Any], root: Report) -> None:
+    version, report = config.get("version", CONFIG_VERSION), root.key("version")
     if type(version) is not int:
-        findings.invalid(_ROOT.key("version"), f"is no integer; expected {CONFIG_VERSION}")
+        report.invalid(f"is no integer; expected {CONFIG_VERSION}")
     elif version not in _SUPPORTED_VERSIONS:
-        findings.error(
-            "unsupported_config_version",
-            _ROOT.key("version"),
-            f"is {version}; expected {CONFIG_VERSION}, or 3 for one without logs and metrics",
-        )
+        message = f"is {version}; expected {CONFIG_VERSION}, or 3 for one without logs and metrics"
+        report.error("unsupported_config_version", message)
 
 
 def _without_legacy(config: dict[str, Any], findings: Findings) -> dict[str, Any]:
@@ -138,10 +155,10 @@ def _without_legacy(config: dict[str, Any], findings: Findings) -> dict[str, Any
     kept = dict(config)
     if kept.pop("openinference", None) is not None:
         message = 'is no section since version 3: give an OpenTelemetry endpoint the type "openinference"'
-        findings.error("legacy_openinference_section", _ROOT.key("openinference"), message)
+        Report(findings, _ROOT.key("openinference")).error("legacy_openinference_section", message)
     atof = kept.get("atof")
     for name in _LEGACY_ATOF:
         if isinstance(atof, dict) and name in atof:
             message = "is no field since version 2: give the section `sinks`, each with its type"
-            findings.error("legacy_atof_field", Where("atof", name), message)
+            Report(findings, Where("atof", name)).error("legacy_atof_field", message)
     return kept

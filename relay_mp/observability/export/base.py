@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from relay_mp import subscribers
+from relay_mp._deliver.named import find
 from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._session.exporting import FLUSH_TIMEOUT_SECONDS, is_closed, wait
 from relay_mp._session.membership import current, current_or_default
@@ -136,6 +137,15 @@ class Exporter:
             session.flush()
             wait(self._ended, time.monotonic() + seconds, is_closed)
         self._ended.clear()
+
+    def make_sink(self, **changed: Any) -> Any:
+        """Makes the first sink in this process, where the dispatcher runs: what a kind of exporter is made of.
+
+        Args:
+            changed: arguments in place of the exporter's own.
+        """
+        target, arguments = self._sinks[0]
+        return find(target, None, "exporter")(**{**arguments, **changed})
 
     def report(self) -> dict[str, ExporterReport]:
         """What became of what each sink was given since its newest registration, by its name; none where there

@@ -14,102 +14,22 @@ import http.client
 import io
 import ipaddress
 import math
-import os
-import re
 import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from relay_mp.observability.export.batch_queue import Refused, Retryable
+from relay_mp.observability.export.endpoint import Secrets, authority, check_url, is_loopback, redacted_url
 
-__all__ = [
-    "HttpReceiver",
-    "Proxy",
-    "Secrets",
-    "check_header_value",
-    "check_url",
-    "is_loopback",
-    "proxy_of",
-    "redacted_url",
-    "resolve_headers",
-]
+__all__ = ["HttpReceiver", "Proxy", "proxy_of"]
 
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 MAX_RETRY_AFTER_SECONDS = 60.0
 _KEPT_BODY_BYTES = 64 * 1024
 _SHOWN_CHARACTERS = 250
-
-MIN_SECRET_CHARACTERS = 6
-"""Of what is taken out of receivers' answers."""
-
-
-def check_url(url: str) -> None:
-    """Refuses what is no http(s) address.
-
-    Raises:
-        ValueError: it is none.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"url is {url!r}; expected http://host... or https://host...")
-
-
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""Of a header: RFC 9110, section 5.5."""
-
-
-def check_header_value(value: str) -> bool:
-    """Whether a header may have it: no line break, among others."""
-    return _VALUE.fullmatch(value) is not None
-
-
-def resolve_headers(headers: dict[str, str], header_env: dict[str, str]) -> dict[str, str]:
-    """Headers with those whose values are secrets, taken from environment variables by name.
-
-    Raises:
-        ValueError: a variable is not set where the dispatcher runs, or its value is none that a header may have.
-    """
-    found = dict(headers)
-    for header, variable in header_env.items():
-        # Its name is not repeated: people put the secret itself there by mistake.
-        if variable not in os.environ:
-            raise ValueError(f"the environment variable for the header {header!r} is not set where the dispatcher runs")
-        found[header] = os.environ[variable]
-    for header, value in found.items():
-        if not check_header_value(value):
-            raise ValueError(f"the header {header!r} has a character that no header may have, such as a line break")
-    return found
-
-
-def redacted_url(url: str) -> str:
-    """Of a URL what may be shown: not user, password and query, which may be secrets."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{_authority(parts.hostname or '', parts.port)}{parts.path}"
-
-
-def _authority(host: str, port: int | None) -> str:
-    """Host and port, as they stand in a URL."""
-    return f"{f'[{host}]' if ':' in host else host}{f':{port}' if port else ''}"
-
-
-class Secrets:
-    """What is taken out of what receivers say: the values of headers, and their parts, as the token behind "Bearer"."""
-
-    def __init__(self, *headers: Mapping[str, str]) -> None:
-        values = [value for each in headers for value in each.values()]
-        found = {part for value in values for part in (value, *value.split()) if len(part) >= MIN_SECRET_CHARACTERS}
-        self._longest_first = sorted(found, key=len, reverse=True)
-
-    def hide(self, text: str) -> str:
-        """The text without them."""
-        for secret in self._longest_first:
-            text = text.replace(secret, "***")
-        return text
-
 
 # -------------------------------------------------------------------------------------------- proxies
 
@@ -125,7 +45,7 @@ class Proxy(NamedTuple):
     @property
     def place(self) -> str:
         """What may be shown of it."""
-        return f"http://{_authority(self.host, self.port)}"
+        return f"http://{authority(self.host, self.port)}"
 
 
 def proxy_of(url: str) -> Proxy | None:
@@ -146,15 +66,8 @@ def proxy_of(url: str) -> Proxy | None:
     return _parse_proxy(found if "://" in found else f"http://{found}", f"{parts.scheme.upper()}_PROXY")
 
 
-def is_loopback(host: str) -> bool:
-    """Whether that is this machine, and nobody else's; RFC 6761, section 6.3."""
-    with contextlib.suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost" or host.endswith(".localhost")
-
-
 def _is_direct(host: str, port: int | None, exceptions: str) -> bool:
-    if is_loopback(host) or urllib.request.proxy_bypass(_authority(host, port)):
+    if is_loopback(host) or urllib.request.proxy_bypass(authority(host, port)):
         return True
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(host)
@@ -221,7 +134,7 @@ class HttpReceiver:
         self._place = self.url if proxy is None else f"{self.url} by the proxy {proxy.place}"
         self._secrets = Secrets(headers) if proxy is None else Secrets(headers, proxy.headers, {"": proxy.password})
         if proxy is not None and not self._is_secure:
-            self._target = f"http://{_authority(self._host, self._port)}{self._target}"
+            self._target = f"http://{authority(self._host, self._port)}{self._target}"
             self._headers = {**headers, **proxy.headers}
         self._context = context
         self._retryable = retryable

@@ -33,8 +33,8 @@ except ImportError as error:
     raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
 
 from relay_mp.observability.export.batch_queue import Limits
-from relay_mp.observability.export.http import resolve_headers
-from relay_mp.observability.otel.exporter import DEFAULT_TIMEOUT_MILLIS, TRANSPORTS
+from relay_mp.observability.export.endpoint import resolve_headers
+from relay_mp.observability.otel.exporter import DEFAULTS
 
 __all__ = [
     "Certificates",
@@ -63,9 +63,9 @@ def is_disabled() -> bool:
 
 
 def transport_name(signal: str, connection: Mapping[str, Any]) -> str:
-    """One of TRANSPORTS."""
+    """See OtlpConfig.transport."""
     asked = variable(signal, "PROTOCOL")
-    if connection["transport"] != TRANSPORTS[0] or asked is None:
+    if connection["transport"] != DEFAULTS.transport or asked is None:
         return str(connection["transport"])
     known = {"grpc": "grpc", "http/protobuf": "http_binary"}
     if asked not in known:
@@ -94,7 +94,7 @@ def attempt_limits(signal: str, connection: Mapping[str, Any], **defaults: Any) 
     """The bounds of a signal's queue: the connection's, then the environment's, then the defaults."""
     seconds = connection["timeout_millis"] / 1000
     asked = variable(signal, "TIMEOUT")
-    if connection["timeout_millis"] == DEFAULT_TIMEOUT_MILLIS and asked is not None:
+    if connection["timeout_millis"] == DEFAULTS.timeout_millis and asked is not None:
         try:
             seconds = float(asked)
         except ValueError:

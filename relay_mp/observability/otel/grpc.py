@@ -22,7 +22,7 @@ except ImportError as error:
     raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
 
 from relay_mp.observability.export.batch_queue import Refused, Retryable
-from relay_mp.observability.export.http import Secrets, is_loopback, redacted_url
+from relay_mp.observability.export.endpoint import Secrets, is_loopback, redacted_url
 from relay_mp.observability.otel.environment import certificates_of, compression_of, variable
 
 __all__ = ["GrpcWire"]
@@ -46,7 +46,7 @@ _RETRYABLE_CODES = frozenset(
 
 
 class GrpcWire:
-    """See otel_transport.Wire.
+    """See transport.Wire.
 
     Raises:
         ValueError: the endpoint is no address.
@@ -72,7 +72,7 @@ class GrpcWire:
         self._channel: grpc.Channel | None = None
 
     def post(self, body: bytes, timeout_seconds: float) -> bytes:
-        """See otel_transport.Wire."""
+        """See transport.Wire."""
         if self._channel is None:
             self._channel = self._open()
         # The bytes go as they are: neither side of the call needs a serializer.

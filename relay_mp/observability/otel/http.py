@@ -15,7 +15,7 @@ RETRYABLE_STATUSES = frozenset((429, 502, 503, 504))
 
 
 class HttpWire:
-    """See otel_transport.Wire.
+    """See transport.Wire.
 
     Raises:
         ValueError: the endpoint is no address.
@@ -30,7 +30,7 @@ class HttpWire:
         self._receiver = HttpReceiver(endpoint, headers, context=context, retryable=RETRYABLE_STATUSES)
 
     def post(self, body: bytes, timeout_seconds: float) -> bytes:
-        """See otel_transport.Wire."""
+        """See transport.Wire."""
         if self._compression == "gzip":
             body = gzip.compress(body)
         elif self._compression == "deflate":

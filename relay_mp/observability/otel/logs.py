@@ -1,20 +1,16 @@
 """OpenTelemetry logs, as the program sees them: marks, exported as log records over OTLP.
 
-    otel_logs.py       configuration and subscriber
-    otel_logs_sink.py  where the dispatcher runs: records
-
-Needs the extra: `pip install relay_mp[otel]`. Environment beside that of otel.py, where the configuration
+Needs the extra: `pip install relay_mp[otel]`. Environment beside that of exporter.py, where the configuration
 leaves a default: `OTEL_BLRP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE` and `OTEL_BLRP_SCHEDULE_DELAY`.
 """
 
 from typing import Any
 
-from relay_mp.observability.otel.exporter import OtlpConfig, OtlpSubscriber, check_count
+from relay_mp.observability.export.sink import MAX_OPEN_SCOPES
+from relay_mp.observability.otel.exporter import OtlpConfig, OtlpSubscriber, check_count, queue_limits
 from relay_mp.types import LogSeverity
 
-__all__ = ["OpenTelemetryLogConfig", "OpenTelemetryLogSubscriber"]
-
-DEFAULT_LIMITS = {"max_queue_items": 2048, "max_batch_items": 512, "schedule_delay_seconds": 1.0}
+__all__ = ["OpenTelemetryLogConfig", "OpenTelemetryLogSubscriber", "otel_logs"]
 
 
 class OpenTelemetryLogConfig(OtlpConfig):
@@ -37,7 +33,7 @@ class OpenTelemetryLogConfig(OtlpConfig):
         self.max_export_batch_size = 512
         self.scheduled_delay_millis = 1000
         self.completed_span_context_ttl_millis = 60_000
-        self.max_open_scopes = 1_000_000
+        self.max_open_scopes = MAX_OPEN_SCOPES
 
     def arguments(self) -> dict[str, Any]:
         """The sink's arguments, JSON types only.
@@ -59,18 +55,22 @@ class OpenTelemetryLogConfig(OtlpConfig):
         return {
             # What is at its default gives way to the environment, which gives way to `limits`.
             "connection": {**connection, "limits": {**self._own_limits(), **connection["limits"]}},
+            "default_limits": _default_limits(),
             "minimum_severity": self.minimum_severity.value,
             "completed_span_context_ttl_millis": self.completed_span_context_ttl_millis,
             "max_open_scopes": self.max_open_scopes,
         }
 
     def _own_limits(self) -> dict[str, float]:
-        found = {
-            "max_queue_items": self.max_queue_size,
-            "max_batch_items": self.max_export_batch_size,
-            "schedule_delay_seconds": self.scheduled_delay_millis / 1000,
-        }
-        return {name: value for name, value in found.items() if value != DEFAULT_LIMITS[name]}
+        default = _default_limits()
+        return {name: value for name, value in self._limits().items() if value != default[name]}
+
+    def _limits(self) -> dict[str, Any]:
+        return queue_limits(self.max_queue_size, self.max_export_batch_size, self.scheduled_delay_millis)
+
+
+def _default_limits() -> dict[str, Any]:
+    return OpenTelemetryLogConfig()._limits()
 
 
 class OpenTelemetryLogSubscriber(OtlpSubscriber):
@@ -97,3 +97,14 @@ class OpenTelemetryLogSubscriber(OtlpSubscriber):
         if not isinstance(config, OpenTelemetryLogConfig):
             raise TypeError(f"config is a {type(config).__name__}; expected OpenTelemetryLogConfig")
         super().__init__("relay_mp.observability.otel.logs_sink:LogsSink", config.arguments())
+
+
+def otel_logs(connection: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """The kind of exporter of that name: a sink.
+
+    Args:
+        connection: what is not at its default of an OtlpConfig.
+        settings: "minimum_severity", "completed_span_context_ttl_millis", "max_open_scopes", as in
+            OpenTelemetryLogConfig.
+    """
+    return OpenTelemetryLogSubscriber(OpenTelemetryLogConfig()).kind(connection, **settings)

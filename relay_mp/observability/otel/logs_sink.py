@@ -22,7 +22,6 @@ from relay_mp.events import SEVERITY_KEY, Event, MarkEvent, ScopeEvent
 from relay_mp.observability.export.batch_queue import BatchQueue, QueuedSink
 from relay_mp.observability.export.scopes import Traces
 from relay_mp.observability.otel.environment import attempt_limits, is_disabled
-from relay_mp.observability.otel.logs import DEFAULT_LIMITS
 from relay_mp.observability.otel.transport import connect, encode_origin, make_resource
 from relay_mp.observability.otel.values import clean, json_text
 from relay_mp.types import LogSeverity
@@ -52,6 +51,7 @@ class LogsSink(QueuedSink):
 
     Args:
         connection: see OtlpConfig.connection.
+        default_limits: of the queue, where neither the connection nor the environment says otherwise.
         minimum_severity: the value of a LogSeverity; marks below it are ignored.
         completed_span_context_ttl_millis, max_open_scopes: see OpenTelemetryLogConfig.
 
@@ -64,9 +64,10 @@ class LogsSink(QueuedSink):
         self,
         *,
         connection: dict[str, Any],
-        minimum_severity: str = "info",
-        completed_span_context_ttl_millis: int = 60_000,
-        max_open_scopes: int = 1_000_000,
+        default_limits: dict[str, Any],
+        minimum_severity: str,
+        completed_span_context_ttl_millis: int,
+        max_open_scopes: int,
     ) -> None:
         super().__init__()
         self._is_disabled = is_disabled()
@@ -74,7 +75,7 @@ class LogsSink(QueuedSink):
         self._traces = Traces(max_open_scopes, completed_span_context_ttl_millis)
         self._resource, self._scope, self._schema_url = encode_origin(make_resource(connection), connection)
         self._transport = connect("logs", connection)
-        limits = attempt_limits("logs", connection, **{**DEFAULT_LIMITS, "max_batch_bytes": MAX_BATCH_BYTES})
+        limits = attempt_limits("logs", connection, max_batch_bytes=MAX_BATCH_BYTES, **default_limits)
         self._queue = BatchQueue(self, self._send, limits, ended=self._transport.close, name="relay_mp-otel-logs")
 
     def _export(self, event: Event) -> None:

@@ -1,9 +1,6 @@
 """OpenTelemetry metrics, as the program sees them: what `scope.metric` measures, exported over OTLP.
 
-    otel_metrics.py       configuration and subscriber
-    otel_metrics_sink.py  where the dispatcher runs: windows, intervals, points; otel_aggregation.py: the sums
-
-Needs the extra: `pip install relay_mp[otel]`. Environment beside that of otel.py, where the configuration
+Needs the extra: `pip install relay_mp[otel]`. Environment beside that of exporter.py, where the configuration
 leaves a default: `OTEL_METRIC_EXPORT_INTERVAL` (milliseconds) and
 `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` ("cumulative", "delta" or "lowmemory"). Histograms have explicit
 buckets: `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` is not heeded, and a warning says so.
@@ -20,7 +17,7 @@ from relay_mp.observability.otel.exporter import (
 )
 from relay_mp.types import MetricTemporality
 
-__all__ = ["OpenTelemetryMetricConfig", "OpenTelemetryMetricSubscriber"]
+__all__ = ["OpenTelemetryMetricConfig", "OpenTelemetryMetricSubscriber", "otel_metrics"]
 
 DEFAULT_EXPORT_INTERVAL_MILLIS = 60_000
 
@@ -98,3 +95,13 @@ class OpenTelemetryMetricSubscriber(OtlpSubscriber):
             message = "measurements went into overflow series: too many sets of attributes"
             entries.append(OpenTelemetryRuntimeDiagnostic("otel.metric_cardinality_limit", message, overflowed))
         return OpenTelemetryRuntimeDiagnostics(entries)
+
+
+def otel_metrics(connection: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """The kind of exporter of that name: a sink.
+
+    Args:
+        connection: what is not at its default of an OtlpConfig.
+        settings: the other attributes of an OpenTelemetryMetricConfig.
+    """
+    return OpenTelemetryMetricSubscriber(OpenTelemetryMetricConfig()).kind(connection, **settings)

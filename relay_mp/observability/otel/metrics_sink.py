@@ -75,10 +75,10 @@ class MetricsSink(QueuedSink):
         self,
         *,
         connection: dict[str, Any],
-        export_interval_millis: int = DEFAULT_EXPORT_INTERVAL_MILLIS,
-        temporality: str = "cumulative",
-        max_instruments: int = 256,
-        cardinality_limit: int = 2000,
+        export_interval_millis: int,
+        temporality: str,
+        max_instruments: int,
+        cardinality_limit: int,
     ) -> None:
         super().__init__()
         self._is_disabled = is_disabled()

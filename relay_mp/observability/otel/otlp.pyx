@@ -1,7 +1,7 @@
 # cython: language_level=3, freethreading_compatible=True, annotation_typing=False
 """OpenTelemetry's spans in protobuf, compiled: written straight from records, without messages.
 
-Runs where the dispatcher runs, below `otel_traces`, for every event. Only what a span is made of is known here: which
+Runs where the dispatcher runs, below `traces_sink.py`, for every event. Only what a span is made of is known here: which
 attributes it has is the projections' business, and they say it by names, once, for all events.
 
     AttributeNames, record ──▶ SpanWriter.add     ─┐
@@ -142,7 +142,7 @@ cdef class AttributeNames:
 
     Args:
         names: by the event's attribute. `data`, `metadata` and `category_profile` are objects that are taken apart one
-            level deep, as `otel_values.add_flat` does it: theirs is what the keys begin with.
+            level deep, as `values.add_flat` does it: theirs is what the keys begin with.
         own: members of `category_profile` with names of their own. If it is given, a profile that is no object is left
             out, and so are these members where they are null.
     """
@@ -211,7 +211,7 @@ cdef class SpanWriter:
     One thread at a time: it keeps its buffers. No two attributes have the same key, and what is None is left out.
 
     Args:
-        max_bytes: of one string; longer ones are cut, see `otel_values.clean`.
+        max_bytes: of one string; longer ones are cut, see `values.clean`.
     """
 
     cdef rmp_buffer _out, _scratch

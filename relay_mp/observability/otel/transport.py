@@ -1,12 +1,12 @@
 """An OTLP receiver, from where the dispatcher runs: what is sent to it, and what its answers mean.
 
-    request, encoded ──▶ BatchQueue ──▶ Transport.send ──▶ otel_http.py: POST (http/protobuf)  ┐
-                                                   └─▶ otel_grpc.py: unary call            ┴─▶ response, or Retryable,
+    request, encoded ──▶ BatchQueue ──▶ Transport.send ──▶ http.py: POST (http/protobuf)  ┐
+                                                   └─▶ grpc.py: unary call            ┴─▶ response, or Retryable,
                                                                                                or Refused
 
 One way for all signals: a sink puts its items into its queue, and the queue's thread sends them, encoded, by
 `Transport.send`. Resources are the official SDK's, with its detectors and its environment variables; the others
-are in otel_environment.py.
+are in environment.py.
 
 Why not the SDK's own OTLP exporters: they repeat failed attempts by themselves, inside `export`, and say of a
 batch only that it failed. So there would be two mechanisms of retry, the deadline of neither would hold, a 400
@@ -35,9 +35,9 @@ try:
 except ImportError as error:
     raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
 
-from relay_mp.observability.export.http import Secrets
+from relay_mp.observability.export.endpoint import Secrets
 from relay_mp.observability.otel.environment import endpoint_of, headers_of, transport_name
-from relay_mp.observability.otel.exporter import DEFAULT_SERVICE_NAME
+from relay_mp.observability.otel.exporter import DEFAULTS
 from relay_mp.observability.otel.http import HttpWire
 
 __all__ = ["Signal", "Transport", "connect", "encode_origin", "frame", "make_resource"]
@@ -139,7 +139,7 @@ def make_resource(connection: Mapping[str, Any], more: Mapping[str, Any] | None 
         **connection["resource_attributes"],
         **(more or {}),
     }
-    if connection["service_name"] != DEFAULT_SERVICE_NAME:
+    if connection["service_name"] != DEFAULTS.service_name:
         given.setdefault("service.name", connection["service_name"])
     return Resource.create({name: value for name, value in given.items() if value is not None})
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from relay_mp._session.membership import session_id
 from relay_mp.observability.export.base import Exporter
+from relay_mp.observability.export.sink import MAX_OPEN_SCOPES
 
-__all__ = ["PerfettoExporter"]
+__all__ = ["PerfettoExporter", "perfetto"]
 
 
 class PerfettoExporter(Exporter):
@@ -43,10 +44,22 @@ class PerfettoExporter(Exporter):
     ) -> None:
         given = os.fspath(path) if path is not None else f"relay-mp-trace-{session_id()}.json"
         self.path: str = os.path.abspath(given)
-        arguments: dict[str, Any] = {"path": self.path, "payloads": payloads}
-        if max_open_scopes is not None:
-            arguments["max_open_scopes"] = max_open_scopes
+        arguments: dict[str, Any] = {
+            "path": self.path,
+            "max_open_scopes": MAX_OPEN_SCOPES if max_open_scopes is None else max_open_scopes,
+            "payloads": payloads,
+        }
         super().__init__([("relay_mp.observability.perfetto.sink:PerfettoSink", arguments)])
 
     def _describe(self) -> str:
         return f"this exporter of {self.path}"
+
+
+def perfetto(path: str, **settings: Any) -> Any:
+    """The kind of exporter of that name: a sink.
+
+    Args:
+        path: of the file.
+        settings: as of PerfettoExporter.
+    """
+    return PerfettoExporter(path).make_sink(**settings)

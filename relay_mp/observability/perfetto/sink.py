@@ -28,7 +28,7 @@ from relay_mp._deliver.reports import ExporterReport
 from relay_mp._records.records import payload_json
 from relay_mp.events import Event, ScopeEvent
 from relay_mp.observability.export.scopes import OpenScopes
-from relay_mp.observability.export.sink import MAX_OPEN_SCOPES, Sink
+from relay_mp.observability.export.sink import Sink
 
 __all__ = ["PerfettoSink"]
 
@@ -220,7 +220,7 @@ class PerfettoSink(Sink):
         payloads: whether slices and instants carry data and metadata.
     """
 
-    def __init__(self, path: str, *, max_open_scopes: int = MAX_OPEN_SCOPES, payloads: bool = True) -> None:
+    def __init__(self, path: str, *, max_open_scopes: int, payloads: bool) -> None:
         super().__init__()
         self._file = TraceFile(path)
         self._payloads = payloads

@@ -7,6 +7,7 @@ Uses the official client, `prometheus_client`. Labels are category and name; nam
 """
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 try:
@@ -18,13 +19,11 @@ from relay_mp._deliver.dispatcher import LOSS_MARK
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, ScopeEvent
 from relay_mp.observability.export.scopes import OpenScopes
-from relay_mp.observability.export.sink import MAX_OPEN_SCOPES, Sink
+from relay_mp.observability.export.sink import Sink
 
 __all__ = ["PrometheusSink"]
 
-MAX_NAMES = 1000
 OTHER = "other"
-BUCKETS_SECONDS = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
 _LABELS = ("category", "name")
 
@@ -58,11 +57,11 @@ class PrometheusSink(Sink):
     def __init__(
         self,
         *,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        max_names: int = MAX_NAMES,
-        max_open_scopes: int = MAX_OPEN_SCOPES,
-        buckets: tuple[float, ...] | list[float] = BUCKETS_SECONDS,
+        host: str,
+        port: int,
+        max_names: int,
+        max_open_scopes: int,
+        buckets: Sequence[float],
     ) -> None:
         super().__init__()
         if max_names < 1:
@@ -76,7 +75,7 @@ class PrometheusSink(Sink):
         self._server, self._thread = start_http_server(port, host, registry=registry)
         self._place = f"http://{host}:{self._server.server_port}/metrics"
 
-    def _make_metrics(self, buckets: tuple[float, ...] | list[float]) -> CollectorRegistry:
+    def _make_metrics(self, buckets: Sequence[float]) -> CollectorRegistry:
         registry = CollectorRegistry()
 
         def counter(name: str, what: str, labels: tuple[str, ...] = _LABELS) -> _Series:

@@ -18,7 +18,7 @@ import relay_mp
 from relay_mp import AtofExporter, AtofExporterConfig, scope, subscribers
 from relay_mp._deliver.dispatcher import RUN_EVENTS
 from relay_mp._deliver.jsonl import LOOKED_FOR_LINES, MAX_WRITE_BYTES, JsonlFile
-from relay_mp.observability.atof.sinks import FileSink
+from relay_mp.observability.atof.exporter import atof_file
 from relay_mp.observability.export.base import Exporter
 
 
@@ -234,7 +234,7 @@ class Line:
     ([MAX_WRITE_BYTES + 1, 100], 0),
 ])  # fmt: skip
 def test_one_write_is_bounded(tmp_path, sizes, taken):
-    sink = FileSink(str(tmp_path / "file"))
+    sink = atof_file(str(tmp_path / "file"))
     assert sink.take_batch([Line(size) for size in sizes]) == taken
     assert (tmp_path / "file").stat().st_size == sum(sizes[:taken]) == sink._file.size_bytes
     assert sink.report().exported == taken
@@ -242,7 +242,7 @@ def test_one_write_is_bounded(tmp_path, sizes, taken):
 
 
 def test_a_run_ends_where_the_file_is_long_enough(tmp_path):
-    sink = FileSink(str(tmp_path / "file"), rotate_bytes=1000)
+    sink = atof_file(str(tmp_path / "file"), rotate_bytes=1000)
     events = [Line(400) for _ in range(10)]
     assert [sink.take_batch(events) for _ in range(3)] == [3, 3, 3]
     assert sorted(path.stat().st_size for path in tmp_path.iterdir()) == [1200] * 3
@@ -251,7 +251,7 @@ def test_a_run_ends_where_the_file_is_long_enough(tmp_path):
 
 @pytest.mark.parametrize("policy", ["never", "flush", "always"])
 def test_where_each_line_must_be_on_the_disk_before_the_next_it_takes_no_run(tmp_path, policy):
-    sink = FileSink(str(tmp_path / "file"), fsync=policy)
+    sink = atof_file(str(tmp_path / "file"), fsync=policy)
     assert sink.take_batch([Line(100), Line(100)]) == (0 if policy == "always" else 2)
     sink.close()
 
@@ -283,7 +283,7 @@ def test_a_line_longer_than_a_write_is_found(tmp_path):
 
 
 def test_a_write_that_fails_is_taken_back_and_the_lines_come_alone(tmp_path, monkeypatch):
-    sink = FileSink(str(tmp_path / "file"))
+    sink = atof_file(str(tmp_path / "file"))
     assert sink.take_batch([Line(100)]) == 1
     whole = os.write
     monkeypatch.setattr(os, "write", lambda file, block: whole(file, block[: min(len(block), 150)]))

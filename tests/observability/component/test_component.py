@@ -36,9 +36,8 @@ from relay_mp.observability import (
     PerfettoConfig,
     PrometheusConfig,
 )
-from relay_mp.observability.component import checks
-from relay_mp.observability.component.reading import Where
-from relay_mp.observability.otel.section import opentelemetry_units
+from relay_mp.observability.export import checks
+from relay_mp.observability.export.findings import Where
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 QUICK = {
@@ -292,6 +291,10 @@ def test_two_exporters_of_one_file_are_refused(session, tmp_path):
             [("unsupported_value", "sinks[0].limits")],
         ),
         ({"atof": {"sinks": [{"type": "file", "rotate_bytes": -1}]}}, [("unsupported_value", "sinks[0].rotate_bytes")]),
+        (
+            {"atof": {"enabled": True, "sinks": [{"type": "stream", "url": "http://h:99999"}]}},
+            [("unsupported_value", "sinks[0].url")],
+        ),
         ({"exporters": [{"kind": "atif", "name": 3}]}, [("invalid_plugin_config", "[0].name")]),
     ],
 )
@@ -754,7 +757,7 @@ def test_opentelemetry_endpoints_have_the_settings_of_their_section(session):
         True, [endpoint, endpoint], logs=OpenTelemetryLogSectionConfig(True, max_queue_size=2049),
         metrics=OpenTelemetryMetricSectionConfig(True, temporality="delta", max_instruments=9),
     )  # fmt: skip
-    made = [unit.make()._sinks[0][1] for unit in opentelemetry_units(section, Where("opentelemetry"))]
+    made = [planned.make()._sinks[0][1] for planned in section.exporters(Where("opentelemetry"))]
     assert len(made) == 4  # those of the traces twice, as they are given; theirs for logs and metrics once
     traces, _, logs, metrics = made
     limits = {"max_queue_items": 7, "max_batch_items": 3, "schedule_delay_seconds": 0.05}

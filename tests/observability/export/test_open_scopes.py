@@ -7,10 +7,10 @@ from receiver import Receiver
 
 from relay_mp._native import core
 from relay_mp.events import KIND_END, KIND_START, decode, pack_record
-from relay_mp.observability.atif.sink import AtifSink
-from relay_mp.observability.otel.exporter import OpenTelemetryConfig, OpenTelemetrySubscriber
-from relay_mp.observability.otel.traces import TracesSink
-from relay_mp.observability.prometheus.sink import PrometheusSink
+from relay_mp.observability.atif.exporter import atif as atif_sink
+from relay_mp.observability.otel.traces import OpenTelemetryConfig, OpenTelemetrySubscriber
+from relay_mp.observability.otel.traces_sink import TracesSink
+from relay_mp.observability.prometheus.exporter import prometheus
 from relay_mp.types import CATEGORIES
 
 AGENT, FUNCTION = CATEGORIES.index("agent"), CATEGORIES.index("function")
@@ -35,9 +35,9 @@ def make(tmp_path):
             return TracesSink(**arguments)
 
         def atif(bound):
-            return AtifSink(output_directory=str(tmp_path), max_open_scopes=bound, max_trajectory_events=bound)
+            return atif_sink(output_directory=str(tmp_path), max_open_scopes=bound, max_trajectory_events=bound)
 
-        kinds = {"atif": atif, "otlp": traces, "prometheus": lambda bound: PrometheusSink(max_open_scopes=bound)}
+        kinds = {"atif": atif, "otlp": traces, "prometheus": lambda bound: prometheus(max_open_scopes=bound)}
         yield lambda name, bound: kinds[name](bound)
 
 

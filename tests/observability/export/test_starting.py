@@ -160,7 +160,7 @@ def test_replacing_is_idempotent_and_leaves_what_is_alike(session):
 
 @pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 def test_what_cannot_be_replaced_goes_on_at_the_same_place(session, tmp_path):
-    from_file = "relay_mp.observability.atof.sinks:FileSink"
+    from_file = "relay_mp.observability.atof.exporter:atof_file"
     old = Named("old", from_file, {"path": str(tmp_path / "a.jsonl")})
     session.replace([], [old])
     scope.event("1")

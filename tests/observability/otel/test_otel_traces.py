@@ -28,8 +28,8 @@ from relay_mp.errors import RecordError
 from relay_mp.events import decode, pack_record
 from relay_mp.observability.export import scopes as scopes_module
 from relay_mp.observability.otel import spans as spans_module
-from relay_mp.observability.otel import traces as traces_module
-from relay_mp.observability.otel.traces import TracesSink
+from relay_mp.observability.otel import traces_sink as traces_module
+from relay_mp.observability.otel.traces_sink import TracesSink
 
 PROJECTIONS = ("full", "gen_ai", "openinference")
 REQUEST = {

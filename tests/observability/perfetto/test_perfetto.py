@@ -19,7 +19,7 @@ from relay_mp._native import core
 from relay_mp._native.core import pack, uuid7
 from relay_mp.errors import RecordError
 from relay_mp.events import decode, pack_record
-from relay_mp.observability.perfetto.sink import PerfettoSink
+from relay_mp.observability.perfetto.exporter import perfetto
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 
@@ -333,7 +333,7 @@ def begin_of(number, parent=None):
 
 @pytest.mark.parametrize("scopes", [5_000, pytest.param(1_000_000, marks=pytest.mark.long)])
 def test_a_million_open_scopes_cost_memory_but_no_time_squared(tmp_path, scopes):
-    sink = PerfettoSink(str(tmp_path / "t.json"), max_open_scopes=scopes)
+    sink = perfetto(str(tmp_path / "t.json"), max_open_scopes=scopes)
     tracemalloc.start()
     for number in range(1, scopes + 1):
         sink(begin_of(number))
@@ -357,7 +357,7 @@ def test_importing_the_package_does_not_import_the_sinks():
 
 @pytest.mark.parametrize("ends", [True, False])
 def test_a_scope_that_cannot_be_written_is_counted_and_harms_no_other(tmp_path, ends):
-    sink, payload = PerfettoSink(str(tmp_path / "t.json")), pack({"text": "whole"})
+    sink, payload = perfetto(str(tmp_path / "t.json")), pack({"text": "whole"})
     first, second = uuid7(), uuid7()
     start = pack_record(0, first, None, 1, "first", 3, data={"text": "whole"})
     damaged = start.replace(payload, b"\xc1" * len(payload))

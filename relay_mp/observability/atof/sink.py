@@ -21,7 +21,8 @@ from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
 from relay_mp._records.records import json_lines
 from relay_mp.events import Event
 from relay_mp.observability.export.batch_queue import BatchQueue, Limits, QueuedSink
-from relay_mp.observability.export.http import HttpReceiver, resolve_headers
+from relay_mp.observability.export.endpoint import resolve_headers
+from relay_mp.observability.export.http import HttpReceiver
 from relay_mp.observability.export.sink import brief
 
 __all__ = ["FileSink", "StreamSink"]
@@ -46,9 +47,7 @@ class FileSink:
         OSError: see JsonlFile. When called: what could not be written is counted, the file ends whole.
     """
 
-    def __init__(
-        self, path: str, *, fsync: str = "never", rotate_bytes: int = 0, rotated_files: int = 0, session_id: str = ""
-    ) -> None:
+    def __init__(self, path: str, *, fsync: str, rotate_bytes: int, rotated_files: int, session_id: str) -> None:
         self._path = path
         self._fsync = fsync
         self._rotate_bytes = rotate_bytes or 1 << 62
@@ -215,17 +214,17 @@ class StreamSink(QueuedSink):
         self,
         url: str,
         *,
-        transport: str = "http_post",
-        headers: dict[str, str] | None = None,
-        header_env: dict[str, str] | None = None,
-        timeout_millis: int = 3000,
-        field_name_policy: str = "preserve",
-        limits: dict[str, Any] | None = None,
+        transport: str,
+        headers: dict[str, str],
+        header_env: dict[str, str],
+        timeout_millis: int,
+        field_name_policy: str,
+        limits: dict[str, Any],
     ) -> None:
         super().__init__()
-        self._receiver = HttpReceiver(url, resolve_headers(headers or {}, header_env or {}))
+        self._receiver = HttpReceiver(url, resolve_headers(headers, header_env))
         self._replaces_dots = field_name_policy == "replace_dots"
-        bounds = {"timeout_seconds": timeout_millis / 1000, **(limits or {})}
+        bounds = {"timeout_seconds": timeout_millis / 1000, **limits}
         if transport == "http_post":
             bounds["max_batch_items"] = 1
         self._queue = BatchQueue(self, self._send, Limits(**bounds), ended=self._receiver.close)

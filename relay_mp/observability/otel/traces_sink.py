@@ -1,0 +1,235 @@
+"""Traces where the dispatcher runs: a span for each scope, made when it ends, sent by the queue.
+
+    a run of events ──▶ Spans (spans.pyx) ──▶ spans, encoded ──▶ BatchQueue ──▶ ExportTraceServiceRequest
+
+All state is kept by uuid, so that agents of many processes may interleave in any way. A scope that never
+ends is sent when the exporter is, as it stands, with `relay_mp.unfinished`; an end without a start at
+once, with `relay_mp.orphan`, as a span of no length where the end was. A full queue drops spans, and
+counts their events.
+
+Each span says which process and thread began it (`process.pid`, `thread.id`), and also where it ended, if
+that was elsewhere.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+try:
+    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
+except ImportError as error:
+    raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
+
+from relay_mp._deliver.dispatcher import RUN_EVENTS, logger
+from relay_mp._deliver.reports import ExporterReport
+from relay_mp.events import Event
+from relay_mp.observability.export.batch_queue import BatchQueue, QueuedSink
+from relay_mp.observability.otel.environment import attempt_limits, is_disabled
+from relay_mp.observability.otel.full import FullProjection
+from relay_mp.observability.otel.gen_ai import GenAiProjection
+from relay_mp.observability.otel.spans import Spans, promoted_of
+from relay_mp.observability.otel.transport import connect, encode_origin, frame, make_resource
+
+__all__ = ["TracesSink"]
+
+MAX_RESOURCES = 1000
+"""Resources that differ by promoted metadata; further ones lose what is promoted."""
+
+MAX_BATCH_BYTES = 3 << 20
+"""Receivers of gRPC mostly take no more than 4 MiB."""
+
+DROP_REJECTED = "rejected"
+
+
+class TracesSink(QueuedSink):
+    """See OpenTelemetryConfig.
+
+    Args:
+        connection: see OtlpConfig.connection.
+        projection: "full", "gen_ai" or "openinference".
+        mark_projection, mark_exclude_names, attribute_mappings, promote_metadata_prefixes: see there.
+        promote_resource_metadata_prefixes, completed_span_context_ttl_millis: see there.
+        max_open_scopes, max_attribute_bytes, max_span_events: see there.
+
+    Raises:
+        ImportError: the extra is not installed.
+        ValueError: the endpoint is no address, or a variable of `header_env` is not set.
+        OSError: a certificate cannot be read.
+    """
+
+    def __init__(
+        self,
+        connection: dict[str, Any],
+        projection: str,
+        *,
+        mark_projection: str,
+        mark_exclude_names: Sequence[str],
+        attribute_mappings: Sequence[dict[str, str]],
+        promote_metadata_prefixes: Sequence[str],
+        promote_resource_metadata_prefixes: Sequence[str],
+        completed_span_context_ttl_millis: int,
+        max_open_scopes: int,
+        max_attribute_bytes: int,
+        max_span_events: int,
+    ) -> None:
+        super().__init__()
+        self._promoted_to_resource = tuple(promote_resource_metadata_prefixes)
+        self._connection = connection
+        self._heads = [self._make_head({})]
+        self._resources: dict[tuple[tuple[str, Any], ...], int] = {(): 0}
+        self._is_disabled = is_disabled()
+        self._failed: tuple[int, Exception] | None = None
+        made = make_projection(projection)
+        self._spans = Spans(
+            made,
+            self._note_failure,
+            max_attribute_bytes=max_attribute_bytes,
+            max_open_scopes=max_open_scopes,
+            ttl_millis=completed_span_context_ttl_millis,
+            max_span_events=max_span_events,
+            as_tools=mark_projection == "tool",
+            never_tools=mark_exclude_names,
+            aliases=[(m["key"], m["alias"]) for m in attribute_mappings if made.takes_mappings],
+            promoted=promote_metadata_prefixes,
+            is_sampled=make_sampler(),
+            resource_of=self._resource_of if self._promoted_to_resource else None,
+        )
+        self._transport = connect("traces", connection)
+        limits = attempt_limits("traces", connection, max_batch_bytes=MAX_BATCH_BYTES)
+        self._queue = BatchQueue(self, self._send, limits, ended=self._transport.close, name="relay_mp-otel-traces")
+
+    # ---- events ----
+
+    def take_batch(self, events: list[Event]) -> int:
+        """A run of events at once. One that fails is handed back, and the call with it raises what it failed with."""
+        if self._failed is not None:
+            return 0
+        taken, error = self._take(events, self.taken)
+        self._counts.taken += taken
+        if error is not None:
+            self._failed = events[taken].seq, error
+        return taken
+
+    def _export(self, event: Event) -> None:
+        failed, self._failed = self._failed, None
+        if failed is not None and failed[0] == event.seq:
+            raise failed[1]
+        _, error = self._take([event], self.taken - 1)
+        if error is not None:
+            raise error
+
+    def _take(self, events: list[Event], before: int) -> tuple[int, Exception | None]:
+        if self._is_disabled:
+            self.count_ignored(len(events))
+            return len(events), None
+        ignored = self._spans.ignored
+        taken, error = self._spans.take(events, before)
+        if self._spans.ignored > ignored:
+            self.count_ignored(self._spans.ignored - ignored)
+        self._put_made()
+        return taken, error
+
+    def _put_made(self) -> None:
+        """Sends what is ready."""
+        made = self._spans.made
+        if made:
+            self._queue.put_all(made)
+            made.clear()
+
+    def _note_failure(self, error: Exception, events: int) -> None:
+        self.count_failure(error)
+        self.count_dropped(type(error).__name__, events)
+
+    # ---- resources and requests ----
+
+    def _resource_of(self, event: Event) -> int:
+        """Which of the requests a span goes into whose event is in no other scope: by its metadata."""
+        promoted = tuple(sorted(promoted_of(event, self._promoted_to_resource).items()))
+        if promoted not in self._resources:
+            if len(self._resources) > MAX_RESOURCES:
+                return 0
+            self._heads.append(self._make_head(dict(promoted)))
+            self._resources[promoted] = len(self._heads) - 1
+        return self._resources[promoted]
+
+    # A span is encoded once, here, so that the queue holds bytes. Joined behind the encoding of a message without
+    # spans they are that message with them: protobuf's fields may come in any order, one by one.
+
+    def _make_head(self, more: dict[str, Any]) -> tuple[bytes, bytes]:
+        """What precedes spans in a request, encoded: of the resource, and of the instrumentation scope."""
+        resource, scope, schema_url = encode_origin(make_resource(self._connection, more), self._connection)
+        of_resource = ResourceSpans(resource=resource, schema_url=schema_url)
+        return of_resource.SerializeToString(), ScopeSpans(scope=scope).SerializeToString()
+
+    def _send(self, payloads: Sequence[tuple[bytes, int, int]], timeout_seconds: float) -> None:
+        by_resource: dict[int, list[bytes]] = {}
+        for span, resource, _ in payloads:
+            by_resource.setdefault(resource, []).append(span)
+        request = b"".join(self._of_resource(resource, spans) for resource, spans in by_resource.items())
+        rejected = self._transport.send(request, timeout_seconds)
+        if rejected:
+            # It does not say which: so many of the batch's events as it rejected of its spans.
+            share = min(rejected / len(payloads), 1.0)
+            events = round(sum(events for _, _, events in payloads) * share)
+            self.count_failure(f"the receiver rejected {rejected} of {len(payloads)} spans")
+            self.count_dropped(DROP_REJECTED, events)
+            self.count_exported(-events)
+
+    def _of_resource(self, resource: int, spans: list[bytes]) -> bytes:
+        of_resource, of_scope = self._heads[resource]
+        scope_spans = frame(ResourceSpans.SCOPE_SPANS_FIELD_NUMBER, of_scope + b"".join(spans))
+        return frame(ExportTraceServiceRequest.RESOURCE_SPANS_FIELD_NUMBER, of_resource + scope_spans)
+
+    # ---- the sink's life ----
+
+    def _complete(self, report: ExporterReport) -> None:
+        self._spans.complete(report)
+        super()._complete(report)
+
+    def _finish(self, seconds: float | None) -> None:
+        try:
+            while self._spans.finish(RUN_EVENTS):
+                self._put_made()
+            self._put_made()
+        finally:
+            super()._finish(seconds)
+
+
+def make_projection(name: str) -> Any:
+    """The projection of that name; `openinference` needs an extra of its own.
+
+    Raises:
+        ImportError: which is not installed.
+    """
+    if name == "openinference":
+        from relay_mp.observability.otel.openinference import OpenInferenceProjection
+
+        return OpenInferenceProjection()
+    return GenAiProjection() if name == "gen_ai" else FullProjection()
+
+
+def make_sampler() -> Callable[[bytes], bool] | None:
+    """Which traces are exported, by OTEL_TRACES_SAMPLER and OTEL_TRACES_SAMPLER_ARG; None: all.
+
+    A trace is in or out as a whole, in every process alike: the ratio looks at a hash of the trace's id. The id's own
+    last bits, which the SDK's sampler looks at, are not drawn by lot for each: a process that makes many uuids counts
+    in some of them. Whether a remote parent was sampled is not known here, and does not count.
+    """
+    name = os.environ.get("OTEL_TRACES_SAMPLER", "").strip().lower()
+    kind = name.removeprefix("parentbased_")
+    if kind in ("", "always_on"):
+        return None
+    if kind == "always_off":
+        return lambda trace: False
+    asked = os.environ.get("OTEL_TRACES_SAMPLER_ARG", "").strip() or "1"
+    try:
+        ratio = float(asked)
+    except ValueError:
+        ratio = -1.0
+    if kind != "traceidratio" or not 0 <= ratio <= 1:
+        logger.warning("the sampler %r (%r) of the environment is not known; all traces are exported", name, asked)
+        return None
+    bound = round(ratio * (1 << 64))
+    return lambda trace: int.from_bytes(hashlib.blake2b(trace, digest_size=8).digest(), "big") < bound
