@@ -14,31 +14,22 @@ before its middleware is first used there; its subscribers are the owner's alone
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, NotRequired, Protocol, TypedDict
+from typing import Protocol
 
-from relay_mp._deliver import named
-from relay_mp._emit.locks import ForkSafeRLock
-from relay_mp._emit.middleware import Gate, Registration, registry
-from relay_mp._native import core
-from relay_mp._plugins import files
-from relay_mp._plugins.context import ExporterSpec, PluginContext
+from relay_mp._plugins import components
+from relay_mp._plugins.context import PluginContext
 from relay_mp._plugins.document import (
     ComponentSpec,
     ConfigDiagnostic,
     ConfigPolicy,
-    Document,
     PluginConfig,
     UnsupportedBehavior,
-    copied,
-    examine,
     parse,
     plain,
-    refuse_errors,
 )
-from relay_mp._session import configuration, exporter_exchange
-from relay_mp._session.membership import current, current_or_default
-from relay_mp._session.session import Session
-from relay_mp.errors import PluginError, RelayError, SubscriberError
+from relay_mp._plugins.report import ConfigReport, RuntimeDiagnostic
+from relay_mp._session import activation, exporter_exchange
+from relay_mp.errors import PluginError
 from relay_mp.subscribers import flush_async, in_event_loop
 from relay_mp.types import JsonObject
 
@@ -68,24 +59,8 @@ __all__ = [
 BUILT_IN = {"observability": "relay_mp.observability.component.component:Observability"}
 """Kinds of plugin that come with the package; imported when a configuration has one."""
 
-
-class RuntimeDiagnostic(TypedDict):
-    """Something that went wrong with what is active: how often, and where."""
-
-    code: str
-    component: str
-    message: str
-    count: int
-    field: NotRequired[str]
-    session_id: NotRequired[str]
-
-
-class ConfigReport(TypedDict):
-    """What there is to say about a configuration, and about its running."""
-
-    diagnostics: list[ConfigDiagnostic]
-    runtime_diagnostics: list[RuntimeDiagnostic]
-    exporters: NotRequired[dict[str, JsonObject]]
+for _kind, _target in BUILT_IN.items():
+    components.add(_kind, _target)
 
 
 class Plugin(Protocol):
@@ -108,116 +83,6 @@ class Plugin(Protocol):
             context: takes the registrations; they take effect once all components have registered.
         """
 
-
-class _Kind:
-    """A registered plugin: the object, or the name it will be found by, or both."""
-
-    def __init__(self, plugin: Any) -> None:
-        self.target = plugin if isinstance(plugin, str) else _name_of(plugin)
-        self._plugin = None if isinstance(plugin, str | type) else plugin
-        self._class = plugin if isinstance(plugin, type) else None
-
-    def get(self) -> Any:
-        """The plugin.
-
-        Raises:
-            PluginError: it was named, and cannot be had under that name.
-        """
-        if self._plugin is None:
-            try:
-                found = self._class if self._class is not None else named.find(str(self.target), None, "plugin")
-                self._plugin = found() if isinstance(found, type) else found
-            except Exception as error:
-                raise PluginError(f"plugin {self.target!r} cannot be made: {error}") from error
-        return self._plugin
-
-
-def _name_of(plugin: Any) -> str | None:
-    """Under which name another process finds a plugin: a class, or an object that is as its class makes it."""
-    found: Any = plugin if isinstance(plugin, type) else type(plugin)
-    if found is not plugin and (getattr(plugin, "__dict__", None) or found.__init__ is not object.__init__):
-        return None
-    try:
-        return named.name_of(found)
-    except SubscriberError:
-        return None
-
-
-class _Active:
-    """What one activation has installed."""
-
-    def __init__(self, document: Document, findings: list[ConfigDiagnostic]) -> None:
-        self.findings = findings
-        self.epoch = core.fork_epoch()
-        self.session: Session | None = None
-        self.contexts: list[PluginContext] = []
-        self.components: list[configuration.Component] = []
-        ordinals: dict[str, int] = {}
-        for component in document.components:
-            if component.enabled:
-                ordinal = ordinals[component.kind] = ordinals.get(component.kind, 0) + 1
-                self._register(component.kind, ordinal, component.config)
-
-    def _register(self, kind: str, ordinal: int, config: dict[str, Any]) -> None:
-        found = _state.kinds.get(kind)
-        if found is None:
-            raise PluginError(f"no plugin is registered for kind {kind!r}; call plugin.register({kind!r}, ...) first")
-        self.contexts.append(_run(found.get(), kind, ordinal, config))
-        self.components.append(configuration.Component(kind, ordinal, found.target, config))
-
-    @property
-    def registrations(self) -> list[Registration]:
-        return [each for context in self.contexts for each in context.registrations]
-
-    @property
-    def subscribers(self) -> list[tuple[str, Any]]:
-        return [each for context in self.contexts for each in context.subscribers]
-
-    @property
-    def exporters(self) -> list[ExporterSpec]:
-        return [each for context in self.contexts for each in context.exporters]
-
-    @property
-    def gates(self) -> list[Gate]:
-        return [each for context in self.contexts for each in context.gates]
-
-    def add(self, _context: PluginContext, what: Any) -> None:
-        """Installs what an active component registers later."""
-        if isinstance(what, Registration):
-            registry.exchange(add=(what,))
-        elif isinstance(what, Gate):
-            registry.add_gate(what)
-        elif isinstance(what, ExporterSpec):
-            exporter_exchange.exchange(current_or_default(), (), [what])
-        else:
-            current_or_default().register(what[0], what[1], None, None)
-
-
-def _run(plugin: Any, kind: str, ordinal: int, config: dict[str, Any]) -> PluginContext:
-    context = PluginContext(kind, ordinal)
-    try:
-        result = plugin.register(copied(config), context)
-        if hasattr(result, "__await__"):
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
-            raise TypeError("it is asynchronous; expected a plain function")
-    except Exception as error:
-        raise PluginError(f"register of plugin {kind!r} failed with {type(error).__name__}: {error}") from error
-    return context
-
-
-class _State:
-    """This process's plugins. A fork has its parent's."""
-
-    def __init__(self) -> None:
-        self.lock = ForkSafeRLock()
-        self.kinds: dict[str, _Kind] = {kind: _Kind(name) for kind, name in BUILT_IN.items()}
-        self.active: _Active | None = None
-        self.teardown: list[RuntimeDiagnostic] = []
-
-
-_state = _State()
 
 # ------------------------------------------------------------------------------------------------ kinds
 
@@ -243,10 +108,7 @@ def register(plugin_kind: str, plugin: Plugin | type | str) -> None:
             f"the plugin is a {type(plugin).__name__} without a method register; expected one with "
             'register(config, context), or its name as "package.module:attribute"'
         )
-    with _state.lock:
-        if plugin_kind in _state.kinds:
-            raise PluginError(f"a plugin {plugin_kind!r} is already registered; deregister it first")
-        _state.kinds[plugin_kind] = _Kind(plugin)
+    components.add(plugin_kind, plugin)
 
 
 def deregister(plugin_kind: str) -> bool:
@@ -255,18 +117,12 @@ def deregister(plugin_kind: str) -> bool:
     Returns:
         Whether there was one of that kind.
     """
-    with _state.lock:
-        return _state.kinds.pop(plugin_kind, None) is not None
+    return components.remove(plugin_kind)
 
 
 def list_kinds() -> list[str]:
     """The kinds of plugin that are registered in this process, sorted."""
-    return sorted(_state.kinds)
-
-
-def _find(kind: str) -> Any:
-    found = _state.kinds.get(kind)
-    return None if found is None else found.get()
+    return components.kinds()
 
 
 # ------------------------------------------------------------------------------------------- activation
@@ -285,40 +141,16 @@ def validate(config: PluginConfig | JsonObject) -> ConfigReport:
         PluginConfigError: it has not the shape of a configuration; the message names the place.
         PayloadError: something in it is no JSON.
     """
-    return {"diagnostics": examine(parse(plain(config)), _find), "runtime_diagnostics": []}
+    return {"diagnostics": activation.examined(parse(plain(config))), "runtime_diagnostics": []}
 
 
 def activate(
     config: PluginConfig | JsonObject, plugin_config_path: str | os.PathLike[str] | None = None
 ) -> ConfigReport:
     """`initialize`, for code that is not asynchronous."""
-    ended = _activate(config, plugin_config_path)
+    ended = activation.activate(config, plugin_config_path)
     exporter_exchange.await_ended(ended)
-    return _activated(ended)
-
-
-def _activate(config: PluginConfig | JsonObject, path: str | os.PathLike[str] | None) -> list[ExporterSpec]:
-    """Returns the exporters that end."""
-    code = plain(config)
-    parse(code)
-    document, findings = files.layered(code, path)
-    with _state.lock:
-        parsed = parse(document)
-        findings += examine(parsed, _find)
-        refuse_errors(findings)
-        ended = _replace(_Active(parsed, findings))
-        _state.teardown = []
-        return ended
-
-
-def _activated(ended: list[ExporterSpec]) -> ConfigReport:
-    with _state.lock:
-        _note_teardown(ended)
-        return _report()
-
-
-def _note_teardown(ended: list[ExporterSpec]) -> None:
-    _state.teardown += [_runtime(*each) for each in exporter_exchange.lost(ended)]
+    return activation.settled(ended)
 
 
 async def initialize(
@@ -354,9 +186,9 @@ async def initialize(
         ConfigurationError: workers' room for it is too small: raise `configuration_bytes`.
         SubscriberError, SessionError: a subscriber cannot be registered, or no session started.
     """
-    ended = _activate(config, plugin_config_path)
+    ended = activation.activate(config, plugin_config_path)
     await exporter_exchange.await_ended_async(ended)
-    return _activated(ended)
+    return activation.settled(ended)
 
 
 def clear() -> None:
@@ -370,22 +202,16 @@ def clear() -> None:
     """
     if in_event_loop():
         raise PluginError("clear() would block the running event loop: use 'await clear_async()'")
-    ended = _clear()
+    ended = activation.clear()
     exporter_exchange.await_ended(ended)
-    _note_teardown(ended)
+    activation.note_teardown(ended)
 
 
 async def clear_async() -> None:
     """`clear` for a running event loop. Same errors, but for the first."""
-    ended = _clear()
+    ended = activation.clear()
     await exporter_exchange.await_ended_async(ended)
-    _note_teardown(ended)
-
-
-def _clear() -> list[ExporterSpec]:
-    with _state.lock:
-        _state.teardown = []
-        return _replace(None)
+    activation.note_teardown(ended)
 
 
 @asynccontextmanager
@@ -425,128 +251,5 @@ def report() -> ConfigReport | None:
     Returns:
         None if nothing is active, and nothing has gone wrong.
     """
-    # Without the lock: it may be held by who waits for the dispatcher, in one of whose callbacks this may be called.
-    found = _report()
-    return found if _state.active is not None or found["runtime_diagnostics"] else None
-
-
-def _report() -> ConfigReport:
-    active = _state.active
-    found = [_runtime("middleware.unreachable", each.name, each.why) for each in configuration.unreachable()]
-    found += [_runtime("middleware.unusable", "", why) for why in configuration.failures()]
-    failed = configuration.failures_of_all()
-    if failed:
-        message = "processes of this session could not get hold of middleware that it shares; their logs say why"
-        found.append(_runtime("middleware.worker_failures", "", message, failed))
-    reports = exporter_exchange.reports(active.session, active.exporters) if active else {}
-    found += [_runtime(*each) for each in exporter_exchange.troubles(active.exporters if active else [], reports)]
-    return {
-        "diagnostics": list(active.findings) if active else [],
-        "runtime_diagnostics": found + _state.teardown,
-        "exporters": exporter_exchange.described(active.exporters if active else [], reports),
-    }
-
-
-def _runtime(code: str, component: str, message: str, count: int = 1, field: str = "") -> RuntimeDiagnostic:
-    found: RuntimeDiagnostic = {"code": code, "component": component, "message": message, "count": count}
-    return {**found, "field": field} if field else found
-
-
-# ------------------------------------------------------------------------------------------ replacement
-
-
-def _replace(new: _Active | None) -> list[ExporterSpec]:
-    """The active configuration gives way to another, or to none. Raises with all as before.
-
-    Returns:
-        The exporters that end.
-    """
-    old = _state.active
-    session = current_or_default() if new is not None and new.contexts else current()
-    # A forked child has its parent's middleware, but the subscribers are not its to remove.
-    removed = old.subscribers if old and old.epoch == core.fork_epoch() else []
-    added = new.subscribers if new else []
-    failures = _exchange_subscribers(session, removed, added)
-    try:
-        ended = _exchange_the_rest(session, old, new)
-    except BaseException:
-        _exchange_subscribers(session, added, removed)
-        raise
-    for gate in old.gates if old else []:
-        registry.remove_gate(gate.name)
-    for gate in new.gates if new else []:
-        registry.add_gate(gate)
-    _state.active = new
-    for context in old.contexts if old else []:
-        context.end()
-    for context in new.contexts if new else []:
-        assert new is not None
-        new.session = session
-        context.activate(new)
-    if failures:
-        _state.teardown = [_runtime("plugin.teardown_failed", name, str(error)) for name, error in failures]
-        raise PluginError(f"not all that the configuration had installed could be removed: {failures[0][1]}")
-    return ended
-
-
-def _exchange_the_rest(session: Session | None, old: _Active | None, new: _Active | None) -> list[ExporterSpec]:
-    """Middleware, which can be taken back without a trace, then the exporters."""
-    before, after = (old.registrations if old else []), (new.registrations if new else [])
-    configuration.share(new.components if new else [])
-    try:
-        registry.exchange(remove=before, add=after)
-    except BaseException:
-        configuration.share(old.components if old else [])
-        raise
-    try:
-        had = old.exporters if old and old.session is session else []
-        return exporter_exchange.exchange(session, had, new.exporters if new else [])
-    except BaseException:
-        configuration.share(old.components if old else [])
-        registry.exchange(remove=after, add=before)
-        raise
-
-
-def _exchange_subscribers(
-    session: Session | None, remove: list[tuple[str, Any]], add: list[tuple[str, Any]]
-) -> list[tuple[str, RelayError]]:
-    """Returns what could not be removed; if one cannot be added, all are as before, and it raises."""
-    if session is None or not session.is_open:
-        return []
-    failures: list[tuple[str, RelayError]] = []
-    for name, _ in remove:
-        try:
-            session.deregister(name, None)
-        except RelayError as error:
-            failures.append((name, error))
-    done = []
-    try:
-        for name, callback in add:
-            session.register(name, callback, None, None)
-            done.append(name)
-    except BaseException:
-        for name in done:
-            session.deregister(name, None)
-        for name, callback in remove:
-            session.register(name, callback, None, None)
-        raise
-    return failures
-
-
-# ------------------------------------------------------------------------------------------ in a worker
-
-_loaded: dict[tuple[str, int], tuple[configuration.Component, configuration.Callbacks]] = {}
-
-
-def _load(component: configuration.Component) -> configuration.Callbacks:
-    """What a component of the owner's registers, made in this process: once, until its config changes."""
-    known, callbacks = _loaded.get((component.kind, component.ordinal), (None, {}))
-    if known != component:
-        kind = _state.kinds.get(component.kind) or _Kind(component.target)
-        context = _run(kind.get(), component.kind, component.ordinal, component.config)
-        callbacks = {(each.family.kind.value, each.local_name): each.callback for each in context.registrations}
-        _loaded[component.kind, component.ordinal] = component, callbacks
-    return callbacks
-
-
-configuration.set_component_loader(_load)
+    found = activation.report()
+    return found if activation.is_active() or found["runtime_diagnostics"] else None

@@ -28,7 +28,8 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from relay_mp._emit.carry import current_scope_text
 from relay_mp._emit.context import TaskContext, capture, forget_root, task_scope
-from relay_mp._session import configuration, inheritance
+from relay_mp._session import inheritance
+from relay_mp._session.configuration import diagnostics
 from relay_mp._session.membership import attach, current
 from relay_mp.errors import SessionError
 
@@ -297,7 +298,7 @@ def environ(base: Mapping[str, str] | None = None) -> dict[str, str]:
     if session is not None and session.is_open:
         variables[inheritance.SESSION_VARIABLE] = session.path
         variables[inheritance.SCOPE_VARIABLE] = current_scope_text()
-        configuration.tell()
+        diagnostics.tell()
     return variables
 
 

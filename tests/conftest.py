@@ -23,6 +23,8 @@ from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
 import relay_mp
+from relay_mp import plugin
+from relay_mp._plugins import files
 from relay_mp._session import naming, settings
 
 hypothesis_settings.register_profile("default", max_examples=60, deadline=None)
@@ -219,6 +221,18 @@ def _mounted(mount: Path, size: str) -> Iterator[Path]:
         yield mount
     finally:
         subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.fixture
+def no_plugins_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No file of this machine counts as a configuration; no kind, nothing active and no session is left behind."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    monkeypatch.setattr(files, "SYSTEM_FILE", tmp_path / "etc" / "plugins.toml")
+    yield
+    plugin.clear()
+    for kind in set(plugin.list_kinds()) - set(plugin.BUILT_IN):
+        plugin.deregister(kind)
+    relay_mp.shutdown()  # the default session, where there was no other
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@
 """
 
 import concurrent.futures
-import contextlib
 import logging
 import multiprocessing
 import os
@@ -18,8 +17,6 @@ import across
 import msgpack
 import pytest
 from across import MARKER, SECRET
-from hypothesis import given
-from hypothesis import strategies as st
 
 import relay_mp
 from relay_mp import ConfigurationError, ScopeType, plugin, pools, scope
@@ -27,7 +24,7 @@ from relay_mp._deliver import named
 from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.middleware import Registration, registry
 from relay_mp._native import core
-from relay_mp._session import configuration
+from relay_mp._session.configuration import diagnostics, table
 from relay_mp.types import RuntimeRegistrationKind as Kind
 
 METHODS = ["fork", "spawn", "forkserver"]
@@ -46,7 +43,7 @@ def _nothing_registered_after(monkeypatch, tmp_path):
     for kind in set(plugin.list_kinds()) - set(plugin.BUILT_IN):
         plugin.deregister(kind)
     registry.exchange(remove=registry.all())
-    configuration._state.failed.clear()
+    diagnostics._failed.clear()
 
 
 def add(kind: Kind, name: str, callback: Any, arguments: dict[str, Any] | None = None, **more: Any) -> Registration:
@@ -390,7 +387,7 @@ def test_configuration_bytes_bounds_what_is_shared():
         with pytest.raises(ConfigurationError, match=r"need \d+ bytes and have 1020.*RELAY_MP_CONFIGURATION_BYTES"):
             add(Kind.MARK_SANITIZE_GUARDRAIL, "r", "across:Redactor", {"marker": "x" * 1024})
         assert registry.all() == before  # taken back: it is active here if and only if it is in the workers
-        assert session._segment.load_configuration()[1] == msgpack.packb([configuration.FORMAT, [], []])
+        assert session._segment.load_configuration()[1] == msgpack.packb([table.FORMAT, [], []])
         with pytest.raises(ConfigurationError):
             _activate("across:NotingPlugin", says="x" * 1024)
         assert registry.all() == before
@@ -415,7 +412,7 @@ def test_a_session_that_has_no_room_for_what_is_registered_does_not_start():
     with pytest.raises(ConfigurationError, match="configuration_bytes"):
         relay_mp.session(configuration_bytes=1024)
     with relay_mp.session() as session:
-        assert len(configuration.decode(session._segment.load_configuration()[1])) == 1
+        assert len(table.decode(session._segment.load_configuration()[1])) == 1
 
 
 def test_arguments_that_are_no_json_are_refused(session):
@@ -424,71 +421,7 @@ def test_arguments_that_are_no_json_are_refused(session):
     assert registry.all() == []
 
 
-# ------------------------------------------------------------------------------------------ hostile content
-
-
-def row(**changes: Any) -> list[Any]:
-    fields = {
-        "number": 1,
-        "kind": "mark_sanitize_guardrail",
-        "name": "n",
-        "local_name": "n",
-        "priority": 1,
-        "break_chain": False,
-        "scope": None,
-        "target": "across:redact",
-        "arguments": None,
-        "component": None,
-    }
-    return list({**fields, **changes}.values())
-
-
-def table(*rows: Any, components: Any = (), version: Any = configuration.FORMAT) -> bytes:
-    return msgpack.packb([version, list(components), list(rows)])
-
-
-HOSTILE = {
-    "nothing": b"",
-    "garbage": bytes(range(256)),
-    "no list": msgpack.packb({"a": 1}),
-    "too few parts": msgpack.packb([1, []]),
-    "another format": table(version=2),
-    "a format of another type": table(version="1"),
-    "rows that are none": msgpack.packb([1, [], 7]),
-    "a row of another length": table(row()[:-1]),
-    "a kind that is none": table(row(kind="subscribers")),
-    "a kind of another type": table(row(kind=[1])),
-    "a name of another type": table(row(name=b"n")),
-    "a number below one": table(row(number=0)),
-    "a priority of another type": table(row(priority=True)),
-    "a scope that is no uuid": table(row(scope=b"short")),
-    "arguments of another type": table(row(arguments=[1])),
-    "keys that are no strings": table(row(arguments={1: 2})),
-    "a component that there is not": table(row(component=1)),
-    "a component before the first": table(row(component=-1)),
-    "a component of another length": table(components=[["k"]]),
-    "a component with an odd target": table(components=[["k", 1, 5, {}]]),
-    "nesting without end": b"\x91" * 5000,
-    "a length beyond the end": b"\xdd\xff\xff\xff\xff",
-}
-
-
-@pytest.mark.parametrize("content", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_content_is_refused_with_one_error(content):
-    with pytest.raises(ConfigurationError, match="is damaged: "):
-        configuration.decode(content)
-
-
-SCALARS = st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["", "mark_sanitize_guardrail", b"0" * 16])
-
-
-TABLES = st.tuples(st.just(1), st.lists(SCALARS), st.lists(st.lists(SCALARS)))
-
-
-@given(st.binary(max_size=64) | TABLES.map(msgpack.packb))
-def test_any_content_is_a_table_or_refused(content):
-    with contextlib.suppress(ConfigurationError):
-        assert isinstance(configuration.decode(content), tuple)
+# ------------------------------------------------------------------------------------------- a damaged table
 
 
 def break_checksum(path: str) -> None:
@@ -550,12 +483,3 @@ def damage_both(path: str, damage: Callable[[str], None]) -> None:
         while segment.load_configuration()[1] is not None:
             damage(path)
         segment.close()
-
-
-def test_of_its_failures_a_process_keeps_the_latest(monkeypatch):
-    kept = configuration.KEPT_FAILURES
-    monkeypatch.setattr(configuration._state, "failed", type(configuration._state.failed)(maxlen=kept))
-    for number in range(kept + 1):
-        for _ in range(2):
-            configuration._note_failure(f"{number}")
-    assert configuration.failures() == [f"{number}" for number in range(1, kept + 1)]

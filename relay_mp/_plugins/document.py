@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
 
 from relay_mp._emit.arguments import freeze, thaw
+from relay_mp._plugins.components import copied
 from relay_mp.errors import PluginConfigError, PluginError
 from relay_mp.types import JsonObject
 
@@ -22,7 +23,6 @@ __all__ = [
     "Document",
     "PluginConfig",
     "UnsupportedBehavior",
-    "copied",
     "diagnostic",
     "examine",
     "parse",
@@ -112,7 +112,7 @@ class PluginConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Component:
+class ParsedComponent:
     """One component as parsed."""
 
     kind: str
@@ -125,7 +125,7 @@ class Document:
     """A configuration as parsed; `unknown`: (component's kind or None, key) of what has no meaning."""
 
     version: int
-    components: tuple[Component, ...]
+    components: tuple[ParsedComponent, ...]
     policy: dict[str, str]
     unknown: tuple[tuple[str | None, str], ...]
 
@@ -133,11 +133,6 @@ class Document:
 def _as_mapping(value: Any) -> Any:
     to_dict = getattr(value, "to_dict", None)
     return to_dict() if callable(to_dict) else value
-
-
-def copied(config: dict[str, Any]) -> Any:
-    """A component's config, for a plugin to keep."""
-    return thaw(freeze(config, "config"))
 
 
 def plain(config: object) -> dict[str, Any]:
@@ -172,13 +167,13 @@ def _expect(value: Any, expected: type, path: str) -> Any:
     return value
 
 
-def _parse_component(found: Any, path: str) -> Component:
+def _parse_component(found: Any, path: str) -> ParsedComponent:
     _expect(found, dict, path)
     if "kind" not in found:
         raise PluginConfigError(f"{path} has no kind; expected the name of a registered plugin")
     kind = _expect(found["kind"], str, f"{path}.kind")
     enabled = _expect(found.get("enabled", True), bool, f"{path}.enabled")
-    return Component(kind, enabled, _expect(found.get("config", {}), dict, f"{path}.config"))
+    return ParsedComponent(kind, enabled, _expect(found.get("config", {}), dict, f"{path}.config"))
 
 
 def _parse_policy(found: Any, path: str) -> dict[str, str]:
@@ -258,12 +253,14 @@ def examine(document: Document, find: Callable[[str], Any]) -> list[ConfigDiagno
     return findings
 
 
-def _is_repeated(document: Document, component: Component) -> bool:
+def _is_repeated(document: Document, component: ParsedComponent) -> bool:
     """Whether another of its kind comes before it."""
     return next(each for each in document.components if each.kind == component.kind) is not component
 
 
-def _examine_component(document: Document, component: Component, find: Callable[[str], Any]) -> list[ConfigDiagnostic]:
+def _examine_component(
+    document: Document, component: ParsedComponent, find: Callable[[str], Any]
+) -> list[ConfigDiagnostic]:
     kind = component.kind
     try:
         plugin = find(kind)
@@ -283,7 +280,7 @@ def _examine_component(document: Document, component: Component, find: Callable[
         return [diagnostic("error", "plugin.validate_failed", message, component=kind)]
 
 
-def _validated(plugin: Any, component: Component, policy: dict[str, str]) -> Any:
+def _validated(plugin: Any, component: ParsedComponent, policy: dict[str, str]) -> Any:
     """What the plugin says to `validate_with_policy(config, policy)`, if it has that, else to `validate(config)`."""
     validate = getattr(plugin, "validate", None)
     with_policy = getattr(plugin, "validate_with_policy", None)

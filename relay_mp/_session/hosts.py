@@ -54,7 +54,7 @@ class ThreadHost:
         subscriptions = Subscriptions(
             segment.set_subscribers, lambda: table.save(segment, subscriptions, has_successor=False)
         )
-        self.subscriptions: Subscriptions | None = subscriptions
+        self.subscriptions = subscriptions
         segment.take_lease(segment.lease()[0])
         self._dispatcher = Dispatcher(segment, self.subscriptions)
         self._ended = threading.Event()
@@ -78,7 +78,7 @@ class ThreadHost:
         """True if everything was delivered by then."""
         self._dispatcher.stop()
         deadline = time.monotonic() + timeout_seconds
-        if not _wait_for_end(self._segment, self._ended, timeout_seconds) or self.subscriptions is None:
+        if not _wait_for_end(self._segment, self._ended, timeout_seconds):
             return False
         self._thread.join()
         self.subscriptions.close(max(deadline - time.monotonic(), 0.0))
@@ -93,7 +93,7 @@ class ProcessHost:
     for it and starts another if it dies.
     """
 
-    subscriptions: Subscriptions | None = None  # it is over there
+    subscriptions = None  # they are over there
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment

@@ -17,8 +17,9 @@ from relay_mp._emit import carry, context, verbs
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
 from relay_mp._native.core import Segment
-from relay_mp._session import configuration, hosts, inheritance, naming, recovery
+from relay_mp._session import hosts, inheritance, naming, recovery
 from relay_mp._session import settings as settings_module
+from relay_mp._session.configuration import publishing, receiving
 from relay_mp._session.session import Session, SessionHandle, ending
 from relay_mp._session.settings import Settings
 from relay_mp.errors import PropagationError, SegmentError, SessionError
@@ -55,7 +56,7 @@ class _State:
         if session is None or not session._segment.is_open:
             self._session = None  # closed, here or in the parent before the fork
         elif session._epoch != core.fork_epoch():
-            self._session = Session(session._segment, None, None)
+            self._session = Session(session._segment)
             self._warned_unregistered = False
         return self._session
 
@@ -107,9 +108,9 @@ class _State:
         return self._inherited
 
     def _enter(self, segment: Segment) -> Session:
-        configuration.enter(segment)
+        receiving.enter(segment)
         segment.make_current()
-        session = Session(segment, None, None)
+        session = Session(segment)
         self.set(session)
         inheritance.publish(segment.path)
         return session
@@ -202,15 +203,15 @@ def _start(settings: Settings, session_id: str) -> Session:
     host = None
     try:
         segment.make_current()
-        configuration.own(segment)
+        publishing.own(segment)
         host = hosts.start(segment)
-        session = Session(segment, settings, host)
+        session = Session(segment, settings, host, host.subscriptions)
         _state.own(session)
     except BaseException:  # a Ctrl-C too
         if host is not None:
             segment.seal()
             host.stop(0.0)
-        configuration.leave(segment)
+        receiving.leave(segment)
         inheritance.withdraw(segment.path)
         segment.close()
         segment.unlink()
@@ -310,11 +311,9 @@ def attach(handle: SessionHandle | str) -> Session:
 
 def adopt(segment: Segment, subscriptions: Subscriptions) -> None:
     """Makes a dispatcher process a part of the session it dispatches: its callbacks may emit and register."""
-    configuration.enter(segment)
+    receiving.enter(segment)
     segment.make_current()
-    session = Session(segment, None, None)
-    session._subscriptions = subscriptions
-    _state.set(session)
+    _state.set(Session(segment, subscriptions=subscriptions))
 
 
 def shutdown(timeout: float | None = None) -> None:

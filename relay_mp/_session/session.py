@@ -15,22 +15,21 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from relay_mp._deliver import named
-from relay_mp._deliver.dispatcher import REPLY_ERROR, REPLY_OK
-from relay_mp._deliver.replacement import Named, replace
+from relay_mp._deliver.replacement import Named
 from relay_mp._deliver.reports import ExporterReport
-from relay_mp._deliver.subscriptions import Callback, Subscription, Subscriptions
+from relay_mp._deliver.subscriptions import Callback, Subscriptions
 from relay_mp._deliver.table import load_reports
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
 from relay_mp._native.core import Segment
-from relay_mp._session import configuration, hosts, inheritance
+from relay_mp._session import dispatch, hosts, inheritance
 from relay_mp._session import flush as flushing
 from relay_mp._session import settings as settings_module
+from relay_mp._session.configuration import receiving
 from relay_mp._session.flush import FlushResult
 from relay_mp._session.settings import Settings
 from relay_mp._session.stats import Stats, collect
-from relay_mp.errors import FlushError, SessionError, SubscriberError
+from relay_mp.errors import FlushError, SessionError
 
 ending = ForkSafeRLock()
 """Held while a session ends: the next one begins behind it. Taken before membership's lock, if both are:
@@ -52,10 +51,17 @@ class Session:
         settings: what it was started with; None in processes that only attached.
     """
 
-    def __init__(self, segment: Segment, settings: Settings | None, host: hosts.Host | None) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        settings: Settings | None = None,
+        host: hosts.Host | None = None,
+        subscriptions: Subscriptions | None = None,
+    ) -> None:
+        """The owner passes its settings and host; who dispatches in this process, the dispatcher's subscriptions."""
         self._segment = segment
         self._host = host
-        self._subscriptions: Subscriptions | None = host.subscriptions if host else None
+        self._dispatch = dispatch.choose(segment, subscriptions, self.flush)
         self._epoch = core.fork_epoch()
         self._final_stats: Stats | None = None
         self.settings = settings
@@ -75,12 +81,12 @@ class Session:
     @property
     def is_open(self) -> bool:
         """Whether events are still taken."""
-        return bool(self._segment.is_open and self._segment.state == core.STATE_OPEN)
+        return dispatch.takes_events(self._segment)
 
     @property
     def dispatches_elsewhere(self) -> bool:
         """Whether callbacks run in another process, where only named subscribers are found."""
-        return self._subscriptions is None
+        return self._dispatch.is_remote
 
     def stats(self) -> Stats:
         """What became of the session's events, in all and by process.
@@ -93,8 +99,7 @@ class Session:
         if self._final_stats is not None:
             return self._final_stats
         try:
-            if self._subscriptions is not None:
-                self._subscriptions.publish_reports()
+            self._dispatch.publish_reports()
             return collect(self._segment)
         except SessionError:
             if self._final_stats is not None:  # another thread has closed it meanwhile
@@ -161,21 +166,11 @@ class Session:
         self, name: str, callback: Callback | str, arguments: dict[str, Any] | None, scope: bytes | None
     ) -> None:
         """See subscribers.register and scope_local.register_subscriber."""
-        if self._subscriptions is None:
-            named_target = callback if isinstance(callback, str) else named.name_of(callback)
-            self._request("register", name=name, target=named_target, arguments=arguments, scope=scope)
-            return
-        self._subscriptions.require_free(name, scope)
-        target = callback if isinstance(callback, str) else None
-        call = named.resolve(callback, arguments) if isinstance(callback, str) else callback
-        subscription = Subscription(name, call, scope, target=target, arguments=arguments)
-        self._subscriptions.add(subscription, lambda: self._segment.tail)
+        self._dispatch.register(name, callback, arguments, scope)
 
     def deregister(self, name: str, scope: bytes | None) -> bool:
         """See subscribers.deregister and scope_local.deregister_subscriber."""
-        if self._subscriptions is None:
-            return self.is_open and self._request("deregister", name=name, scope=scope) == REPLY_OK
-        return self._subscriptions.remove(name, scope, lambda: self._segment.tail)
+        return self._dispatch.deregister(name, scope)
 
     def replace(self, remove: Sequence[str], add: Sequence[Named]) -> None:
         """Ends global named subscribers and begins others, at one place in the stream: see `_deliver.replacement`.
@@ -186,53 +181,27 @@ class Session:
             SubscriberError, SessionError: all are as before.
             FlushTimeoutError: the dispatcher has not come there within the session's flush timeout; it does it then.
         """
-        if self._subscriptions is None or (remove and add and not core.is_dispatching()):
-            self._request("replace", scope=None, remove=list(remove), add=[list(each) for each in add])
-            return
-        tail = self._segment.tail
-        # In a callback, the dispatcher's thread is here: nothing is delivered meanwhile, and one place serves for all.
-        position = (lambda: tail) if remove else (lambda: self._segment.tail)
-        replace(self._subscriptions, remove, add, position, self._segment.read_pos)
+        self._dispatch.replace(remove, add)
 
     def subscriber_names(self) -> list[str]:
         """The live global subscribers, as far as this process knows them: the owner does."""
-        if self._subscriptions is None:
-            return []
-        return [s.name for s in self._subscriptions.all() if s.scope is None and s.is_live]
+        return self._dispatch.subscriber_names()
 
     def request_exporter_flush(self, name: str) -> ExporterReport | None:
         """Makes the exporter of that name send what it has gathered, and tells how far it is; None: there is none."""
-        if self._subscriptions is None:
-            self._request("request_flush", name=name, scope=None)
-        else:
-            self._subscriptions.request_flush(name, self._segment.read_pos)
+        self._dispatch.request_flush(name)
         return load_reports(self._segment).get(name)
 
     def exporter_reports(self) -> dict[str, ExporterReport]:
         """What exporters say of themselves, by the name they are registered under; see `Stats.exporters`."""
         if self._final_stats is not None:
             return self._final_stats.exporters
-        if self._subscriptions is not None:
-            self._subscriptions.publish_reports()
+        self._dispatch.publish_reports()
         return load_reports(self._segment)
 
     def close_scope(self, scope: bytes) -> None:
         """A scope of this process has ended: its local subscribers go at this place in the stream."""
-        if self._subscriptions is None:
-            core.emit_control("close_scope", {"scope": _text(scope)})
-        else:
-            self._subscriptions.close_scope(scope, lambda: self._segment.tail)
-
-    def _request(self, verb: str, *, scope: bytes | None, **request: Any) -> int:
-        """Asks the dispatcher, which is elsewhere, and waits for its answer."""
-        slot, owner_seq = core.emit_control(verb, {**request, "scope": _text(scope)})
-        self.flush()
-        answered, code, text = self._segment.read_reply(slot)
-        if answered != owner_seq:
-            raise SubscriberError(f"the dispatcher did not answer the request to {verb} {request.get('name')!r}")
-        if code == REPLY_ERROR:
-            raise SubscriberError(text)
-        return int(code)
+        self._dispatch.close_scope(scope)
 
     # ---- end ----
 
@@ -257,7 +226,7 @@ class Session:
                     if self.is_owner:
                         self._end(deadline)
                 finally:
-                    configuration.leave(self._segment)
+                    receiving.leave(self._segment)
                     self._segment.close()
                     core.stay_detached()
 
@@ -301,10 +270,6 @@ class Session:
     def __repr__(self) -> str:
         role = "owner" if self.is_owner else "attached"
         return f"<relay_mp.Session {self.id} {role} {'open' if self.is_open else 'closed'}>"
-
-
-def _text(scope: bytes | None) -> str | None:
-    return None if scope is None else scope.hex()
 
 
 def _summarise(stats: Stats, left_in: str | None) -> None:

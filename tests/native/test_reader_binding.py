@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_mp._native import core
-from relay_mp._session import configuration
+from relay_mp._session.configuration import receiving
 from relay_mp.errors import ConfigurationError, PayloadError, RegistryFullError, SegmentError, SessionError
 
 UUID = bytes(range(16))
@@ -988,7 +988,7 @@ def test_a_changed_configuration_is_heeded_before_the_next_event(segment):
             assert calls == [(segment.load_configuration()[0], b"one")]
             segment.store_configuration(b"one")
     finally:
-        core.set_configuration_hook(configuration.sync)
+        core.set_configuration_hook(receiving.sync)
 
 
 # ------------------------------------------------------------------------------------------ counters, closing

@@ -564,9 +564,9 @@ def test_replacing_loses_and_doubles_no_event_while_a_stream_runs_through(sessio
 
 def test_an_exporter_that_stays_is_the_very_one(session):
     activate(atof=atof(file("a.jsonl", name="a"), file("b.jsonl", name="b")))
-    before = {each.name: each.callback for each in session._subscriptions.all()}
+    before = {each.name: each.callback for each in session._dispatch._subscriptions.all()}
     activate(atof=atof(file("c.jsonl", name="c"), file("b.jsonl", name="b")))
-    after = {each.name: each.callback for each in session._subscriptions.all() if each.is_live}
+    after = {each.name: each.callback for each in session._dispatch._subscriptions.all() if each.is_live}
     prefix = "relay-mp-plugin.v1.observability:1:atof:"
     assert set(after) == {prefix + "b", prefix + "c"}
     assert after[prefix + "b"] is before[prefix + "b"]
