@@ -65,6 +65,7 @@ LAZY = {
     ("relay_mp._deliver.liveness", "psutil"),
     ("relay_mp._emit.llm_stream", "asyncio"),
     ("relay_mp._emit.settle", "asyncio"),
+    ("relay_mp._plugins.components", "relay_mp._plugins.context"),
     ("relay_mp._plugins.files", "tomllib"),
     ("relay_mp._session.exporting", "asyncio"),
     ("relay_mp._session.flush", "asyncio"),
@@ -76,7 +77,8 @@ LAZY = {
 }
 NOT_IMPORTED_BY_THE_PACKAGE = [
     "numpy", "psutil", "multiprocessing", "concurrent.futures", "asyncio", "http.client",
-    "relay_mp.observability", "relay_mp.plugin", "relay_mp._plugins", "relay_mp.codecs",
+    "relay_mp.observability", "relay_mp.plugin", "relay_mp._plugins.context", "relay_mp._session.activation",
+    "relay_mp.codecs",
 ]  # fmt: skip
 MAX_FUNCTION_LINES = 100
 
