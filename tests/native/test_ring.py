@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 
 HERE = Path(__file__).parent
@@ -187,9 +188,10 @@ def run(build_name: str, binary: Path, test: str, timeout_seconds: float) -> str
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left_in_shared_memory():
+    """Of processes that have ended; other runs of these tests on this machine go on."""
     yield
     left = [path.name for path in Path("/dev/shm").glob("rmp_*_test.*")]
-    assert not left
+    assert not [name for name in left if not psutil.pid_exists(int(name.split(".")[1]))]
 
 
 def check(binaries, build_name: str, test: str) -> None:
