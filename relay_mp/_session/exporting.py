@@ -30,7 +30,7 @@ def is_closed(_name: str, report: ExporterReport) -> bool:
 
 
 def _naps(names: Sequence[str], deadline: float, is_done: IsDone) -> Generator[float, None, bool]:
-    """Pokes the exporters until all are done, and yields how long to sleep before the next look.
+    """Asks the exporters to flush until all are done, and yields how long to sleep before the next look.
 
     Returns:
         False at the deadline.

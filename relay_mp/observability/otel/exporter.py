@@ -91,6 +91,9 @@ class OtlpConfig:
 DEFAULTS = OtlpConfig()
 """What gives way to the environment."""
 
+DEFAULT_EXPORT_INTERVAL_MILLIS = 60_000
+"""From one export of metrics to the next; it gives way to the environment, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class OpenTelemetryRuntimeDiagnostic:

@@ -9,6 +9,7 @@ buckets: `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` is not heede
 from typing import Any
 
 from relay_mp.observability.otel.exporter import (
+    DEFAULT_EXPORT_INTERVAL_MILLIS,
     OpenTelemetryRuntimeDiagnostic,
     OpenTelemetryRuntimeDiagnostics,
     OtlpConfig,
@@ -18,8 +19,6 @@ from relay_mp.observability.otel.exporter import (
 from relay_mp.types import MetricTemporality
 
 __all__ = ["OpenTelemetryMetricConfig", "OpenTelemetryMetricSubscriber", "otel_metrics"]
-
-DEFAULT_EXPORT_INTERVAL_MILLIS = 60_000
 
 
 class OpenTelemetryMetricConfig(OtlpConfig):

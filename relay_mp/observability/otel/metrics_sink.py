@@ -40,7 +40,7 @@ from relay_mp.events import Event, MarkEvent
 from relay_mp.observability.export.batch_queue import MAX_LIMIT, BatchQueue, QueuedSink
 from relay_mp.observability.otel.aggregation import Aggregator, Instrument, Rejected, Series, Window
 from relay_mp.observability.otel.environment import attempt_limits, is_disabled
-from relay_mp.observability.otel.metrics import DEFAULT_EXPORT_INTERVAL_MILLIS
+from relay_mp.observability.otel.exporter import DEFAULT_EXPORT_INTERVAL_MILLIS
 from relay_mp.observability.otel.transport import connect, make_resource
 from relay_mp.types import MetricKind, MetricTemporality
 
