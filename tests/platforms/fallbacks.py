@@ -13,20 +13,22 @@ from pathlib import Path
 from tests.platforms import helpers
 
 
+TESTS = ["tests/session", "tests/test_pools.py", "tests/test_acceptance.py", "tests/test_promises.py"]
+
+
 @dataclass(frozen=True)
 class Fallback:
     """What Linux is to lack, and the tests that still have to pass."""
 
     without: list[str]
-    tests: list[str] = field(default_factory=lambda: helpers.SUBSET)
+    more_tests: list[str] = field(default_factory=list)
 
 
-WITHOUT_NAMESPACES = ["tests/session", "tests/test_pools.py", "tests/test_acceptance.py", "tests/test_promises.py"]
 FALLBACKS = {
     "futex": Fallback(["FUTEX"]),
-    "pidfd": Fallback(["PIDFD"], [*helpers.SUBSET, "tests/faults/test_liveness.py", "tests/faults/test_namespaces.py"]),
+    "pidfd": Fallback(["PIDFD"], ["tests/faults/test_liveness.py", "tests/faults/test_namespaces.py"]),
     "wipe_on_fork": Fallback(["WIPEONFORK"]),
-    "all": Fallback(["FUTEX", "PIDFD", "WIPEONFORK", "START_TIME", "PID_NAMESPACE"], WITHOUT_NAMESPACES),
+    "all": Fallback(["FUTEX", "PIDFD", "WIPEONFORK", "START_TIME", "PID_NAMESPACE"]),
 }
 
 
@@ -36,7 +38,7 @@ def test(name: str, checkout: Path, arguments: list[str]) -> int:
     flags = " ".join(f"-DRMP_WITHOUT_{what}" for what in fallback.without)
     (checkout / "relay_mp/_native/core.pyx").touch()  # the flags are no file that the build would look at
     helpers.build_package(helpers.here, sys.executable, checkout, CFLAGS=flags)
-    return helpers.run_tests(helpers.here, sys.executable, checkout, arguments or fallback.tests)
+    return helpers.run_tests(helpers.here, sys.executable, checkout, arguments or TESTS + fallback.more_tests)
 
 
 def main(arguments: list[str]) -> int:

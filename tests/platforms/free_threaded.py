@@ -13,7 +13,8 @@ from pathlib import Path
 from tests.platforms import helpers
 
 SUITE, PACKAGE = "trixie", "python3.13"
-TESTS = [*helpers.SUBSET, "tests/platforms/test_threads.py", "-m", "long or not long"]
+TESTS = [*helpers.SUBSET, "tests/platforms/test_threads.py"]
+LONG_TESTS = ["-m", "long", "tests/platforms/test_threads.py"]
 WITHOUT_THE_LOCK = """
 import sys, msgpack, numpy, psutil, relay_mp
 relay_mp.session().__enter__().__exit__(None, None, None)
@@ -51,7 +52,8 @@ def main(arguments: list[str]) -> int:
     checkout = helpers.copy_checkout(installed.parent / "relay_mp")
     helpers.build_package(helpers.here, python, checkout)
     helpers.must(helpers.here([python, "-c", WITHOUT_THE_LOCK]), "a run without the lock")
-    return helpers.run_tests(helpers.here, python, checkout, arguments or TESTS)
+    runs = [arguments] if arguments else [LONG_TESTS, TESTS]
+    return max(helpers.run_tests(helpers.here, python, checkout, tests) for tests in runs)
 
 
 if __name__ == "__main__":
