@@ -12,7 +12,6 @@ from pathlib import Path
 
 from tests.platforms import helpers
 
-
 TESTS = ["tests/session", "tests/test_pools.py", "tests/test_acceptance.py", "tests/test_promises.py"]
 
 
