@@ -5,6 +5,7 @@ user's cache. A second run finds it there. Debian's mirror is the one that this 
 """
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -78,10 +79,20 @@ def copy_checkout(target: Path) -> Path:
 # --------------------------------------------------------------------------------------------------- the package
 
 
+def requirements_of(extra: str) -> list[str]:
+    """What an extra of the package asks for, and the extras that it is made of."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = []
+    for requirement in project["optional-dependencies"][extra]:
+        others = re.fullmatch(rf"{project['name']}\[(.*)\]", requirement)
+        found += [one for other in others[1].split(",") for one in requirements_of(other)] if others else [requirement]
+    return found
+
+
 def test_requirements() -> list[str]:
     """What the package and its extra `test` ask for."""
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    return [*project["dependencies"], *requirements_of("test")]
 
 
 def install_requirements(do: Do, python: Path) -> None:
