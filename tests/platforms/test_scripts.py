@@ -1,9 +1,12 @@
 """Each script of this folder is run by an environment of tox, which the page about platforms names."""
 
 import configparser
+import re
 from pathlib import Path
 
 import pytest
+
+from tests.platforms import helpers
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -19,3 +22,9 @@ def test_a_script_is_run_by_an_environment_that_the_page_about_platforms_names(s
     assert len(found) == 1, f"{command} is a command of {found} in tox.ini; expected of one environment"
     page = (ROOT / "docs/explanation/platforms.md").read_text(encoding="utf-8")
     assert f"`tox -e {found[0].removeprefix('testenv:')}`" in page
+
+
+def test_the_scripts_install_what_the_extra_test_is_made_of():
+    names = {re.split(r"[^\w-]", requirement)[0] for requirement in helpers.test_requirements()}
+    assert {"pytest", "numpy", "openai"} <= names
+    assert "relay_mp" not in names
