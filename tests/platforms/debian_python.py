@@ -19,10 +19,7 @@ PACKAGES = [
 
 def test(root: helpers.Root, version: str, arguments: list[str]) -> int:
     """Runs tests with one version."""
-    python = root.path / f"root/python{version}/bin/python"
-    if not python.exists():
-        helpers.must(root([f"python{version}", "-m", "venv", python.parents[1]]), "making an environment")
-    helpers.install_requirements(root, python)
+    python = helpers.make_environment(root, f"python{version}", root.path / f"root/python{version}")
     checkout = helpers.copy_checkout(root.path / f"root/relay_mp-{version}")
     code = "import multiprocessing, sys; print(sys.version, multiprocessing.get_context().get_start_method())"
     root([python, "-c", code])

@@ -44,11 +44,7 @@ def main(arguments: list[str]) -> int:
     installed = helpers.cache() / "free-threaded" / "python"
     if not (installed / "bin/python3.13t").exists():
         build(installed)
-    python = installed.parent / "environment/bin/python"
-    if not python.exists():
-        made = helpers.here([installed / "bin/python3.13t", "-m", "venv", python.parents[1]])
-        helpers.must(made, "making an environment")
-    helpers.install_requirements(helpers.here, python)
+    python = helpers.make_environment(helpers.here, installed / "bin/python3.13t", installed.parent / "environment")
     checkout = helpers.copy_checkout(installed.parent / "relay_mp")
     helpers.build_package(helpers.here, python, checkout)
     helpers.must(helpers.here([python, "-c", WITHOUT_THE_LOCK]), "a run without the lock")

@@ -95,16 +95,24 @@ def test_requirements() -> list[str]:
     return [*project["dependencies"], *requirements_of("test")]
 
 
-def install_requirements(do: Do, python: Path) -> None:
-    """Installs what the tests ask for, as wheels; what has none for this Python is left out, and said to be."""
-    requirements, done = test_requirements(), python.parents[1] / "installed"
+def make_environment(do: Do, base: str | Path, place: Path) -> Path:
+    """An environment with what the tests ask for, as wheels; what has none for this Python is left out, and said to be.
+
+    Returns:
+        Its Python.
+    """
+    python, requirements, done = place / "bin/python", test_requirements(), place / "installed"
     if done.exists() and done.read_text(encoding="utf-8").splitlines() == requirements:
-        return
+        return python
+    must(do([base, "-m", "venv", "--clear", place]), "making an environment")
     install = [python, "-m", "pip", "install", "-qqq", "--only-binary=:all:"]
     if do([*install, *requirements]):
         left_out = [requirement for requirement in requirements if do([*install, requirement])]
         print(f"left out, for there is no wheel of it here: {', '.join(left_out)}")
+        if len(left_out) == len(requirements):
+            sys.exit("pip can install nothing at all there")
     done.write_text("\n".join(requirements), encoding="utf-8")
+    return python
 
 
 def build_package(do: Do, python: str | Path, checkout: Path, **environment: str) -> None:

@@ -21,7 +21,7 @@ from relay_mp import pools, scope, subscribers
 seen = []
 with relay_mp.session() as session:
     subscribers.register("seen", seen.append)
-    with scope.scope("parent"):
+    with scope.scope("parent", relay_mp.ScopeType.Agent):
         with pools.ProcessPoolExecutor(2) as pool:
             list(pool.map(scope.event, "abcd"))
     lost = subscribers.flush().lost
