@@ -11,6 +11,7 @@ Data flows one way:
     plugin                    configurations of middleware and exporters; loaded on first use
     testing                   for the tests of programs that emit events
     codecs, annotated         providers' requests and responses, in one view; loaded on first use
+    pricing                   what LLM calls cost; loaded on first use
     typed                     managed calls on your own types; loaded on first use
     pools                     multiprocessing and concurrent.futures, with the scope carried along;
                               loaded on first use, for it imports both
@@ -217,6 +218,7 @@ __all__ = [
     "observability",
     "plugin",
     "pools",
+    "pricing",
     "propagate_scope_to_thread",
     "recover",
     "runtime_registrations",
@@ -234,7 +236,7 @@ __all__ = [
 
 
 if TYPE_CHECKING:
-    from relay_mp import codecs, observability, plugin, pools, typed
+    from relay_mp import codecs, observability, plugin, pools, pricing, typed
     from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
     from relay_mp.observability.atif.exporter import AtifExporter, AtifFileExporter
     from relay_mp.observability.atof.exporter import AtofExporter, AtofExporterConfig, AtofExporterMode
@@ -269,6 +271,7 @@ else:
         "observability": "observability",
         "plugin": "plugin",
         "pools": "pools",
+        "pricing": "pricing",
         "typed": "typed",
     }
 

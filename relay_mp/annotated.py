@@ -87,10 +87,12 @@ def number(value: Any, where: str) -> float:
 
 
 def integer(value: Any, where: str) -> int:
-    """An int of 64 bits."""
-    if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value <= _MAX_UNSIGNED:
+    """An int of 64 bits; a float that is whole, as some servers send counts, is one."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value // 1:
         raise _refuse(value, where, "an int of 64 bits")
-    return value
+    if not -(2**63) <= value <= _MAX_UNSIGNED:
+        raise _refuse(value, where, "an int of 64 bits")
+    return int(value)
 
 
 def count(value: Any, where: str) -> int:
@@ -113,15 +115,25 @@ def text_or_mapping(value: Any, where: str) -> str | JsonObject:
     return value if isinstance(value, str) else mapping(value, where)
 
 
-def array(item: Shape) -> Shape:
-    """A list of items of one shape; a tuple will do."""
+class Array:
+    """A list of items of one shape; a tuple is accepted too."""
 
-    def check(value: Any, where: str) -> list[Any]:
+    def __init__(self, item: Shape) -> None:
+        self.item = item
+
+    def __call__(self, value: Any, where: str) -> list[Any]:
+        return [self.item(each, f"{where}[{index}]") for index, each in enumerate(self._listed(value, where))]
+
+    def salvage(self, value: Any, where: str) -> list[Any]:
+        """The items that have their shape."""
+        found = (_salvaged(self.item, each, where) for each in self._listed(value, where))
+        return [each for each in found if each is not None]
+
+    @staticmethod
+    def _listed(value: Any, where: str) -> Sequence[Any]:
         if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
             raise _refuse(value, where, "a list")
-        return [item(each, f"{where}[{index}]") for index, each in enumerate(value)]
-
-    return check
+        return value
 
 
 class Struct:
@@ -153,19 +165,52 @@ class Struct:
             kept.update(mapping({key: item for key, item in value.items() if key not in known}, where))
         return kept
 
+    def salvage(self, value: Any, where: str) -> JsonObject:
+        """The object without the optional keys whose values have another shape.
 
-def tagged(tag: str, variants: dict[str, Struct]) -> Shape:
-    """An object whose `tag` says which of the structs it is."""
-
-    def check(value: Any, where: str) -> JsonObject:
+        Raises:
+            PayloadError: it is not an object, or a required key is missing or of another shape.
+        """
         if not isinstance(value, Mapping):
             raise _refuse(value, where, "an object")
-        name = value.get(tag)
-        if not isinstance(name, str) or name not in variants:
-            raise _refuse(name, f"{where}.{tag}", f"one of {sorted(variants)}")
-        return {tag: name, **variants[name](_without(value, tag), where)}
+        kept = dict(value)
+        for key, shape in self.optional.items():
+            if kept.get(key) is not None:
+                kept[key] = _salvaged(shape, kept[key], f"{where}.{key}")
+        return self(kept, where)
 
-    return check
+
+class Tagged:
+    """An object whose `tag` says which of the structs it is."""
+
+    def __init__(self, tag: str, variants: dict[str, Struct]) -> None:
+        self.tag = tag
+        self.variants = variants
+
+    def __call__(self, value: Any, where: str) -> JsonObject:
+        name, struct = self._variant(value, where)
+        return {self.tag: name, **struct(_without(value, self.tag), where)}
+
+    def salvage(self, value: Any, where: str) -> JsonObject:
+        """As the struct's."""
+        name, struct = self._variant(value, where)
+        return {self.tag: name, **struct.salvage(_without(value, self.tag), where)}
+
+    def _variant(self, value: Any, where: str) -> tuple[str, Struct]:
+        if not isinstance(value, Mapping):
+            raise _refuse(value, where, "an object")
+        name = value.get(self.tag)
+        if not isinstance(name, str) or name not in self.variants:
+            raise _refuse(name, f"{where}.{self.tag}", f"one of {sorted(self.variants)}")
+        return name, self.variants[name]
+
+
+def _salvaged(shape: Shape, value: Any, where: str) -> Any:
+    """What of a value has the shape; None if nothing has."""
+    try:
+        return getattr(shape, "salvage", shape)(value, where)
+    except (PayloadError, TypeError):
+        return None
 
 
 def _without(value: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -174,7 +219,7 @@ def _without(value: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 _NATIVE = {"provider": text, "kind": text, "value": json_copy}
 
-CONTENT_PART = tagged(
+CONTENT_PART = Tagged(
     "type",
     {
         "text": Struct({"text": text}, {}, extra=True),
@@ -188,7 +233,7 @@ CONTENT_PART = tagged(
         "provider_native": Struct(_NATIVE, {}),
     },
 )
-_PARTS = array(CONTENT_PART)
+_PARTS = Array(CONTENT_PART)
 
 
 def message_content(value: Any, where: str) -> MessageContent:
@@ -206,13 +251,13 @@ TOOL_CALL = Struct(
     {},
 )
 _SPOKEN = Struct({"content": message_content}, {"name": text})
-MESSAGE = tagged(
+MESSAGE = Tagged(
     "role",
     {
         "system": _SPOKEN,
         "user": _SPOKEN,
         "developer": _SPOKEN,
-        "assistant": Struct({}, {"content": message_content, "tool_calls": array(TOOL_CALL), "name": text}),
+        "assistant": Struct({}, {"content": message_content, "tool_calls": Array(TOOL_CALL), "name": text}),
         "tool": Struct({"content": message_content, "tool_call_id": text}, {}),
         "function": Struct({"name": text, "content": _text_or_null}, {}),
         "tool_call": Struct({"call_id": text, "name": text, "arguments": json_copy}, {"id": text}, extra=True),
@@ -220,7 +265,7 @@ MESSAGE = tagged(
         "provider_native": Struct(_NATIVE, {}),
     },
 )
-TOOL = tagged(
+TOOL = Tagged(
     "type",
     {
         "function": Struct(
@@ -251,13 +296,13 @@ def tool_choice(value: Any, where: str) -> str | JsonObject:
 
 
 def _stop(value: Any, where: str) -> list[str]:
-    texts: list[str] = [value] if isinstance(value, str) else array(text)(value, where)
+    texts: list[str] = [value] if isinstance(value, str) else Array(text)(value, where)
     return texts
 
 
 PARAMS = Struct({}, {"temperature": number, "max_tokens": count, "top_p": number, "stop": _stop})
 
-_ANY_LIST = array(json_copy)
+_ANY_LIST = Array(json_copy)
 CUSTOM = Struct({"api_name": text, "data": json_copy}, {})
 REQUEST_APIS = {
     "openai_chat": Struct(
@@ -269,7 +314,7 @@ REQUEST_APIS = {
             "functions": _ANY_LIST,
             "logit_bias": mapping,
             "logprobs": flag,
-            "modalities": array(text),
+            "modalities": Array(text),
             "moderation": mapping,
             "n": count,
             "prediction": mapping,
@@ -327,24 +372,23 @@ def _cost_source(value: Any, where: str) -> str:
     return text(value, where)
 
 
+_COST_TEXTS = (
+    "currency", "provider", "model", "pricing_provider", "pricing_model", "pricing_as_of", "pricing_source",
+)  # fmt: skip
 COST = Struct(
     {"source": _cost_source},
     {
         **dict.fromkeys(("total", "input", "output", "cache_read", "cache_write"), number),
-        **dict.fromkeys(("currency", "provider", "model", "pricing_model", "pricing_as_of", "pricing_source"), text),
+        **dict.fromkeys(_COST_TEXTS, text),
     },
 )
-USAGE = Struct(
-    {},
-    {
-        "prompt_tokens": count,
-        "completion_tokens": count,
-        "total_tokens": count,
-        "cache_read_tokens": count,
-        "cache_write_tokens": count,
-        "cost": COST,
-    },
-)
+COUNTS = (
+    "prompt_tokens", "completion_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens",
+    "uncached_input_tokens", "reasoning_tokens", "tool_use_tokens",
+)  # fmt: skip
+"""The counts of a response's usage. What each of them means is in `relay_mp.codecs.usage`."""
+
+USAGE = Struct({}, {**dict.fromkeys(COUNTS, count), "cost": COST})
 
 
 def _keys(*names: str, extra: bool = False) -> Struct:
@@ -370,7 +414,7 @@ RESPONSE_APIS = {
 FINISH_REASONS = ("complete", "length", "tool_use", "content_filter")
 
 
-def _finish_reason(value: Any, where: str) -> str:
+def finish_reason(value: Any, where: str) -> str:
     # Serialized, a reason that is none of the four is {"unknown": reason}.
     if isinstance(value, Mapping):
         if set(value) != {"unknown"}:
@@ -378,6 +422,19 @@ def _finish_reason(value: Any, where: str) -> str:
         return text(value["unknown"], where)
     return text(value, where)
 
+
+ALTERNATIVE = Struct(
+    {},
+    {
+        "index": count,
+        "message": message_content,
+        "reasoning_content": text,
+        "refusal": text,
+        "tool_calls": Array(RESPONSE_TOOL_CALL),
+        "finish_reason": finish_reason,
+    },
+)
+"""A further answer to the same request: a choice, or a candidate, after the first."""
 
 # -------------------------------------------------------------------------------------- the two views
 
@@ -410,6 +467,10 @@ class _Field(Generic[_T]):
         if value is None and self._absent is not None:
             raise _refuse(value, self._name, f"a {type(self._absent).__name__}")
         self.keep(instance, value)
+
+    def absent_value(self) -> Any:
+        """What a view has where nothing is given."""
+        return json_copy(self._absent, self._name)
 
     def keep(self, instance: "_View", value: Any) -> None:
         """Checks and copies a value into the view; null leaves nothing there."""
@@ -449,6 +510,39 @@ class _View:
         return view
 
     @classmethod
+    def salvage(cls, values: Mapping[str, Any], shaped: Mapping[str, Any] | None = None) -> Self:
+        """The view with what of these fields has its shape. What has another is left out, and nothing else is.
+
+        For exporters, which want to show the tokens of a response whose tool call is malformed.
+
+        Args:
+            values: the fields.
+            shaped: fields whose values are known to have their shape; they are kept as they are.
+        """
+        view = cls.__new__(cls)
+        view._values = {}
+        for name, field in cls._fields().items():
+            value = values.get(name)
+            value = None if value is None else _salvaged(field.shape, value, name)
+            if value is None:
+                value = field.absent_value()
+            if value is not None:
+                view._values[name] = value
+        view._values.update({name: value for name, value in (shaped or {}).items() if value is not None})
+        return view
+
+    @classmethod
+    def salvage_dict(cls, value: Mapping[str, Any]) -> Self:
+        """As `salvage`, from what `to_dict()` wrote; unknown keys go to `extra`."""
+        return cls.salvage(cls._sorted(value))
+
+    @classmethod
+    def _sorted(cls, value: Mapping[str, Any]) -> dict[str, Any]:
+        known = cls._fields().keys() - {"extra"}
+        extra = {key: item for key, item in value.items() if key not in known}
+        return {**{key: value[key] for key in known & value.keys()}, "extra": extra}
+
+    @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Self:
         """The view that `to_dict()` wrote, or any object of that form; unknown keys go to `extra`.
 
@@ -457,10 +551,8 @@ class _View:
         """
         if not isinstance(value, Mapping):
             raise _refuse(value, cls.__name__, "an object")
-        known = cls._fields().keys() - {"extra"}
-        extra = {key: item for key, item in value.items() if key not in known}
         try:
-            return cls.of({**{key: value[key] for key in known & value.keys()}, "extra": extra})
+            return cls.of(cls._sorted(value))
         except TypeError as error:
             raise PayloadError(str(error)) from error
 
@@ -516,11 +608,11 @@ class AnnotatedLLMRequest(_View):
 
     __slots__ = ()
 
-    messages: _Field[list[JsonObject]] = _Field(array(MESSAGE), "What has been said, oldest first.", absent=[])
+    messages: _Field[list[JsonObject]] = _Field(Array(MESSAGE), "What has been said, oldest first.", absent=[])
     instructions: _Field[MessageContent | None] = _Field(message_content, "Instructions beside the messages.")
     model: _Field[str | None] = _Field(text, "The model's name.")
     params: _Field[JsonObject | None] = _Field(PARAMS, "temperature, max_tokens, top_p, stop.")
-    tools: _Field[list[JsonObject] | None] = _Field(array(TOOL), "What the model may call.")
+    tools: _Field[list[JsonObject] | None] = _Field(Array(TOOL), "What the model may call.")
     tool_choice: _Field[str | JsonObject | None] = _Field(tool_choice, "Which tools the model may call.")
     store: _Field[bool | None] = _Field(flag, "Whether the provider may keep the exchange.")
     previous_response_id: _Field[str | None] = _Field(text, "The response that this request goes on from.")
@@ -535,7 +627,7 @@ class AnnotatedLLMRequest(_View):
     max_tool_calls: _Field[int | None] = _Field(count, "How many calls of built-in tools are allowed.")
     top_logprobs: _Field[int | None] = _Field(count, "How many alternatives of each token to return.")
     stream: _Field[bool | None] = _Field(flag, "Whether the response comes in chunks.")
-    api_specific: _Field[JsonObject | None] = _Field(tagged("api", REQUEST_APIS), "What one API has.")
+    api_specific: _Field[JsonObject | None] = _Field(Tagged("api", REQUEST_APIS), "What one API has.")
     extra: _Field[JsonObject] = _Field(mapping, "Top-level fields that no known API has.", absent={})
 
     def __init__(
@@ -613,14 +705,18 @@ class AnnotatedLLMResponse(_View):
         tool_calls: the tools called: `id`, `name`, `arguments` (decoded where they are JSON).
         finish_reason: `"complete"`, `"length"`, `"tool_use"`, `"content_filter"`, or the provider's own
             word, as such or as `{"unknown": word}`.
-        usage: `prompt_tokens`, `completion_tokens`, `total_tokens`, `cache_read_tokens`,
-            `cache_write_tokens`, `cost`.
+        usage: counts of tokens (`COUNTS`; the same for every provider, see `relay_mp.codecs.usage`) and `cost`.
         api_specific: fields that one API has; its `api` says which.
         extra: other top-level fields.
+        reasoning_content: what the model thought before it answered, where the provider shows it.
+        refusal: the model's words where it refused to answer, and the provider keeps them apart.
+        alternatives: the answers after the first, of a request that asked for several: `index`, `message`,
+            `reasoning_content`, `refusal`, `tool_calls`, `finish_reason`.
+        incomplete: True for a stream that ended before the provider had said that it is finished.
 
     Raises:
         PayloadError: a value is not of its shape; the message names the place.
-        TypeError: `id` or `model` is no str.
+        TypeError: a text (`id`, `model`, `reasoning_content`, `refusal`) is not a str.
     """
 
     __slots__ = ()
@@ -628,13 +724,19 @@ class AnnotatedLLMResponse(_View):
     id: _Field[str | None] = _Field(text, "The provider's identifier of the response.", writable=False)
     model: _Field[str | None] = _Field(text, "The model that answered.", writable=False)
     message: _Field[MessageContent | None] = _Field(message_content, "The answer.", writable=False)
-    tool_calls: _Field[list[JsonObject] | None] = _Field(array(RESPONSE_TOOL_CALL), "The tools called.", writable=False)
-    finish_reason: _Field[str | None] = _Field(_finish_reason, "Why the model stopped.", writable=False)
+    tool_calls: _Field[list[JsonObject] | None] = _Field(Array(RESPONSE_TOOL_CALL), "The tools called.", writable=False)
+    finish_reason: _Field[str | None] = _Field(finish_reason, "Why the model stopped.", writable=False)
     usage: _Field[JsonObject | None] = _Field(USAGE, "Tokens, and what they cost.", writable=False)
+    reasoning_content: _Field[str | None] = _Field(text, "What the model thought, where it is shown.", writable=False)
+    refusal: _Field[str | None] = _Field(text, "The words of a refusal, where they are kept apart.", writable=False)
+    alternatives: _Field[list[JsonObject] | None] = _Field(
+        Array(ALTERNATIVE), "The answers after the first.", writable=False
+    )
+    incomplete: _Field[bool | None] = _Field(flag, "Whether the stream was broken off.", writable=False)
     optimization_summary: _Field[JsonObject | None] = _Field(
         mapping, "What the peer's optimizer accounts for; nothing here writes it.", writable=False
     )
-    api_specific: _Field[JsonObject | None] = _Field(tagged("api", RESPONSE_APIS), "What one API has.", writable=False)
+    api_specific: _Field[JsonObject | None] = _Field(Tagged("api", RESPONSE_APIS), "What one API has.", writable=False)
     extra: _Field[JsonObject] = _Field(mapping, "Other top-level fields.", writable=False, absent={})
 
     def __init__(
@@ -647,6 +749,11 @@ class AnnotatedLLMResponse(_View):
         usage: Mapping[str, Any] | None = None,
         api_specific: Mapping[str, Any] | None = None,
         extra: Mapping[str, Any] | None = None,
+        *,
+        reasoning_content: str | None = None,
+        refusal: str | None = None,
+        alternatives: Sequence[Mapping[str, Any]] | None = None,
+        incomplete: bool | None = None,
     ) -> None:
         given = self.of(
             {
@@ -658,6 +765,10 @@ class AnnotatedLLMResponse(_View):
                 "usage": usage,
                 "api_specific": api_specific,
                 "extra": extra,
+                "reasoning_content": reasoning_content,
+                "refusal": refusal,
+                "alternatives": alternatives,
+                "incomplete": incomplete,
             }
         )
         self._values = given._values
@@ -669,6 +780,18 @@ class AnnotatedLLMResponse(_View):
         if reason is not None and reason not in FINISH_REASONS:
             values["finish_reason"] = {"unknown": reason}
         return values
+
+    def replaced(self, **fields: Any) -> Self:
+        """A copy with other values for these fields.
+
+        Raises:
+            PayloadError: a value is not of its shape.
+        """
+        view = _restored(type(self), dict(self._values))
+        known = self._fields()
+        for name, value in fields.items():
+            known[name].keep(view, value)
+        return view
 
     def response_text(self) -> str | None:
         """The answer's text; of several parts, the first text's."""

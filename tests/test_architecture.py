@@ -56,6 +56,7 @@ LAYERS = [
         "relay_mp.event_metadata",
         "relay_mp.runtime_registrations",
         "relay_mp.codecs",
+        "relay_mp.pricing",
         "relay_mp.typed",
     ],
     ["relay_mp.observability.export"],

@@ -8,19 +8,19 @@ from typing import Any, ClassVar
 from relay_mp.annotated import (
     REQUEST_APIS,
     AnnotatedLLMRequest,
-    AnnotatedLLMResponse,
-    array,
+    Array,
     count,
     flag,
     mapping,
     number,
     text,
 )
+from relay_mp.codecs.lenient import joined, objects_of
 from relay_mp.codecs.merge import merge, same
 from relay_mp.codecs.parts import PartName
 from relay_mp.codecs.request import NOT_GIVEN, RequestCodec, put
-from relay_mp.codecs.response import ResponseReader, arguments_of, read_response
-from relay_mp.types import Json, JsonObject
+from relay_mp.codecs.response import ResponseCodec, ResponseReader, arguments_of, id_of, text_of, with_ids
+from relay_mp.types import JsonObject
 
 __all__ = ["AnthropicMessagesCodec"]
 
@@ -32,7 +32,7 @@ _NO_PARALLEL = "disable_parallel_tool_use"
 _FINISH = {"end_turn": "complete", "max_tokens": "length", "tool_use": "tool_use"}
 
 
-class AnthropicMessagesCodec(RequestCodec):
+class AnthropicMessagesCodec(RequestCodec, ResponseCodec):
     """Messages. Stateless, any thread and process."""
 
     TITLE = "Anthropic Messages"
@@ -50,7 +50,7 @@ class AnthropicMessagesCodec(RequestCodec):
         ("params", "max_tokens"): (("max_tokens",), count),
         ("params", "temperature"): (("temperature",), number),
         ("params", "top_p"): (("top_p",), number),
-        ("params", "stop"): (("stop_sequences",), array(text)),
+        ("params", "stop"): (("stop_sequences",), Array(text)),
         ("stream",): (("stream",), flag),
         ("metadata",): (("metadata",), mapping),
         ("service_tier",): (("service_tier",), text),
@@ -68,7 +68,7 @@ class AnthropicMessagesCodec(RequestCodec):
 
     def read_messages(self, content: JsonObject) -> list[JsonObject]:
         """The messages; tool calls and results are parts of them here."""
-        return [self._read_message(message) for message in self.items(content, self.MESSAGES)]
+        return self.fitting_messages(self.items(content, self.MESSAGES), self._read_message, "role")
 
     def _read_message(self, message: JsonObject) -> JsonObject:
         role = message.get("role")
@@ -104,7 +104,7 @@ class AnthropicMessagesCodec(RequestCodec):
     def read_more(self, content: JsonObject) -> dict[str, Any]:
         """The system prompt, and whether one turn may call several tools."""
         found: dict[str, Any] = {}
-        if "system" in content:
+        if isinstance(content.get("system"), (str, list)):
             found["instructions"] = self._read_content(content["system"])
         choice = content.get("tool_choice")
         if isinstance(choice, dict) and isinstance(choice.get(_NO_PARALLEL), bool):
@@ -176,58 +176,45 @@ class AnthropicMessagesCodec(RequestCodec):
 
     # ------------------------------------------------------------------------------------------ response
 
-    def decode_response(self, response: Json) -> AnnotatedLLMResponse:
-        """The view of a message; its text blocks are joined with line breaks.
-
-        Args:
-            response: a JSON object of this API.
-
-        Raises:
-            CodecError: it is none; the message says where.
-        """
-        return read_response(self.TITLE, response, _read_message)
-
-
-def _read_message(reader: ResponseReader) -> dict[str, Any]:
-    blocks = reader.get("content", list)
-    objects = [block for block in blocks or [] if isinstance(block, dict)]
-    texts = [block["text"] for block in objects if block.get("type") == "text" and isinstance(block.get("text"), str)]
-    calls = [
-        {"id": block["id"], "name": block["name"], "arguments": block["input"]}
-        for block in objects
-        if block.get("type") == "tool_use" and all(block.get(key) is not None for key in ("id", "name", "input"))
-    ]
-    reason = reader.get("stop_reason", str)
-    return {
-        "id": reader.get("id", str),
-        "model": reader.get("model", str),
-        "message": "\n".join(texts) if texts else None,
-        "tool_calls": calls or None,
-        "finish_reason": None if reason is None else _FINISH.get(reason, reason),
-        "usage": _read_usage(reader),
-        "api_specific": {
-            "api": "anthropic_messages",
-            "container": reader.get("container"),
-            "content_blocks": blocks,
-            "object_type": reader.get("type", str),
-            "role": reader.get("role", str),
-            "service_tier": reader.get("service_tier", str),
-            "stop_reason": reason,
-            "stop_sequence": reader.get("stop_sequence", str),
-        },
-        "extra": reader.rest(),
-    }
-
-
-def _read_usage(reader: ResponseReader) -> dict[str, Any] | None:
-    usage = reader.usage(
-        {
-            "prompt_tokens": "input_tokens",
-            "completion_tokens": "output_tokens",
-            "cache_read_tokens": "cache_read_input_tokens",
-            "cache_write_tokens": "cache_creation_input_tokens",
+    def read_response(self, reader: ResponseReader) -> dict[str, Any]:
+        """See `read_answer`; the blocks are kept as they are."""
+        return {
+            **self.read_answer(reader.value),
+            "id": reader.text("id"),
+            "api_specific": {
+                "api": self.codec_id,
+                "content_blocks": reader.get("content", list),
+                "object_type": reader.get("type"),
+                **{key: reader.get(key) for key in _KEPT},
+            },
+            "extra": reader.rest("model", "usage"),
         }
-    )
-    if usage is not None and isinstance(usage["prompt_tokens"], int) and isinstance(usage["completion_tokens"], int):
-        usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
-    return usage
+
+    def read_answer(self, response: dict[str, Any]) -> dict[str, Any]:
+        """Texts of the blocks are joined with line breaks, thoughts too."""
+        blocks, reason = objects_of(response.get("content")), response.get("stop_reason")
+        return {
+            "model": text_of(response.get("model")),
+            "message": joined(_texts(blocks, "text")),
+            "reasoning_content": joined(_texts(blocks, "thinking")),
+            "tool_calls": with_ids([_read_call(block) for block in blocks if _is_call(block)]) or None,
+            "finish_reason": _FINISH.get(reason, reason) if isinstance(reason, str) else None,
+            "usage": self.usage(response, response.get("usage")),
+        }
+
+
+_KEPT = ("container", "role", "service_tier", "stop_reason", "stop_sequence")
+
+
+def _texts(blocks: list[dict[str, Any]], kind: str) -> list[str]:
+    """What blocks of one type say; the key is called as the type is."""
+    return [block[kind] for block in blocks if block.get("type") == kind and isinstance(block.get(kind), str)]
+
+
+def _is_call(block: dict[str, Any]) -> bool:
+    return block.get("type") == "tool_use" and isinstance(block.get("name"), str)
+
+
+def _read_call(block: dict[str, Any]) -> dict[str, Any]:
+    arguments = arguments_of(block.get("input"))
+    return {"id": id_of(block), "name": block["name"], "arguments": arguments}

@@ -12,14 +12,16 @@ alike in the formats; they are kept whole.
 """
 
 import json
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from relay_mp.annotated import AnnotatedLLMResponse, array, count, number, text
+from relay_mp.annotated import Array, count, number, text
+from relay_mp.codecs.lenient import joined, objects_of, of_kind
 from relay_mp.codecs.merge import merge_items
 from relay_mp.codecs.request import NOT_GIVEN, Path, RequestCodec, Table, kind_of_message, put
-from relay_mp.codecs.response import ResponseReader, arguments_of, read_response
-from relay_mp.types import Json, JsonObject
+from relay_mp.codecs.response import ResponseCodec, ResponseReader, arguments_of, id_of, with_ids
+from relay_mp.codecs.spelling import camel
+from relay_mp.codecs.streams import INCOMPLETE
+from relay_mp.types import JsonObject
 
 __all__ = ["OCIGenAIChatCodec"]
 
@@ -36,7 +38,7 @@ _FINISH = {
 }
 
 
-class OCIGenAIChatCodec(RequestCodec):
+class OCIGenAIChatCodec(RequestCodec, ResponseCodec):
     """OCI Generative AI chat. Stateless, any thread and process."""
 
     TITLE = "OCI GenAI"
@@ -62,12 +64,11 @@ class OCIGenAIChatCodec(RequestCodec):
         """The formats call the stop sequences differently."""
         path = self.body_path(content)
         stop = "stopSequences" if self._format(content) == _COHERE else "stop"
-        listed = {**self.FIELDS, ("params", "stop"): ((stop,), array(text))}
+        listed: Table = {**self.FIELDS, ("params", "stop"): ((stop,), Array(text))}
         return {place: ((*path, *raw), shape) for place, (raw, shape) in listed.items()}
 
     def _format(self, content: JsonObject) -> str:
-        named = self.body(content).get("apiFormat")
-        return named if isinstance(named, str) else "GENERIC"
+        return _format_of(self.body(content))
 
     def _known(self, content: JsonObject) -> set[str]:
         own = {"message", "chatHistory", "preambleOverride"} if self._format(content) == _COHERE else {"messages"}
@@ -79,7 +80,7 @@ class OCIGenAIChatCodec(RequestCodec):
         return {
             "api": self.codec_id,
             "api_format": self._format(content),
-            "compartment_id": _of(str, details.get("compartmentId")),
+            "compartment_id": of_kind(str, details.get("compartmentId")),
             "serving_mode": details.get("servingMode"),
         }
 
@@ -98,22 +99,19 @@ class OCIGenAIChatCodec(RequestCodec):
     # ------------------------------------------------------------------------------------------- messages
 
     def items(self, content: JsonObject, key: str) -> list[Any]:
-        """A list in the body; missing is empty. Tools may be of any form."""
-        found = self.body(content).get(key)
-        if key == "tools" and isinstance(found, list):
-            return found
-        return [] if found is None and key != "chatHistory" else super().items(content, key)
+        """A list in the body; missing is empty, for a request may be of nothing but its details."""
+        return [] if self.body(content).get(key) is None else super().items(content, key)
 
     def read_messages(self, content: JsonObject) -> list[JsonObject]:
         """The messages, whatever the format."""
         if self._format(content) != _COHERE:
-            return [self._read_message(message) for message in self.items(content, "messages")]
+            return self.fitting_messages(self.items(content, "messages"), self._read_message, "role")
         body = self.body(content)
         preamble, last = body.get("preambleOverride"), body.get("message")
         system: list[JsonObject] = [{"role": "system", "content": preamble}] if isinstance(preamble, str) else []
         asked: list[JsonObject] = [{"role": "user", "content": last}] if isinstance(last, str) else []
         turns = self.items(content, "chatHistory") if "chatHistory" in body else []
-        return [*system, *(self._read_turn(turn) for turn in turns), *asked]
+        return [*system, *self.fitting_messages(turns, self._read_turn, "role"), *asked]
 
     def _read_turn(self, turn: JsonObject) -> JsonObject:
         role, said = turn.get("role"), turn.get("message")
@@ -128,7 +126,7 @@ class OCIGenAIChatCodec(RequestCodec):
         call_id = message.get("toolCallId")
         if role == "assistant":
             calls = message.get("toolCalls")
-            read: list[Any] | None = None if calls is None else [_read_call(call) for call in _objects(calls)]
+            read: list[Any] | None = None if calls is None else [_read_call(call) for call in objects_of(calls)]
             return {"role": role, "content": content, "tool_calls": read}
         if role not in _ROLES_BACK or content is None or (role == "tool" and not isinstance(call_id, str)):
             return {"role": "provider_native", **self.native(role, message)}
@@ -138,7 +136,7 @@ class OCIGenAIChatCodec(RequestCodec):
         """Texts alone become one text; else the parts."""
         if isinstance(content, str):
             return content
-        parts = _objects(content)
+        parts = objects_of(content)
         if not parts:
             return None
         joined = _joined_text(parts)
@@ -210,7 +208,7 @@ class OCIGenAIChatCodec(RequestCodec):
     def _history(self, content: JsonObject) -> list[tuple[Any, JsonObject]]:
         """The turns with what they were read as."""
         turns = self.items(content, "chatHistory") if "chatHistory" in self.body(content) else []
-        return [(turn, self._read_turn(turn)) for turn in turns]
+        return list(zip(turns, self.fitting_messages(turns, self._read_turn, "role"), strict=True))
 
     def _turn(self, message: JsonObject) -> list[Any]:
         if message["role"] == "provider_native":
@@ -226,10 +224,6 @@ class OCIGenAIChatCodec(RequestCodec):
         return content
 
     # ------------------------------------------------------------------------------------------- tools
-
-    def read_tools(self, content: JsonObject) -> list[JsonObject] | None:
-        """The tools, kept whole."""
-        return None if self.body(content).get("tools") is None else super().read_tools(content)
 
     def read_tool(self, tool: Any) -> JsonObject:
         """A tool, kept whole."""
@@ -257,81 +251,100 @@ class OCIGenAIChatCodec(RequestCodec):
 
     # ------------------------------------------------------------------------------------------ response
 
-    def decode_response(self, response: Json) -> AnnotatedLLMResponse:
-        """The view of a chat result: of its first choice. Values that are not of their type are left out.
-
-        Args:
-            response: a JSON object of this API.
-
-        Raises:
-            CodecError: it is none; the message says where.
-        """
-        return read_response(self.TITLE, response, self._read_result)
-
-    def _read_result(self, reader: ResponseReader) -> dict[str, Any]:
-        inner = reader.rest().get("chatResponse")
-        body = ResponseReader(inner) if isinstance(inner, dict) else reader
-        around = {}
-        if body is not reader:
-            around = {key: _of(str, reader.get(key)) for key in ("modelId", "modelVersion")}
-            reader.get("chatResponse")
-        named = _of(str, body.get("apiFormat")) or "GENERIC"
-        read = self._read_cohere(body) if named == _COHERE else self._read_choice_of(body, named == _V2)
-        usage = body.get("usage")
-        extra = {**reader.rest(), **body.rest(), **read.pop("extra", {})}
+    def read_response(self, reader: ResponseReader) -> dict[str, Any]:
+        """See `read_answer`; what else the answer's message and choice have is kept."""
+        response, inner = _normal(reader.value)
+        around, body = ResponseReader(response), ResponseReader(inner)
+        read, extra = self._read_body(body)
+        is_around = inner is not response
+        more = around.rest("modelId", "modelVersion", "chatResponse") if is_around else {}
+        version = around.get("modelVersion", str) if is_around else None
         return {
             **read,
-            "model": around.get("modelId"),
-            "usage": _read_usage(usage),
-            "api_specific": {"api": self.codec_id, "api_format": named, "model_version": around.get("modelVersion")},
-            "extra": extra,
+            "model": around.get("modelId", str) if is_around else None,
+            "usage": self.usage(response, body.get("usage")),
+            "api_specific": {"api": self.codec_id, "api_format": _format_of(inner), "model_version": version},
+            "extra": {key: item for key, item in {**more, **body.rest(), **extra}.items() if key != INCOMPLETE},
         }
+
+    def read_answer(self, response: dict[str, Any]) -> dict[str, Any]:
+        """The first choice is the answer, the others are its alternatives."""
+        response, inner = _normal(response)
+        read, _ = self._read_body(ResponseReader(inner))
+        model = of_kind(str, response.get("modelId")) if inner is not response else None
+        return {**read, "model": model, "usage": self.usage(response, inner.get("usage"))}
+
+    def _read_body(self, body: ResponseReader) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The answer, and what of it goes to `extra`."""
+        body.get("apiFormat")
+        named = _format_of(body.value)
+        if named == _COHERE:
+            return self._read_cohere(body), {}
+        read = self._read_choices(body, named == _V2)
+        return read, read.pop("extra")
 
     def _read_cohere(self, body: ResponseReader) -> dict[str, Any]:
-        reason = _of(str, body.get("finishReason"))
-        calls = [_response_call(call, index) for index, call in enumerate(_objects(body.get("toolCalls")))]
+        reason = body.get("finishReason", str)
         return {
-            "message": _of(str, body.get("text")),
-            "tool_calls": [call for call in calls if call] or None,
+            "message": body.text("text"),
+            "tool_calls": _response_calls(body.get("toolCalls")),
             "finish_reason": None if reason is None else _FINISH.get(reason, reason),
         }
 
-    def _read_choice_of(self, body: ResponseReader, alone: bool) -> dict[str, Any]:
-        """The first choice, or, in COHEREV2, the only one."""
-        choices = [] if alone else _objects(body.get("choices"))
-        choice = body if alone else ResponseReader(choices[0] if choices else {})
-        message = ResponseReader(_of(dict, choice.get("message")) or {})
-        reason = _of(str, choice.get("finishReason"))
-        calls = [_response_call(call, index) for index, call in enumerate(_objects(message.get("toolCalls")))]
-        content = message.get("content")
-        rest_of_message = message.rest("role")
-        rest_of_choice = {} if alone else choice.rest("index")
-        identity = {"id": _of(str, body.get("id"))} if alone else {}
+    def _read_choices(self, body: ResponseReader, alone: bool) -> dict[str, Any]:
+        """All choices, or, in COHEREV2, the only one."""
+        first, *others = ({},) if alone else body.objects("choices") or ({},)
+        choice = body if alone else ResponseReader(first)
+        message = choice.inner("message")
+        answer = self._read_choice(choice, message)
+        rest_of_message, rest_of_choice = message.rest("role"), {} if alone else choice.rest("index")
+        alternatives = [ResponseReader(each) for each in others]
         return {
-            **identity,
-            "message": self._read_content(content),
-            "tool_calls": [call for call in calls if call] or None,
-            "finish_reason": None if reason is None else _FINISH.get(reason, reason),
+            **({"id": body.text("id")} if alone else {}),
+            **answer,
+            "alternatives": [
+                {"index": each.get("index"), **self._read_choice(each, each.inner("message"))} for each in alternatives
+            ]
+            or None,
             "extra": {
                 **({"message": rest_of_message} if rest_of_message else {}),
                 **({"choice": rest_of_choice} if rest_of_choice else {}),
             },
         }
 
+    def _read_choice(self, choice: ResponseReader, message: ResponseReader) -> dict[str, Any]:
+        reason, refusal = choice.get("finishReason", str), message.rest().get("refusal")
+        content = message.get("content")
+        parts = objects_of(content)
+        thoughts = [part["thinking"] for part in parts if part.get("type") == "THINKING" and "thinking" in part]
+        shown = content if not thoughts else [part for part in parts if part.get("type") != "THINKING"]
+        return {
+            "message": self._read_content(shown),
+            "reasoning_content": message.get("reasoningContent", str)
+            or joined([text for text in thoughts if isinstance(text, str)]),
+            "refusal": of_kind(str, refusal),
+            "tool_calls": _response_calls(message.get("toolCalls")),
+            "finish_reason": None if reason is None else _FINISH.get(reason, reason),
+        }
 
-def _of(kind: type, value: Any) -> Any:
-    return value if isinstance(value, kind) else None
+
+def _normal(response: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A result in the API's spelling, and the chat response in it, or it alone."""
+    if isinstance(response.get("chat_response"), dict):
+        response = camel(response)
+    inner = response.get("chatResponse")
+    return response, inner if isinstance(inner, dict) else response
 
 
-def _objects(value: Any) -> list[Any]:
-    """The objects of a list; none where there is no list."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+def _format_of(body: dict[str, Any]) -> str:
+    named = body.get("apiFormat")
+    return named if isinstance(named, str) else "GENERIC"
 
 
 def _joined_text(parts: list[Any]) -> str | None:
     if not all(part.get("type") == "TEXT" for part in parts):
         return None
-    return "".join(part.get("text") or "" for part in parts)
+    return "".join(part["text"] for part in parts if isinstance(part.get("text"), str))
 
 
 def _read_call(call: Any) -> JsonObject:
@@ -339,9 +352,9 @@ def _read_call(call: Any) -> JsonObject:
     arguments = function.get("arguments")
     encoded = arguments if isinstance(arguments, str) else json.dumps(arguments, separators=(",", ":"))
     return {
-        "id": _of(str, call.get("id")) or "",
+        "id": of_kind(str, call.get("id")) or "",
         "type": "function",
-        "function": {"name": _of(str, function.get("name")) or "", "arguments": encoded},
+        "function": {"name": of_kind(str, function.get("name")) or "", "arguments": encoded},
     }
 
 
@@ -351,7 +364,12 @@ def _render_call(call: Any, nested: bool) -> JsonObject:
     return {"id": call["id"], "type": "FUNCTION", **call["function"]}
 
 
-def _response_call(call: Any, index: int) -> dict[str, Any] | None:
+def _response_calls(calls: Any) -> list[dict[str, Any]] | None:
+    found = [_response_call(call) for call in objects_of(calls)]
+    return with_ids([call for call in found if call is not None]) or None
+
+
+def _response_call(call: Any) -> dict[str, Any] | None:
     function = call["function"] if isinstance(call.get("function"), dict) else call
     name = function.get("name")
     if not isinstance(name, str):
@@ -359,18 +377,4 @@ def _response_call(call: Any, index: int) -> dict[str, Any] | None:
     arguments = function.get("parameters", function.get("arguments"))
     if isinstance(arguments, str):
         arguments = arguments_of(arguments)
-    return {"id": _of(str, call.get("id")) or f"call_{index}", "name": name, "arguments": arguments}
-
-
-def _read_usage(usage: Any) -> dict[str, Any] | None:
-    if not isinstance(usage, Mapping):
-        return None
-    details = usage.get("promptTokensDetails")
-    found = {
-        "prompt_tokens": usage.get("promptTokens"),
-        "completion_tokens": usage.get("completionTokens"),
-        "total_tokens": usage.get("totalTokens"),
-        "cache_read_tokens": details.get("cachedTokens") if isinstance(details, dict) else None,
-    }
-    counts = {name: value for name, value in found.items() if type(value) is int and value >= 0}
-    return counts or None
+    return {"id": id_of(call), "name": name, "arguments": arguments}

@@ -1,14 +1,13 @@
-"""OpenAI's Chat Completions, request and response.
+"""OpenAI's Chat Completions, request and response, and what others who speak it add to it.
 
-Source: OpenAI's API reference, "Create chat completion" and "The chat completion object".
+Source: OpenAI's API reference, "Create chat completion" and "The chat completion object";
+those of Mistral, DeepSeek, OpenRouter, vLLM and Ollama for the thoughts in a message.
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from relay_mp.annotated import (
     REQUEST_APIS,
-    AnnotatedLLMResponse,
     count,
     flag,
     mapping,
@@ -16,11 +15,12 @@ from relay_mp.annotated import (
     text,
 )
 from relay_mp.annotated import tool_choice as choice_shape
+from relay_mp.codecs.lenient import joined, objects_of, of_kind
 from relay_mp.codecs.parts import PartName
 from relay_mp.codecs.request import NOT_GIVEN, Path, RequestCodec, Table, put
-from relay_mp.codecs.response import ResponseReader, arguments_of, read_response
+from relay_mp.codecs.response import ResponseCodec, ResponseReader, arguments_of, id_of, text_of, with_ids
 from relay_mp.errors import PayloadError
-from relay_mp.types import Json, JsonObject
+from relay_mp.types import JsonObject
 
 __all__ = ["OpenAIChatCodec"]
 
@@ -61,7 +61,7 @@ def stop_shape(value: Any, where: str) -> list[str]:
     return [text(item, where) for item in value]
 
 
-class OpenAIChatCodec(RequestCodec):
+class OpenAIChatCodec(RequestCodec, ResponseCodec):
     """Chat Completions. Stateless, any thread and process."""
 
     TITLE = "OpenAI Chat"
@@ -101,7 +101,7 @@ class OpenAIChatCodec(RequestCodec):
 
     def read_messages(self, content: JsonObject) -> list[JsonObject]:
         """The messages; what this API has and the view has not is kept whole, as `provider_native`."""
-        return [self._read_message(message) for message in self.items(content, self.MESSAGES)]
+        return self.fitting_messages(self.items(content, self.MESSAGES), self._read_message, "role")
 
     def _read_message(self, message: JsonObject) -> JsonObject:
         role = message.get("role")
@@ -161,52 +161,94 @@ class OpenAIChatCodec(RequestCodec):
 
     # ------------------------------------------------------------------------------------------ response
 
-    def decode_response(self, response: Json) -> AnnotatedLLMResponse:
-        """The view of a chat completion: of its first choice.
+    def read_response(self, reader: ResponseReader) -> dict[str, Any]:
+        """See `read_answer`; log probabilities are those of the first choice."""
+        choices = reader.objects("choices")
+        return {
+            **self.read_answer(reader.value),
+            "id": reader.text("id"),
+            "api_specific": {
+                "api": self.codec_id,
+                "logprobs": choices[0].get("logprobs") if choices else None,
+                "system_fingerprint": reader.get("system_fingerprint"),
+                "service_tier": reader.get("service_tier"),
+            },
+            "extra": reader.rest("model", "usage"),
+        }
 
-        Args:
-            response: a JSON object of this API.
+    def read_answer(self, response: dict[str, Any]) -> dict[str, Any]:
+        """The first choice is the answer, the others are its alternatives."""
+        choices = objects_of(response.get("choices"))
+        answer = _read_choice(choices[0] if choices else {})
+        answer["model"] = text_of(response.get("model"))
+        answer["usage"] = self.usage(response, response.get("usage"))
+        if len(choices) > 1:
+            answer["alternatives"] = [{"index": each.get("index"), **_read_choice(each)} for each in choices[1:]]
+        return answer
 
-        Raises:
-            CodecError: it is none; the message says where.
-        """
-        return read_response(self.TITLE, response, _read_completion)
 
-
-def _read_completion(reader: ResponseReader) -> dict[str, Any]:
-    choices = reader.objects(reader.get("choices", list), "choices")
-    choice = ResponseReader(choices[0], "choices[0].") if choices else ResponseReader({}, "")
-    message = ResponseReader(choice.get("message", dict) or {}, "choices[0].message.")
-    usage = reader.usage(
-        {"prompt_tokens": "prompt_tokens", "completion_tokens": "completion_tokens", "total_tokens": "total_tokens"},
-        cached=("prompt_tokens_details", "cached_tokens"),
-    )
-    reason = choice.get("finish_reason", str)
+def _read_choice(choice: dict[str, Any]) -> dict[str, Any]:
+    message = choice.get("message")
+    message = message if isinstance(message, dict) else {}
+    reason, said = choice.get("finish_reason"), message.get("content")
+    content, thoughts = (said, []) if isinstance(said, str) else _read_content(said)
     return {
-        "id": reader.get("id", str),
-        "model": reader.get("model", str),
-        "message": message.get("content", str),
+        "message": of_kind(str, choice.get("text")) if content is None else content,
+        "reasoning_content": _reasoning(message) or joined(thoughts),
+        "refusal": message.get("refusal"),
         "tool_calls": _read_calls(message),
-        "finish_reason": None if reason is None else _FINISH.get(reason, reason),
-        "usage": usage,
-        "api_specific": {
-            "api": "openai_chat",
-            "logprobs": choice.get("logprobs"),
-            "system_fingerprint": reader.get("system_fingerprint", str),
-            "service_tier": reader.get("service_tier", str),
-        },
-        "extra": reader.rest("choices"),
+        "finish_reason": _FINISH.get(reason, reason) if isinstance(reason, str) else None,
     }
 
 
-def _read_calls(message: ResponseReader) -> list[dict[str, Any]] | None:
-    calls = message.get("tool_calls", list)
-    if calls is None:
+def _read_content(content: Any) -> tuple[Any, list[str]]:
+    """A message's content, and the thoughts in it. Parts that are all text are one text, as Mistral means them."""
+    if not isinstance(content, list):
+        return of_kind(str, content), []
+    parts = objects_of(content)
+    thoughts = [text for part in parts if part.get("type") == "thinking" for text in _thinking(part.get("thinking"))]
+    shown = [part for part in parts if part.get("type") != "thinking"]
+    texts = [part["text"] for part in shown if part.get("type") == "text" and isinstance(part.get("text"), str)]
+    if len(texts) == len(shown):
+        return joined(texts, ""), thoughts
+    return [_CODEC.read_parts([part])[0] for part in shown], thoughts
+
+
+def _thinking(value: Any) -> list[str]:
+    texts = [value] if isinstance(value, str) else [part.get("text") for part in objects_of(value)]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _reasoning(message: dict[str, Any]) -> str | None:
+    """DeepSeek, vLLM and Mistral call it `reasoning_content`, Ollama, OpenRouter and newer vLLM `reasoning`."""
+    for key in ("reasoning_content", "reasoning"):
+        found = message.get(key)
+        if found and isinstance(found, str):
+            return found
+    texts = [detail.get("text") or detail.get("summary") for detail in objects_of(message.get("reasoning_details"))]
+    return joined([text for text in texts if isinstance(text, str)], "")
+
+
+def _read_calls(message: dict[str, Any]) -> list[dict[str, Any]] | None:
+    calls, legacy = message.get("tool_calls"), message.get("function_call")
+    if not isinstance(calls, list) and not isinstance(legacy, dict):
         return None
-    found = []
-    for call in message.objects(calls, "tool_calls"):
-        function = call.get("function")
-        if isinstance(function, Mapping) and function.get("name") is not None:
-            arguments = ResponseReader(function, "function.").get("arguments", str)
-            found.append({"id": call.get("id") or "", "name": function["name"], "arguments": arguments_of(arguments)})
-    return found
+    found = [_read_call(call) for call in objects_of(calls)]
+    if not found and isinstance(legacy, dict):
+        found = [_read_call({"function": legacy})]
+    return with_ids([call for call in found if call is not None])
+
+
+def _read_call(call: dict[str, Any]) -> dict[str, Any] | None:
+    """A function's call, or a custom tool's, whose input is a text; None for what has no name."""
+    function = call.get("function")
+    if not isinstance(function, dict):
+        custom = of_kind(dict, call.get("custom")) or {}
+        function = {"name": custom.get("name"), "arguments": custom.get("input")}
+    if not isinstance(function.get("name"), str):
+        return None
+    arguments = arguments_of(function.get("arguments"))
+    return {"id": id_of(call), "name": function["name"], "arguments": arguments}
+
+
+_CODEC = OpenAIChatCodec()

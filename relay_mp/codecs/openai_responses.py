@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from relay_mp.annotated import (
     REQUEST_APIS,
-    AnnotatedLLMResponse,
-    array,
+    Array,
     count,
     flag,
     json_copy,
@@ -18,11 +17,12 @@ from relay_mp.annotated import (
     text,
 )
 from relay_mp.annotated import tool_choice as choice_shape
+from relay_mp.codecs.lenient import joined, objects_of
 from relay_mp.codecs.parts import PartName
 from relay_mp.codecs.request import RequestCodec, put
-from relay_mp.codecs.response import ResponseReader, arguments_of, read_response
+from relay_mp.codecs.response import ResponseCodec, ResponseReader, arguments_of, id_of, text_of, with_ids
 from relay_mp.errors import PayloadError
-from relay_mp.types import Json, JsonObject
+from relay_mp.types import JsonObject
 
 __all__ = ["OpenAIResponsesCodec"]
 
@@ -31,7 +31,7 @@ _FINISH_INCOMPLETE = {"max_output_tokens": "length", "content_filter": "content_
 _FILES = {"input_image": PartName("image", "image", None), "input_file": PartName("file", "file", None)}
 
 
-class OpenAIResponsesCodec(RequestCodec):
+class OpenAIResponsesCodec(RequestCodec, ResponseCodec):
     """Responses. Stateless, any thread and process."""
 
     TITLE = "OpenAI Responses"
@@ -56,7 +56,7 @@ class OpenAIResponsesCodec(RequestCodec):
         ("previous_response_id",): (("previous_response_id",), text),
         ("truncation",): (("truncation",), json_copy),
         ("reasoning",): (("reasoning",), mapping),
-        ("include",): (("include",), array(json_copy)),
+        ("include",): (("include",), Array(json_copy)),
         ("user",): (("user",), text),
         ("metadata",): (("metadata",), mapping),
         ("service_tier",): (("service_tier",), text),
@@ -73,7 +73,7 @@ class OpenAIResponsesCodec(RequestCodec):
         given = content.get("input")
         if isinstance(given, str):
             return [{"role": "user", "content": given}]
-        return [self._read_item(item) for item in self.items(content, "input")]
+        return self.fitting_messages(self.items(content, "input"), self._read_item, "type")
 
     def _read_item(self, item: JsonObject) -> JsonObject:
         kind = item.get("type", "message" if "role" in item else None)
@@ -82,7 +82,7 @@ class OpenAIResponsesCodec(RequestCodec):
         if kind == "function_call_output":
             rest = {key: value for key, value in item.items() if key != "type"}
             return {**rest, "role": "tool_result"}
-        if kind == "message" and item.get("role") in _ROLES and not item.keys() - {"type", "role", "content"}:
+        if kind == "message" and str(item.get("role")) in _ROLES and not item.keys() - {"type", "role", "content"}:
             parts = item.get("content")
             read: Any = self.read_parts(parts) if isinstance(parts, list) else parts
             return {"role": item["role"], "content": read}
@@ -172,16 +172,38 @@ class OpenAIResponsesCodec(RequestCodec):
 
     # ------------------------------------------------------------------------------------------ response
 
-    def decode_response(self, response: Json) -> AnnotatedLLMResponse:
-        """The view of a response; its texts are joined with line breaks.
+    def read_response(self, reader: ResponseReader) -> dict[str, Any]:
+        """See `read_answer`; the output's items are kept as they are."""
+        usage = reader.get("usage", dict) or {}
+        answer = self.read_answer(reader.value)
+        return {
+            **answer,
+            "id": reader.text("id"),
+            "api_specific": {
+                "api": self.codec_id,
+                "output_items": reader.get("output", list),
+                **{key: usage.get(key) for key in ("input_tokens_details", "output_tokens_details")},
+                **{key: reader.get(key) for key in _KEPT},
+            },
+            "extra": reader.rest("model"),
+        }
 
-        Args:
-            response: a JSON object of this API.
-
-        Raises:
-            CodecError: it is none; the message says where.
-        """
-        return read_response(self.TITLE, response, _read_output)
+    def read_answer(self, response: dict[str, Any]) -> dict[str, Any]:
+        """Texts of the output are joined with line breaks."""
+        items = objects_of(response.get("output"))
+        texts = [text for item in items for text in _texts(item, "message", "content", "text", "output_text")]
+        if not texts and isinstance(response.get("output_text"), str):
+            texts = [response["output_text"]]
+        refusals = [text for item in items for text in _texts(item, "message", "content", "refusal", "refusal")]
+        return {
+            "model": text_of(response.get("model")),
+            "message": joined(texts),
+            "reasoning_content": _reasoning(items),
+            "refusal": joined(refusals),
+            "tool_calls": with_ids([_read_call(item) for item in items if str(item.get("type")) in _CALLS]) or None,
+            "finish_reason": _finish_reason(response.get("status"), response.get("incomplete_details")),
+            "usage": self.usage(response, response.get("usage")),
+        }
 
 
 def _arguments_text(arguments: Any) -> str:
@@ -201,64 +223,41 @@ def _as_image(part: JsonObject) -> JsonObject:
     return {"type": "image", "image": {"image_url": source["url"], **detail, **rest}}
 
 
-def _read_output(reader: ResponseReader) -> dict[str, Any]:
-    items = reader.get("output", list)
-    objects = [item for item in items or [] if isinstance(item, dict)]
-    texts = [part["text"] for item in objects for part in _text_parts(item)]
-    status, details = reader.get("status", str), reader.get("incomplete_details")
-    if not texts and isinstance(reader.rest().get("output_text"), str):
-        texts = [reader.rest()["output_text"]]
-    kept = ("input_tokens_details", "output_tokens_details")
-    usage = reader.get("usage", dict) or {}
-    return {
-        "id": reader.get("id", str),
-        "model": reader.get("model", str),
-        "message": "\n".join(texts) if texts else None,
-        "tool_calls": [_read_call(item) for item in objects if item.get("type") == "function_call"] or None,
-        "finish_reason": _finish_reason(status, details),
-        "usage": reader.usage(
-            {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens", "total_tokens": "total_tokens"},
-            cached=("input_tokens_details", "cached_tokens"),
-        ),
-        "api_specific": {
-            "api": "openai_responses",
-            "output_items": items,
-            "status": status,
-            "incomplete_details": details,
-            **{key: usage.get(key) for key in kept},
-            **{
-                key: reader.get(key)
-                for key in ("previous_response_id", "reasoning", "service_tier", "store", "truncation")
-            },
-        },
-        "extra": reader.rest(),
-    }
+_CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
+_KEPT = (
+    "incomplete_details", "previous_response_id", "reasoning", "service_tier", "status", "store", "truncation",
+)  # fmt: skip
 
 
-def _text_parts(item: dict[str, Any]) -> list[dict[str, Any]]:
-    parts = item.get("content")
-    if item.get("type") != "message" or not isinstance(parts, list):
+def _texts(item: dict[str, Any], item_type: str, listed: str, key: str, part_type: str) -> list[str]:
+    """The texts of an item's parts of one type."""
+    if item.get("type") != item_type:
         return []
-    return [
-        part
-        for part in parts
-        if isinstance(part, dict) and part.get("type") == "output_text" and isinstance(part.get("text"), str)
-    ]
+    parts = [part for part in objects_of(item.get(listed)) if part.get("type") == part_type]
+    return [part[key] for part in parts if isinstance(part.get(key), str)]
+
+
+def _reasoning(items: list[dict[str, Any]]) -> str | None:
+    """The thoughts themselves, which open models show, else their summary."""
+    for listed, part_type in (("content", "reasoning_text"), ("summary", "summary_text")):
+        texts = [text for item in items for text in _texts(item, "reasoning", listed, "text", part_type)]
+        if texts:
+            return joined(texts)
+    return None
 
 
 def _read_call(item: dict[str, Any]) -> dict[str, Any]:
-    arguments = item.get("arguments")
     return {
-        "id": item.get("call_id") or "",
-        "name": item.get("name") or "",
-        "arguments": arguments_of(arguments if isinstance(arguments, str) else None),
+        "id": id_of(item, "call_id") or id_of(item),
+        "name": text_of(item.get("name")) or "",
+        "arguments": arguments_of(item.get(_CALLS[item["type"]])),
     }
 
 
-def _finish_reason(status: str | None, details: Any) -> str | None:
+def _finish_reason(status: Any, details: Any) -> str | None:
     if status == "completed":
         return "complete"
     reason = details.get("reason") if isinstance(details, dict) else None
     if status == "incomplete" and isinstance(reason, str):
         return _FINISH_INCOMPLETE.get(reason, reason)
-    return status
+    return status if isinstance(status, str) else None

@@ -9,13 +9,18 @@ compares the view as it was with the view as it is, and touches only what differ
             ─ the rest ────────────────► extra                                   ┘
 
 Where both are objects, a request's body is its content; OCI's is inside. A null counts as missing.
+
+Reading is lenient: a plain field of an unexpected type is left out of the view, a message, part or tool that the view
+has no words for is kept whole in it (`provider_native`). Only what is not a request of the API at all, for it has no
+list of messages, is an error. Writing is strict: a change that the API cannot express is an error.
 """
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeAlias
 
-from relay_mp.annotated import AnnotatedLLMRequest, Shape
+from relay_mp.annotated import CONTENT_PART, MESSAGE, TOOL, AnnotatedLLMRequest, Shape, Tagged
 from relay_mp.codecs.merge import merge, merge_items, same
 from relay_mp.codecs.parts import PartName, read_by_table, render_by_table
 from relay_mp.codecs.protocols import R
@@ -103,15 +108,14 @@ class RequestCodec(ABC):
             request: its content is a JSON object of this API.
 
         Raises:
-            CodecError: it is none of this API; the message says where.
+            CodecError: the content is not an object, or has no list of messages.
         """
         content = request.content
         if not isinstance(content, Mapping):
             raise self.error(f"the request is a {type(content).__name__}; expected an object")
-        try:
-            return AnnotatedLLMRequest.of(self._read(dict(content)))
-        except (PayloadError, TypeError) as error:
-            raise self.error(str(error)) from error
+        content = self.normal(dict(content))
+        shaped = {"messages": self.read_messages(content), "tools": self.read_tools(content)}
+        return AnnotatedLLMRequest.salvage(self._read(content), shaped)
 
     def encode(self, annotated: AnnotatedLLMRequest, original: R) -> R:
         """The provider's request after the view has been changed; what has not been changed is as it was.
@@ -126,13 +130,14 @@ class RequestCodec(ABC):
         if not isinstance(annotated, AnnotatedLLMRequest):
             raise self.error(f"annotated is a {type(annotated).__name__}; expected AnnotatedLLMRequest")
         before = self.decode(original)
-        content = self._write_fields(dict(original.content), before, annotated)
+        normal = self.normal(dict(original.content))
+        content = self._write_fields(normal, before, annotated)
         if not same(before.messages, annotated.messages):
             content = self.write_messages(content, before.messages, annotated.messages)
         if not same(before.tools, annotated.tools):
             content = self.write_tools(content, before.tools or [], annotated.tools)
         content = self.write_choice(content, before, annotated)
-        return type(original)(original.headers, content)
+        return type(original)(original.headers, original.content if same(content, normal) else content)
 
     # ---------------------------------------------------------------------------------- each codec's own
 
@@ -159,6 +164,10 @@ class RequestCodec(ABC):
     @abstractmethod
     def render_choice(self, choice: Any) -> Any:
         """A view's choice of a tool as this API's."""
+
+    def normal(self, content: JsonObject) -> JsonObject:
+        """The request in the spelling that the codec reads, where the API has several."""
+        return content
 
     def table(self, content: JsonObject) -> Table:
         """Where the plain fields are in this request."""
@@ -202,7 +211,7 @@ class RequestCodec(ABC):
         path = (*self.body_path(content), "tools")
         if after is None:
             return put(content, path, NOT_GIVEN)
-        original: Any = self.body(content).get("tools") or []
+        original: Any = self.items(content, "tools") or []
         merged = merge_items(original, before, after, kind_of_tool, lambda tool: [self.render_tool(tool)])
         return put(content, path, merged)
 
@@ -231,10 +240,35 @@ class RequestCodec(ABC):
         return [self._read_part(part) for part in parts]
 
     def _read_part(self, part: Any) -> JsonObject:
-        if not isinstance(part, dict):
-            raise self.error(f"a content part is {part!r:.80}; expected an object")
-        read = read_by_table(part, self.PARTS)
-        return read or {"type": "provider_native", **self.native(part.get("type"), part)}
+        def read(part: JsonObject) -> JsonObject:
+            found = read_by_table(part, self.PARTS)
+            if found is None:
+                raise self.error("the table does not have the part")
+            return found
+
+        return self.fitting(CONTENT_PART, read, part, "type")
+
+    def fitting(self, shape: Tagged, read: Callable[[Any], JsonObject], item: Any, kind: str) -> JsonObject:
+        """An item as the view has it; kept whole where it is not an object, or the view has no words for it.
+
+        Args:
+            shape: what the view asks of it.
+            read: makes it of the provider's.
+            item: the provider's.
+            kind: the provider's key that says what it is.
+        """
+        if isinstance(item, dict):
+            with contextlib.suppress(CodecError, PayloadError):
+                return shape(read(item), "it")
+        native = {shape.tag: "provider_native", **self.native(item.get(kind) if isinstance(item, dict) else None, item)}
+        try:
+            return shape(native, "it")
+        except PayloadError:  # it is not JSON, or too deep: the view says that it is there
+            return shape({**native, "value": None}, "it")
+
+    def fitting_messages(self, items: list[Any], read: Callable[[Any], JsonObject], kind: str) -> list[JsonObject]:
+        """Messages as the view has them; see `fitting`."""
+        return [self.fitting(MESSAGE, read, item, kind) for item in items]
 
     def render_parts(self, parts: Any, names: Mapping[str, PartName] | None = None) -> list[Any]:
         """A view's content parts as this API's."""
@@ -249,26 +283,27 @@ class RequestCodec(ABC):
         return rendered
 
     def items(self, content: JsonObject, key: str) -> list[Any]:
-        """A list of objects in the body."""
+        """A list in the body.
+
+        Raises:
+            CodecError: it is the messages, and not there; any other list that is not there is empty.
+        """
         found = self.body(content).get(key)
-        if not isinstance(found, list):
+        if isinstance(found, list):
+            return found
+        if key == self.MESSAGES:
             raise self.error(f"{key} is {found!r:.80}; expected a list")
-        for index, item in enumerate(found):
-            if not isinstance(item, dict):
-                raise self.error(f"{key}[{index}] is {item!r:.80}; expected an object")
-        return found
+        return []
 
     def read_tools(self, content: JsonObject) -> list[JsonObject] | None:
         """The tools, as the view has them."""
-        if "tools" not in self.body(content):
+        if not isinstance(self.body(content).get("tools"), list):
             return None
-        return [self.read_tool(tool) for tool in self.items(content, "tools")]
+        return [self.fitting(TOOL, self.read_tool, tool, "type") for tool in self.items(content, "tools")]
 
     def _read(self, content: JsonObject) -> dict[str, Any]:
         body = self.body(content)
         values: dict[str, Any] = {
-            "messages": self.read_messages(content),
-            "tools": self.read_tools(content),
             "api_specific": self.read_api(content),
             "extra": {key: item for key, item in body.items() if key not in self._known(content)},
         }
@@ -277,7 +312,8 @@ class RequestCodec(ABC):
         for path, (raw, shape) in self.table(content).items():
             item = look_up(content, raw)
             if item is not NOT_GIVEN and item is not None:
-                values = put(values, path, shape(item, ".".join(raw)))
+                with contextlib.suppress(PayloadError):
+                    values = put(values, path, shape(item, ".".join(raw)))
         return {**values, **self.read_more(content)}
 
     def _known(self, content: JsonObject) -> set[str]:

@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import codec_cases
@@ -35,29 +36,6 @@ DIFFERENCES = {
     'OpenAIChatCodec request {"messages": [{"role": "user", "content": "hi"}], "function_call": null}': (
         1, "a null is what leaving the key out is, for every key"),
     'OpenAIResponsesCodec request {"input": "hi", "conversation": null}': (1, "as above"),
-    'GeminiGenerateContentCodec request {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "model": null}': (
-        1, "as above; there it fails the call"),
-    'GeminiGenerateContentCodec request {"contents": [{"role": "user", "parts": [{"text": "hi"}]}], "systemIns': (
-        1, "as above; there it fails the call"),
-    'AnthropicMessagesCodec request {"messages": [{"role": "user", "content": "hi"}], "container": {}}': (
-        1, "the API takes an object as container; there it fails the call"),
-    'OpenAIChatCodec request {"messages": [{"role": "assistant", "tool_calls": [{"id": "c", "type": "function"': (
-        1, "a message, or part, that lacks something is kept whole; there it fails the call"),
-    'OpenAIChatCodec request {"messages": [{"role": "user", "content": [{"type": "text"}]}]}': (1, "as above"),
-    'AnthropicMessagesCodec request {"messages": [{"role": "user", "content": [{"type": "tool_result"': (
-        1, "as above: the API takes a result without content"),
-    'AnthropicMessagesCodec request {"messages": [{"role": "assistant", "content": [{"type": "tool_result"': (
-        1, "as above"),
-    'AnthropicMessagesCodec request {"messages": [{"role": "system", "content": [{"type": "tool_result"': (
-        1, "as above"),
-    'AnthropicMessagesCodec request {"messages": [{"role": "tool", "content": [{"type": "tool_result"': (
-        1, "as above"),
-    'AnthropicMessagesCodec request {"messages": [{"role": "tool", "content": ["no object"]}]}': (
-        1, "a message of an unknown role is kept whole, unread"),
-    'OpenAIResponsesCodec response {"id": "r", "object": "response", "created_at": 1, "status": "completed", ': (
-        5, "a `store` that is no bool is no reason to have no annotation"),
-    'GeminiGenerateContentCodec response {"candidates": [{"content": {"role": "model", "parts": [{"text": "hm"': (
-        6, "a `promptFeedback` that is no object is no reason to have no annotation"),
     "OCIGenAIChatCodec response null": (1, "a response that is no object is refused, as by every other codec"),
     "OCIGenAIChatCodec response []": (1, "as above"),
     'OCIGenAIChatCodec response "text"': (1, "as above"),
@@ -70,6 +48,36 @@ DIFFERENCES = {
     "change OCIGenAIChatCodec: reverse": (1, "as above"),
     "change COHERE: ": (4, "there turns that nobody changed lose tool calls and unknown keys"),
 }  # fmt: skip
+
+# What differs by a rule, on purpose; each case is under the first rule that explains it.
+RULES = {
+    "one odd field never loses the whole view; there it fails": 591,
+    "usage is one model: Anthropic's cached tokens are the prompt's, Gemini's thoughts are output": 51,
+    "calls without ids are told apart by their place; there all have the id ''": 61,
+}
+USAGE_ADDITIONS = {"uncached_input_tokens", "reasoning_tokens", "tool_use_tokens"}
+
+
+def _rule(ours, theirs):
+    """Which rule explains a difference, or None."""
+    odd, counted, named = RULES
+    if theirs == "RuntimeError":
+        return odd if isinstance(ours, dict) else None
+    if not isinstance(ours, dict) or not isinstance(theirs, dict):
+        return None
+    keys = {key for key in ours.keys() | theirs.keys() if _text(ours.get(key)) != _text(theirs.get(key))}
+    if keys == {"usage"}:
+        return counted
+    ids = [call["id"] for call in theirs.get("tool_calls") or ()]
+    return named if keys == {"tool_calls"} and "" in ids else None
+
+
+def _without_additions(answer):
+    """An answer without the counts that only this library has."""
+    usage = answer.get("usage") if isinstance(answer, dict) else None
+    if not usage:
+        return answer
+    return {**answer, "usage": {name: count for name, count in usage.items() if name not in USAGE_ADDITIONS}}
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +97,15 @@ def test_answers_are_the_peers_but_for_the_listed_differences(answers):
     ours, peers = answers
     assert ours.keys() == peers.keys()
     assert len(ours) > 1500
+    ours = {name: _without_additions(answer) for name, answer in ours.items()}
     different = [name for name in ours if _text(ours[name]) != _text(peers[name])]
     listed = {start: [name for name in different if name.startswith(start)] for start in DIFFERENCES}
     assert {start: len(names) for start, names in listed.items()} == {
         start: number for start, (number, _) in DIFFERENCES.items()
     }
-    assert set(different) == {name for names in listed.values() for name in names}
+    explained = {name for names in listed.values() for name in names}
+    rules = Counter(_rule(ours[name], peers[name]) for name in different if name not in explained)
+    assert rules == RULES
 
 
 # ---------------------------------------------------------------------------------------- a change is all
@@ -583,9 +594,21 @@ def test_what_is_of_no_provider_has_no_view(payload):
     assert codecs.response_of(event(KIND_END, payload)) is None
 
 
-def test_what_cannot_be_decoded_has_no_view():
-    assert codecs.request_of(event(KIND_START, {"content": {"messages": [1]}})) is None
-    assert codecs.response_of(event(KIND_END, {"choices": [1]})) is None
+def test_what_is_odd_in_a_payload_leaves_the_rest_of_its_view():
+    asked = codecs.request_of(event(KIND_START, {"content": {"messages": [1], "model": "m", "temperature": "hot"}}))
+    kept = {"role": "provider_native", "provider": "openai_chat", "kind": "unknown", "value": 1}
+    assert (asked.model, asked.messages, asked.params) == ("m", [kept], None)
+    answered = codecs.response_of(event(KIND_END, {"choices": [1], "model": "m", "usage": {"prompt_tokens": 1.0}}))
+    assert (answered.model, answered.usage) == ("m", {"prompt_tokens": 1})
+
+
+def test_what_is_odd_in_an_annotation_leaves_the_rest_of_it():
+    given = {"model": "m", "usage": {"prompt_tokens": -1, "completion_tokens": 2}, "tool_calls": [{"id": 1}], "mine": 3}
+    end = event(KIND_END, None, {"annotated_response": given})
+    view = codecs.response_of(end)
+    assert (view.model, view.usage, view.tool_calls, view.extra) == ("m", {"completion_tokens": 2}, [], {"mine": 3})
+    with pytest.raises(RecordError):
+        _ = end.annotated_response
 
 
 def test_the_annotation_goes_before_the_raw_payload():

@@ -1,9 +1,11 @@
 """From events to ATIF v1.7 trajectories. Pure: records in, JSON objects out.
 
     LLM start                a step of the user, if the request ends with what a user said
-    LLM end                  a step of the agent: message, tool calls, metrics
-    tool start, end          a tool call and its result, in the step of the LLM call that asked for it, found
-                             by the call's id; else in a step of its own, with llm_call_count 0
+    LLM end                  a step of the agent: message, thoughts, tool calls, metrics, as the response's view has
+                             them (relay_mp.codecs): whatever the provider, cached tokens are among the prompt's
+    tool start, end          a tool call and its result, in the step of the LLM call that asked for it, found by the
+                             call's id; where the provider gave it none, by name and arguments; else in a step of its
+                             own, with llm_call_count 0
     agent inside an agent    a subagent trajectory, and a step that refers to it
     marks, other scopes      extra.observed_events of their trajectory, as ATOF has them
 

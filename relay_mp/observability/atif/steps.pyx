@@ -16,6 +16,8 @@ from json import JSONDecoder, dumps
 from math import isfinite
 
 from relay_mp._records.records import canonical_uuid, rfc3339
+from relay_mp.codecs import answer_of as _answer_of, last_message as _last_message
+from relay_mp.codecs.response import is_made_up as _is_made_up
 from relay_mp.events import KIND_END as _KIND_END, KIND_MARK as _KIND_MARK, decode, view_of
 from relay_mp.types import CATEGORIES as _CATEGORY_NAMES
 
@@ -52,6 +54,10 @@ cdef tuple _COMPLETION_NAMES = ("completion_tokens", "output_tokens", "candidate
 cdef tuple _CACHED_NAMES = ("cached_tokens", "cache_read_input_tokens")
 cdef set _USED_NAMES = {*_PROMPT_NAMES, *_COMPLETION_NAMES, "cost_usd", "cost", "cache_read_input_tokens"}
 
+cdef tuple _TEXT_TYPES = ("text", "input_text", "output_text")
+cdef tuple _MORE_COUNTS = ("total_tokens", "cache_write_tokens", "reasoning_tokens", "tool_use_tokens")
+
+
 def _finite(str text):
     """A float; None for what no JSON can say, as in payloads."""
     value = float(text)
@@ -71,11 +77,12 @@ cdef class _Agent:
     cdef list steps, observed
     cdef list children  # the scopes of agents in it
     cdef dict calls     # the step in which each tool call was asked for, by the call's id
+    cdef list nameless  # (step, call) of calls whose provider gave them no id
     cdef bint is_agent  # and not the run, in which agents may be
 
     def __cinit__(self, bint is_agent=False, _Agent shared=None):
         self.is_agent = is_agent
-        self.calls = {}
+        self.calls, self.nameless = {}, []
         if shared is None:
             self.steps, self.observed, self.children = [], [], []
         else:
@@ -248,13 +255,15 @@ cdef class TrajectoryBuilder:
 
     cdef dict _llm_step(self, _Scope scope, RecordView event, response):
         """At the time of the event."""
-        cdef dict message = _message(response)
+        cdef object answer = None if response is None else _answer_of(response, _annotated(event), scope.start, event)
+        cdef dict message = _message(response) if answer is None else _said(answer)
         cdef list calls = _tool_calls(message.get("tool_calls"))
         cdef dict step = {
             "step_id": 0, "source": "agent", "timestamp": _timestamp(event), "message": _text(message.get("content"))
         }  # fmt: skip
-        cdef object model = _model(scope, response), reasoning = message.get("reasoning_content")
-        cdef dict metrics = _metrics(response)
+        cdef object model = _model(scope, response if answer is None else answer)
+        cdef object reasoning = message.get("reasoning_content")
+        cdef dict metrics = _metrics(response) if answer is None else _usage_metrics(answer.get("usage"))
         if model is not None:
             step["model_name"] = model
         if reasoning:
@@ -265,8 +274,13 @@ cdef class TrajectoryBuilder:
             step["metrics"] = metrics
         step["llm_call_count"] = 1
         step["extra"] = _llm_extra(scope, response)
-        for call in calls:
+        if answer is not None:
+            _add_rest(<dict>step["extra"], answer)
+        cdef int place
+        for place, call in enumerate(calls):
             scope.agent.calls[(<dict>call)["tool_call_id"]] = step
+            if answer is not None and _is_made_up({"id": call["tool_call_id"], "name": call["function_name"]}, place):
+                scope.agent.nameless.append((step, call))
         return step
 
     # ---- tools ----
@@ -276,7 +290,9 @@ cdef class TrajectoryBuilder:
         cdef dict arguments = _arguments(data)
         cdef dict step = scope.agent.calls.get(call_id)
         cdef dict call = None if step is None else _call_in(step, call_id)
-        if call is None or "extra" in call:  # asked for by nobody known, or run already
+        if call is None or "extra" in call:  # asked for by nobody known by that id, or run already
+            step, call = _nameless_call(scope.agent, scope.name, arguments)
+        if call is None:
             call = {"tool_call_id": call_id, "function_name": scope.name, "arguments": arguments}
             step = _step(event, call)
             scope.agent.add_step(step)
@@ -343,6 +359,11 @@ cdef object _named_model(RecordView event):
     return named if type(named) is str else None
 
 
+cdef object _annotated(RecordView event):
+    cdef object profile = event._read_payload(PROFILE)
+    return profile.get("annotated_response") if type(profile) is dict else None
+
+
 cdef object _call_id(RecordView event):
     cdef object profile = event._read_payload(PROFILE)
     cdef object found = profile.get("tool_call_id") if type(profile) is dict else None
@@ -354,6 +375,21 @@ cdef dict _call_in(dict step, call_id):
         if (<dict>call)["tool_call_id"] == call_id:
             return call
     return None
+
+
+cdef tuple _nameless_call(_Agent agent, name, dict arguments):
+    """Of the calls without ids one of this tool with these arguments, and its step; else nothing.
+
+    Any such one: what two equal calls return is the same to whoever asked.
+    """
+    cdef int place
+    for place, (step, call) in enumerate(agent.nameless):
+        if (<dict>call)["function_name"] == name and (<dict>call)["arguments"] == arguments:
+            del agent.nameless[place]
+            if "extra" not in <dict>call:
+                return step, call
+            return _nameless_call(agent, name, arguments)
+    return None, None
 
 
 cdef dict _result(_Scope scope, RecordView event):
@@ -464,7 +500,7 @@ cdef list _text_parts(value):
     if type(value) is not list:
         return parts
     for part in <list>value:
-        if type(part) is not dict or part.get("type") != "text" or type(part.get("text")) is not str:
+        if type(part) is not dict or part.get("type") not in _TEXT_TYPES or type(part.get("text")) is not str:
             return []
         parts.append({"type": "text", "text": part["text"]})
     return parts
@@ -481,10 +517,28 @@ cdef object _user_message(request):
     cdef object messages = request, last
     if type(request) is dict:
         messages = request["messages"] if "messages" in request else request.get("input")
+        if messages is None:
+            last = _last_message(request)  # of an API whose messages are elsewhere
+            if last is not None:
+                return _text(last.get("content")) if last.get("role") == "user" else None
     if type(messages) is list and _has_dicts(<list>messages):
         last = (<list>messages)[len(<list>messages) - 1]
-        return _text(last.get("content")) if type(last) is dict and last.get("role") == "user" else None
+        if type(last) is not dict or last.get("role") != "user" or _is_result(last.get("content")):
+            return None
+        return _text(last.get("content"))
+    if type(request) is dict and type(messages) is str:
+        return messages
     return None if request is None else _text(request)
+
+
+cdef bint _is_result(content):
+    """Whether a message is nothing but what tools returned, which Anthropic's API has as the user's."""
+    if type(content) is not list or not content:
+        return False
+    for part in <list>content:
+        if type(part) is not dict or part.get("type") != "tool_result":
+            return False
+    return True
 
 
 cdef bint _has_dicts(list items):
@@ -494,8 +548,44 @@ cdef bint _has_dicts(list items):
     return False
 
 
+cdef dict _said(answer):
+    """The message of a response's view."""
+    cdef object content = answer.get("message")
+    return {
+        "content": answer.get("refusal") if content is None else content,
+        "reasoning_content": answer.get("reasoning_content"),
+        "tool_calls": answer.get("tool_calls"),
+    }
+
+
+cdef int _add_rest(dict extra, answer) except -1:
+    """What of a response's view ATIF has no word for."""
+    for name in ("refusal", "alternatives", "incomplete"):
+        _put(extra, name, answer.get(name))
+
+
+cdef dict _usage_metrics(usage):
+    """What the view's usage says; its prompt has the cached tokens in it, as the format wants it."""
+    cdef dict found = {}, rest = {}
+    if type(usage) is not dict:
+        return None
+    for name, value in (
+        ("prompt_tokens", usage.get("prompt_tokens")),
+        ("completion_tokens", usage.get("completion_tokens")),
+        ("cached_tokens", usage.get("cache_read_tokens")),
+    ):
+        _put(found, name, value if type(value) is int else None)
+    cost = usage.get("cost")
+    if type(cost) is dict and cost.get("currency", "USD") == "USD" and type(cost.get("total")) in (int, float):
+        found["cost_usd"] = float(cost["total"])
+    for name in _MORE_COUNTS:
+        _put(rest, name, usage.get(name))
+    _put(found, "extra", rest or None)
+    return found
+
+
 cdef dict _message(response):
-    """The assistant's message of a response, in the shapes of OpenAI's and Anthropic's APIs; else its text."""
+    """The assistant's message of a response of no known API, by what such ones usually have; else its text."""
     cdef list choices, blocks
     if type(response) is not dict:
         return {"content": response}

@@ -2,11 +2,19 @@
 
     relay_mp.uuid, .parent_uuid, .scope_type, .handle_attributes, .seq     what the scope is
     relay_mp.start.data.*, relay_mp.end.data.*, .metadata.*, ...           what its start and its end carried
+    relay_mp.llm.cost.total, .currency                                     what an LLM call cost (relay_mp.pricing)
     relay_mp.mark.*                                                        what a mark carried
+
+The costs are there while `relay_mp.pricing` is on: to look for one that the provider has reported, each response
+would have to be decoded, which this projection never does else.
 
 Objects are taken apart one level deep; what is further in is JSON text.
 """
 
+from typing import Any
+
+from relay_mp import pricing
+from relay_mp.codecs import call_of
 from relay_mp.events import MarkEvent, ScopeEvent
 from relay_mp.observability.otel.otlp import AttributeNames, SpanWriter
 
@@ -41,6 +49,13 @@ _MARK = _payloads(
 )
 
 
+def _cost(start: ScopeEvent | None, end: ScopeEvent) -> dict[str, Any]:
+    answer = call_of(start, end).response
+    usage = None if answer is None else answer.usage
+    cost: Any = (usage or {}).get("cost") or {}
+    return {f"relay_mp.llm.cost.{name}": cost[name] for name in ("total", "currency") if cost.get(name) is not None}
+
+
 class FullProjection:
     """See the module. What any projection has: the names below, and these methods."""
 
@@ -67,6 +82,8 @@ class FullProjection:
             span.add(_START, start)
         if end is not None:
             span.add(_END, end)
+            if end.category == "llm" and pricing.is_on():
+                span.update(_cost(start, end))
 
     def write_mark(self, span: SpanWriter, mark: MarkEvent) -> None:
         """Writes those of a mark's span event, or span."""

@@ -6,8 +6,9 @@
     embedder   `embeddings {model}`      retriever: `retrieval`
 
 Other scopes are spans without attributes of their own, marks are not shown: the conventions have no word
-for them. Messages and usage are those of the call's annotation, or of its payload where a codec knows it
-(relay_mp.codecs). Source: OpenTelemetry semantic conventions for generative AI systems, spans and agent
+for them. Messages, usage and provider are those of the call's annotation, or of its payload where a codec knows it
+(relay_mp.codecs). One name is not the conventions' own, for they have none: `gen_ai.usage.cost`, in US dollars, which
+Langfuse reads. Source: OpenTelemetry semantic conventions for generative AI systems, spans and agent
 spans, 1.38 (development); its JSON schemas of input and output messages.
 """
 
@@ -15,12 +16,15 @@ import json
 from typing import Any
 
 from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
-from relay_mp.codecs import request_of, response_of
+from relay_mp.codecs import LlmCall, call_of
+from relay_mp.codecs.lenient import objects_of
 from relay_mp.events import MarkEvent, ScopeEvent
 from relay_mp.observability.otel.otlp import SpanWriter
 from relay_mp.observability.otel.values import json_text
 
-__all__ = ["PROVIDERS", "GenAiProjection", "input_tokens", "model_of", "profile_of"]
+__all__ = ["COST_USD", "GenAiProjection", "cost_usd", "model_of", "profile_of", "shown"]
+
+COST_USD = "gen_ai.usage.cost"
 
 _OPERATIONS = {
     "agent": "invoke_agent",
@@ -29,15 +33,6 @@ _OPERATIONS = {
     "embedder": "embeddings",
     "retriever": "retrieval",
 }
-
-PROVIDERS = {
-    "openai_chat": "openai",
-    "openai_responses": "openai",
-    "anthropic_messages": "anthropic",
-    "gemini_generate_content": "gcp.gemini",
-    "oci_genai": "oci.genai",
-}
-"""By the API that a codec has recognised: the provider, or one whose API others speak too."""
 
 _FINISH_REASONS = {"complete": "stop", "tool_use": "tool_call"}
 _REQUEST_KEYS = {
@@ -80,7 +75,8 @@ class GenAiProjection:
         elif event.category == "tool":
             found |= _tool(event, start, end)
         elif event.category == "llm":
-            found |= _request(start) | _response(end)
+            call = call_of(start, end)
+            found |= _request(start, call) | _response(call)
         elif event.category == "embedder":
             found["gen_ai.request.model"] = profile_of(event).get("model_name")
         elif event.category == "retriever" and start is not None and isinstance(start.data, str):
@@ -106,13 +102,13 @@ def model_of(event: ScopeEvent | None, view: AnnotatedLLMRequest | AnnotatedLLMR
     return model if isinstance(model, str) else None
 
 
-def input_tokens(view: AnnotatedLLMResponse) -> int | None:
-    """Tokens of the prompt, those from and to a cache among them; Anthropic counts these apart."""
-    usage: dict[str, Any] = view.usage or {}
-    tokens = usage.get("prompt_tokens")
-    if isinstance(tokens, int) and (view.api_specific or {}).get("api") == "anthropic_messages":
-        return tokens + int(usage.get("cache_read_tokens") or 0) + int(usage.get("cache_write_tokens") or 0)
-    return tokens if isinstance(tokens, int) else None
+def cost_usd(usage: dict[str, Any], name: str = "total") -> float | None:
+    """What a call cost, or a part of it, in US dollars; None if that is not known, or known in another currency."""
+    cost = usage.get("cost")
+    if not isinstance(cost, dict) or cost.get("currency", "USD") != "USD":
+        return None
+    found = cost.get(name)
+    return float(found) if isinstance(found, (int, float)) else None
 
 
 def _tool(event: ScopeEvent, start: ScopeEvent | None, end: ScopeEvent | None) -> dict[str, Any]:
@@ -124,18 +120,16 @@ def _tool(event: ScopeEvent, start: ScopeEvent | None, end: ScopeEvent | None) -
     }
 
 
-def _request(start: ScopeEvent | None) -> dict[str, Any]:
-    if start is None:
-        return {}
-    view = request_of(start)
-    found: dict[str, Any] = {"gen_ai.request.model": model_of(start, view)}
+def _request(start: ScopeEvent | None, call: LlmCall) -> dict[str, Any]:
+    view = call.request
+    model = None if start is None else model_of(start, view)
+    found: dict[str, Any] = {"gen_ai.request.model": model, "gen_ai.provider.name": call.provider}
     if view is None:
         return found
     api: dict[str, Any] = view.api_specific or {}
     params: dict[str, Any] = view.params or {}
     stop = params.get("stop")
     found |= {
-        "gen_ai.provider.name": PROVIDERS.get(str(api.get("api"))),
         "gen_ai.request.temperature": params.get("temperature"),
         "gen_ai.request.top_p": params.get("top_p"),
         "gen_ai.request.max_tokens": params.get("max_tokens") or view.max_output_tokens,
@@ -156,6 +150,7 @@ def _definition(tool: dict[str, Any]) -> dict[str, Any]:
 
 def _message(message: dict[str, Any]) -> dict[str, Any]:
     """A message of the view as the conventions have it."""
+    message = shown(message)
     role = message["role"]
     if role == "tool":
         part = {"type": "tool_call_response", "id": message["tool_call_id"], "response": message["content"]}
@@ -174,6 +169,36 @@ def _message(message: dict[str, Any]) -> dict[str, Any]:
     ]
     name = {"name": message["name"]} if message.get("name") else {}
     return {"role": role, "parts": parts, **name}
+
+
+_SPEAKERS = ("system", "developer", "user", "assistant", "tool")
+
+
+def shown(message: dict[str, Any]) -> dict[str, Any]:
+    """A message that the view keeps whole (`provider_native`), as far as it is one of a chat with some keys more.
+
+    Dumps of SDKs have such keys (`refusal: null`, `annotations: []`): the view must keep them, a reader need not see
+    them. What else is kept whole is returned as it is.
+    """
+    value = message.get("value") if message["role"] == "provider_native" else None
+    if not isinstance(value, dict) or value.get("role") not in _SPEAKERS:
+        return message
+    content = value.get("content")
+    found = {
+        "role": value["role"],
+        "content": content if isinstance(content, str) or content is None else json_text(content),
+    }
+    if value["role"] == "tool":
+        return {**found, "tool_call_id": value.get("tool_call_id")}
+    return {**found, "tool_calls": [_chat_call(call) for call in objects_of(value.get("tool_calls"))]}
+
+
+def _chat_call(call: dict[str, Any]) -> dict[str, Any]:
+    function = call.get("function")
+    function = function if isinstance(function, dict) else {}
+    arguments = function.get("arguments")
+    text = arguments if isinstance(arguments, str) else json_text(arguments)
+    return {"id": call.get("id"), "function": {"name": function.get("name"), "arguments": text}}
 
 
 def _parts(content: Any) -> list[dict[str, Any]]:
@@ -208,22 +233,47 @@ def _decoded(arguments: str) -> Any:
         return arguments
 
 
-def _response(end: ScopeEvent | None) -> dict[str, Any]:
-    view = response_of(end) if end is not None else None
+def _response(call: LlmCall) -> dict[str, Any]:
+    view = call.response
     if view is None:
         return {}
     usage = view.usage or {}
-    reason = _FINISH_REASONS.get(str(view.finish_reason), view.finish_reason)
-    parts = _parts(view.message)
-    parts += [_call(call["id"], call["name"], call["arguments"]) for call in view.tool_calls or ()]
-    message = {"role": "assistant", "parts": parts, "finish_reason": reason or "unknown"}
+    answers: list[dict[str, Any]] = [_first_answer(view), *(view.alternatives or ())]
+    reasons = tuple(str(_reason(answer)) for answer in answers if answer.get("finish_reason"))
     return {
         "gen_ai.response.id": view.id,
         "gen_ai.response.model": view.model,
-        "gen_ai.response.finish_reasons": (str(reason),) if reason else None,
-        "gen_ai.output.messages": json_text([message]),
-        "gen_ai.usage.input_tokens": input_tokens(view),
+        "gen_ai.response.finish_reasons": reasons or None,
+        "gen_ai.output.messages": json_text([_answer(answer) for answer in answers]),
+        "gen_ai.usage.input_tokens": usage.get("prompt_tokens"),
         "gen_ai.usage.output_tokens": usage.get("completion_tokens"),
         "gen_ai.usage.cache_read.input_tokens": usage.get("cache_read_tokens"),
         "gen_ai.usage.cache_creation.input_tokens": usage.get("cache_write_tokens"),
+        "gen_ai.usage.reasoning.output_tokens": usage.get("reasoning_tokens"),
+        COST_USD: cost_usd(usage),
     }
+
+
+def _first_answer(view: AnnotatedLLMResponse) -> dict[str, Any]:
+    return {
+        "message": view.message,
+        "reasoning_content": view.reasoning_content,
+        "refusal": view.refusal,
+        "tool_calls": view.tool_calls,
+        "finish_reason": view.finish_reason,
+    }
+
+
+def _reason(answer: dict[str, Any]) -> str | None:
+    reason = answer.get("finish_reason")
+    return _FINISH_REASONS.get(str(reason), reason)
+
+
+def _answer(answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer, or an alternative, as the conventions' output message: thoughts first, as they were thought."""
+    thoughts, refusal = answer.get("reasoning_content"), answer.get("refusal")
+    parts: list[dict[str, Any]] = [{"type": "reasoning", "content": thoughts}] if thoughts else []
+    parts += _parts(answer.get("message"))
+    parts += [{"type": "refusal", "content": refusal}] if refusal else []
+    parts += [_call(call["id"], call["name"], call["arguments"]) for call in answer.get("tool_calls") or ()]
+    return {"role": "assistant", "parts": parts, "finish_reason": _reason(answer) or "unknown"}

@@ -32,10 +32,10 @@ except ImportError as error:
     raise ImportError("OpenInference needs the extra: pip install 'relay_mp[openinference]'") from error
 
 from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
-from relay_mp.codecs import request_of, response_of
+from relay_mp.codecs import call_of
 from relay_mp.events import MarkEvent, ScopeEvent
 from relay_mp.observability.otel.full import FullProjection
-from relay_mp.observability.otel.gen_ai import PROVIDERS, input_tokens, model_of, profile_of
+from relay_mp.observability.otel.gen_ai import cost_usd, model_of, profile_of, shown
 from relay_mp.observability.otel.otlp import SpanWriter
 from relay_mp.observability.otel.values import json_text
 
@@ -54,7 +54,20 @@ _KINDS = {
 _CHAIN = OpenInferenceSpanKindValues.CHAIN.value
 _TEXT, _JSON = OpenInferenceMimeTypeValues.TEXT.value, OpenInferenceMimeTypeValues.JSON.value
 
-_SYSTEMS = {"gcp.gemini": "vertexai", "oci.genai": "oci"}
+# The conventions' names for what OpenTelemetry calls otherwise: whose product it is, and who hosts it. A server that
+# speaks an API which is not its own has the system of the API.
+_SYSTEMS = {
+    "openai_chat": "openai",
+    "openai_responses": "openai",
+    "anthropic_messages": "anthropic",
+    "gemini_generate_content": "vertexai",
+    "oci_genai": "oci",
+}
+_SYSTEMS_OF_PROVIDERS = {"mistral_ai": "mistralai", "cohere": "cohere"}
+_HOSTS = {
+    "gcp.gemini": "google", "gcp.vertex_ai": "google", "oci.genai": "oracle", "mistral_ai": "mistralai", "x_ai": "xai",
+    "azure.ai.openai": "azure", "azure.ai.inference": "azure", "aws.bedrock": "aws",
+}  # fmt: skip
 _FINISH_REASONS = {"complete": "stop", "tool_use": "tool_calls"}
 
 MAX_MESSAGES = 256
@@ -184,15 +197,13 @@ _MORE = {"tool": _tool, "agent": _agent, "retriever": _retriever, "reranker": _r
 
 
 def _llm(start: ScopeEvent | None, end: ScopeEvent | None) -> dict[str, Any]:
-    asked = request_of(start) if start is not None else None
-    answered = response_of(end) if end is not None else None
+    asked, answered, api, provider = call_of(start, end)
     requested, used = model_of(start, asked), model_of(end, answered)
-    view = asked or answered
-    api = str((view.api_specific or {}).get("api")) if view is not None else None
-    provider = PROVIDERS.get(api) if api else None
+    system = None if api is None else _SYSTEMS_OF_PROVIDERS.get(str(provider), _SYSTEMS[api])
     found: dict[str, Any] = {
         SpanAttributes.LLM_MODEL_NAME: used or requested,
-        SpanAttributes.LLM_SYSTEM: _SYSTEMS.get(provider, provider) if provider else None,
+        SpanAttributes.LLM_SYSTEM: system,
+        SpanAttributes.LLM_PROVIDER: None if provider is None else _HOSTS.get(provider, provider),
     }
     if asked is not None:
         found |= _request(asked)
@@ -215,6 +226,7 @@ def _request(view: AnnotatedLLMRequest) -> dict[str, Any]:
 
 
 def _add_message(found: dict[str, Any], place: str, message: dict[str, Any]) -> None:
+    message = shown(message)
     role = message["role"]
     if role in ("tool_call", "tool_result", "provider_native"):
         message = _as_chat(message)
@@ -267,23 +279,46 @@ def _text_of(value: Any) -> str:
 
 
 def _response(view: AnnotatedLLMResponse) -> dict[str, Any]:
-    usage, place = view.usage or {}, f"{SpanAttributes.LLM_OUTPUT_MESSAGES}.0."
-    cost: Any = usage.get("cost") or {}
-    prompt, completion = input_tokens(view), usage.get("completion_tokens")
-    total = prompt + completion if isinstance(prompt, int) and isinstance(completion, int) else None
-    found: dict[str, Any] = {
+    found = _usage(view.usage or {})
+    reason = view.finish_reason
+    found[SpanAttributes.LLM_FINISH_REASON] = _FINISH_REASONS.get(str(reason), reason)
+    _add_answer(found, 0, view.message, view.reasoning_content, view.refusal, view.tool_calls)
+    for number, other in enumerate(view.alternatives or (), 1):
+        answer: dict[str, Any] = other
+        named = (answer.get(key) for key in ("message", "reasoning_content", "refusal", "tool_calls"))
+        _add_answer(found, number, *named)
+    return found
+
+
+def _usage(usage: dict[str, Any]) -> dict[str, Any]:
+    prompt, completion, total = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "total"))
+    if total is None and prompt is not None and completion is not None:
+        total = prompt + completion
+    parts = [cost_usd(usage, name) for name in ("input", "cache_read", "cache_write")]
+    known = [part for part in parts if part is not None]
+    return {
         SpanAttributes.LLM_TOKEN_COUNT_PROMPT: prompt,
         SpanAttributes.LLM_TOKEN_COUNT_COMPLETION: completion,
-        SpanAttributes.LLM_TOKEN_COUNT_TOTAL: total if total is not None else usage.get("total_tokens"),
+        SpanAttributes.LLM_TOKEN_COUNT_TOTAL: total,
         SpanAttributes.LLM_TOKEN_COUNT_PROMPT_DETAILS_CACHE_READ: usage.get("cache_read_tokens"),
         SpanAttributes.LLM_TOKEN_COUNT_PROMPT_DETAILS_CACHE_WRITE: usage.get("cache_write_tokens"),
-        SpanAttributes.LLM_FINISH_REASON: _FINISH_REASONS.get(str(view.finish_reason), view.finish_reason),
-        SpanAttributes.LLM_COST_TOTAL: cost.get("total"),
-        SpanAttributes.LLM_COST_PROMPT: cost.get("input"),
-        SpanAttributes.LLM_COST_COMPLETION: cost.get("output"),
+        SpanAttributes.LLM_TOKEN_COUNT_COMPLETION_DETAILS_REASONING: usage.get("reasoning_tokens"),
+        SpanAttributes.LLM_COST_TOTAL: cost_usd(usage),
+        SpanAttributes.LLM_COST_PROMPT: sum(known) if known else None,
+        SpanAttributes.LLM_COST_COMPLETION: cost_usd(usage, "output"),
+        SpanAttributes.LLM_COST_PROMPT_DETAILS_CACHE_READ: parts[1],
+        SpanAttributes.LLM_COST_PROMPT_DETAILS_CACHE_WRITE: parts[2],
     }
-    _add_message(found, place, {"role": "assistant", "content": view.message})
-    calls: list[Any] = list(view.tool_calls or ())
-    for number, call in enumerate(calls):
-        _add_call(found, place, number, call["id"], call["name"], _text_of(call["arguments"]))
-    return found
+
+
+def _add_answer(found: dict[str, Any], number: int, message: Any, thoughts: Any, refusal: Any, calls: Any) -> None:
+    """An output message. Thoughts are a content item of their own; a refusal is what was said."""
+    place = f"{SpanAttributes.LLM_OUTPUT_MESSAGES}.{number}."
+    _add_message(found, place, {"role": "assistant", "content": refusal if message is None else message})
+    if thoughts:
+        taken = len(message) if isinstance(message, list) else 0
+        item = f"{place}{MessageAttributes.MESSAGE_CONTENTS}.{taken}."
+        found[item + MessageContentAttributes.MESSAGE_CONTENT_TYPE] = "reasoning"
+        found[item + MessageContentAttributes.MESSAGE_CONTENT_TEXT] = thoughts
+    for at, call in enumerate(calls or ()):
+        _add_call(found, place, at, call["id"], call["name"], _text_of(call["arguments"]))

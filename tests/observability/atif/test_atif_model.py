@@ -16,8 +16,9 @@ def uuid(number):
     return bytes.fromhex(f"0190000000007000800000000000{number:04x}")
 
 
-def record(kind, number, category, parent=None, data=None, metadata=None, profile=None, us=1_000_000):
-    envelope = (kind, uuid(number), None if parent is None else uuid(parent), us, f"{category} {number}", category)
+def record(kind, number, category, parent=None, data=None, metadata=None, profile=None, us=1_000_000, name=None):
+    name = f"{category} {number}" if name is None else name
+    envelope = (kind, uuid(number), None if parent is None else uuid(parent), us, name, category)
     return pack_record(*envelope, data=data, metadata=metadata, category_profile=profile)
 
 
@@ -93,6 +94,19 @@ def test_what_was_run_is_beside_what_was_asked_for_where_they_differ():
     assert [made["arguments"] for made in step["tool_calls"]] == [{"q": 1}, {"q": 1}]
     assert ["executed_arguments" in made["extra"] for made in step["tool_calls"]] == [False, True]
     assert step["tool_calls"][1]["extra"]["executed_arguments"] == {"q": 2}
+
+
+def test_calls_without_ids_are_joined_with_what_was_run_by_name_and_arguments():
+    calls = [{"functionCall": {"name": "f", "args": {"q": q}}} for q in (1, 2, 1)]
+    answer = {"candidates": [{"content": {"parts": calls}, "finishReason": "STOP"}]}
+    tools = []
+    for number, (q, profile) in enumerate([(2, None), (1, {"tool_call_id": "f"}), (1, None), (3, None)], 2):
+        tools.append(record(KIND_START, number, "tool", None, {"q": q}, None, profile, name="f"))
+        tools.append(record(KIND_END, number, "tool", None, f"found {q}"))
+    asked, *apart = steps_of(*call(1, "go", answer), *tools)[1:]
+    joined = {(result["source_call_id"], result["content"]) for result in asked["observation"]["results"]}
+    assert joined == {("f", "found 1"), ("f#2", "found 2"), ("f#3", "found 1")}
+    assert [step["observation"]["results"][0]["content"] for step in apart] == ["found 3"]
 
 
 @pytest.mark.parametrize(
