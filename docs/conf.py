@@ -52,6 +52,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(bool|bytes|dict|float|frozenset|int|list|object|set|str|tuple|type|None|Any|BaseException)"),
     ("py:.*", r"([A-Za-z]*(Error|Exception)|Callable|Iterable|Mapping|Sequence)"),
     ("py:.*", r"relay_mp\._.*"),
+    ("py:.*", r"relay_mp\.codecs\.response\..*"),
     ("py:.*", r"(.*\.)?_?[A-Z][A-Za-z]{0,8}"),
 ]
 

@@ -254,8 +254,8 @@ OPENAI_CHAT_STREAMS = [
         "chat stream: two choices",
         [
             chunk({"content": "4"}),
-            chunk({"content": "fo"}, index=1),
-            chunk({"content": "ur"}, index=1),
+            chunk({"content": "f"}, index=1),
+            chunk({"content": "our"}, index=1),
             chunk({}, "stop"),
             chunk({}, "stop", index=1),
             chunk(usage=USAGE),

@@ -80,6 +80,12 @@ def test_pydantic_models_go_in_and_out(environment_with):
     assert environment_with("pydantic").run(PROGRAMS / "pydantic_call.py").strip() == "Answer(count=2)"
 
 
+def test_the_prices_that_come_with_the_extra_are_used(environment_with):
+    code = "from relay_mp import pricing; pricing.configure('genai-prices'); print(pricing.cost_of('gpt-4o', "
+    usage = "{'prompt_tokens': 1000, 'completion_tokens': 1000})['pricing_model'])"
+    assert environment_with("pricing").run("-c", code + usage).strip() == "gpt-4o"
+
+
 @pytest.mark.parametrize("tool", LINTERS)
 def test_the_linters_find_nothing(environment_with, sources, tool):
     environment_with("lint").run("-m", *LINTERS[tool], cwd=sources)
@@ -116,5 +122,17 @@ def test_the_package_tools_are_there(environment_with):
 
 
 def test_every_extra_is_tried_here():
-    tried = {"otel", "openinference", "prometheus", "openai", "pydantic", "lint", "bench", "viewers", "docs", "package"}
+    tried = {
+        "otel",
+        "openinference",
+        "prometheus",
+        "openai",
+        "pydantic",
+        "pricing",
+        "lint",
+        "bench",
+        "viewers",
+        "docs",
+        "package",
+    }
     assert tried | {"test"} == set(EXTRAS)

@@ -47,7 +47,7 @@ OURS_ALONE = {
     },
     "openinference": {
         "process.pid", "thread.id", "relay_mp.mark.seq",
-        "agent.name", "tool.id", "llm.system",
+        "agent.name", "tool.id", "llm.system", "llm.provider",
         "embedding.embeddings.0.embedding.text",
         "input.value", "input.mime_type", "output.value", "output.mime_type",  # of an LLM call: its JSON, not a text
         "relay_mp.handle_attributes",  # of LLM calls too
