@@ -95,6 +95,7 @@ LATE = {
     ("relay_mp", "relay_mp.observability.prometheus.exporter"): _LATE_TO_LOAD,
     ("relay_mp", "relay_mp.plugin"): _LATE_TO_LOAD,
     ("relay_mp", "relay_mp.pools"): "it imports multiprocessing and concurrent.futures",
+    ("relay_mp", "relay_mp.pricing"): _LATE_TO_LOAD,
     ("relay_mp", "relay_mp.typed"): _LATE_TO_LOAD,
     ("relay_mp._deliver.liveness", "psutil"): "only where the system has no pidfd",
     ("relay_mp._emit.llm_stream", "asyncio"): _ASYNCIO,
@@ -131,6 +132,7 @@ LATE = {
         "relay_mp.observability.component.component",
     ): "a configuration of plugins need not have exporters, and they take longer to load than it",
     ("relay_mp.pools", "asyncio"): _ASYNCIO,
+    ("relay_mp.pricing", "genai_prices"): "an extra, which takes 0.5 s to load; only where its prices are asked for",
 }
 NOT_IMPORTED_BY_THE_PACKAGE = [
     "numpy", "psutil", "multiprocessing", "concurrent.futures", "asyncio", "http.client",
