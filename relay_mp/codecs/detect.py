@@ -180,20 +180,25 @@ def call_of(start: Event | None, end: Event | None) -> LlmCall:
     given, headers, asked = _request(start)
     answered = _response(end)
     asked_by, answered_by = detect_request(given), detect_response(answered)
-    if asked_by in _SAME_MESSAGES and answered_by in _SAME_MESSAGES:
-        asked_by = answered_by
+    name = next((each.name for each in (start, end) if isinstance(each, ScopeEvent)), "")
+    if asked_by in _SAME_MESSAGES:
+        asked_by = answered_by if answered_by in _SAME_MESSAGES else _unanswered(asked_by, name, headers, given)
     if asked is None and asked_by is not None:
         codec = asked_by
         asked = _quietly(lambda: codec.decode(_Raw({}, given)))
     response, whole = _answer(end, answered, answered_by)
     api = _api_of(response) or _api_of(asked) or _id_of(answered_by) or _id_of(asked_by)
-    event = start if isinstance(start, ScopeEvent) else end
-    evidence = Evidence(api, event.name if isinstance(event, ScopeEvent) else "", headers, _object(given), whole)
-    provider = provider_of(evidence)
+    provider = provider_of(Evidence(api, name, headers, _object(given), whole))
     if response is not None and pricing.is_on() and isinstance(end, ScopeEvent):
         model = asked.model if asked is not None else None
         response = pricing.priced(response, provider, model, _time_of(end))
     return LlmCall(asked, response, api, provider)
+
+
+def _unanswered(codec: BuiltinCodec | None, name: str, headers: Mapping[str, Any], given: Any) -> BuiltinCodec | None:
+    """The codec of messages that nobody has answered, so that only their surroundings tell: a call that failed."""
+    evidence = Evidence("openai_chat", name, headers, _object(given))
+    return _ANTHROPIC if provider_of(evidence) == "anthropic" and "max_tokens" in given else codec
 
 
 def answer_of(response: Any, annotated: Any, start: Event | None, end: Event) -> Mapping[str, Any] | None:

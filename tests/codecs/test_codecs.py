@@ -602,6 +602,26 @@ def test_what_is_odd_in_a_payload_leaves_the_rest_of_its_view():
     assert (answered.model, answered.usage) == ("m", {"prompt_tokens": 1})
 
 
+@pytest.mark.parametrize(
+    ("name", "headers", "model", "api", "provider"),
+    [
+        ("model", {}, "claude-x", "anthropic_messages", "anthropic"),
+        ("anthropic", {}, "m", "anthropic_messages", "anthropic"),
+        ("model", {"Anthropic-Version": "2023-06-01"}, "m", "anthropic_messages", "anthropic"),
+        ("model", {}, "m", "openai_chat", "openai"),
+        ("mistral", {}, "m", "openai_chat", "mistral_ai"),
+    ],
+)
+def test_of_a_call_that_failed_name_headers_and_model_tell_the_provider(name, headers, model, api, provider):
+    content = {"model": model, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}]}
+    given = {"content": content, "headers": headers}
+    start = decode(pack_record(KIND_START, b"1" * 16, None, 1, name, "llm", data=given), 1, 1)
+    end = decode(pack_record(KIND_END, b"1" * 16, None, 2, name, "llm", data=None), 2, 1)
+    call = codecs.call_of(start, end)
+    assert (call.api, call.provider, call.response) == (api, provider, None)
+    assert call.request.api_specific["api"] == api
+
+
 def test_what_is_odd_in_an_annotation_leaves_the_rest_of_it():
     given = {"model": "m", "usage": {"prompt_tokens": -1, "completion_tokens": 2}, "tool_calls": [{"id": 1}], "mine": 3}
     end = event(KIND_END, None, {"annotated_response": given})

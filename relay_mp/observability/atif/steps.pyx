@@ -238,7 +238,7 @@ cdef class TrajectoryBuilder:
 
     cdef int _llm_start(self, _Scope scope, RecordView event) except -1:
         cdef object request = _content(event._read_payload(DATA))
-        cdef object said = _user_message(request)
+        cdef object said = _user_message(request, event)
         if said is None:
             return 0
         scope.is_said = True
@@ -512,8 +512,11 @@ cdef object _content(data):
     return data["content"] if is_request else data
 
 
-cdef object _user_message(request):
-    """What a user said last, if the request ends with it; a request that is no list of messages says itself."""
+cdef object _user_message(request, RecordView event):
+    """What a user said last, if the request ends with it.
+
+    A request of no known API says what its annotation says, and without one itself.
+    """
     cdef object messages = request, last
     if type(request) is dict:
         messages = request["messages"] if "messages" in request else request.get("input")
@@ -528,6 +531,12 @@ cdef object _user_message(request):
         return _text(last.get("content"))
     if type(request) is dict and type(messages) is str:
         return messages
+    cdef object profile = event._read_payload(PROFILE)
+    cdef object annotated = profile.get("annotated_request") if type(profile) is dict else None
+    cdef list said = _dicts(annotated.get("messages")) if type(annotated) is dict else []
+    if said:
+        last = said[len(said) - 1]
+        return _text(last.get("content")) if last.get("role") == "user" else None
     return None if request is None else _text(request)
 
 

@@ -96,6 +96,20 @@ def test_what_was_run_is_beside_what_was_asked_for_where_they_differ():
     assert step["tool_calls"][1]["extra"]["executed_arguments"] == {"q": 2}
 
 
+def test_a_call_of_no_known_api_is_what_its_annotations_say():
+    request = {"annotated_request": {"messages": [{"role": "user", "content": "2+2?"}]}}
+    used = {"prompt_tokens": 3, "completion_tokens": 2, "cache_read_tokens": 1, "cost": {"total": 0.5}}
+    answer = {"message": "4", "model": "own", "tool_calls": [{"id": "c", "name": "f", "arguments": {}}], "usage": used}
+    asked, answered = steps_of(
+        record(KIND_START, 1, "llm", None, {"prompt": "2+2?"}, None, request),
+        record(KIND_END, 1, "llm", None, {"text": "4"}, None, {"annotated_response": answer}),
+    )
+    assert (asked["message"], answered["message"], answered["model_name"]) == ("2+2?", "4", "own")
+    assert answered["tool_calls"] == [{"tool_call_id": "c", "function_name": "f", "arguments": {}}]
+    metrics = {"prompt_tokens": 3, "completion_tokens": 2, "cached_tokens": 1, "cost_usd": 0.5}
+    assert answered["metrics"] == metrics
+
+
 def test_calls_without_ids_are_joined_with_what_was_run_by_name_and_arguments():
     calls = [{"functionCall": {"name": "f", "args": {"q": q}}} for q in (1, 2, 1)]
     answer = {"candidates": [{"content": {"parts": calls}, "finishReason": "STOP"}]}
