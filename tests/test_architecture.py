@@ -314,3 +314,11 @@ def test_files_name_no_place_of_one_machine():
         if foreign.search(line)
     ]
     assert found == []
+
+
+def test_names_of_test_files_differ():
+    """pytest cannot collect two of one name, for their folders are no packages."""
+    files = [file for file in (ROOT / "tests").rglob("test_*.py") if "__pycache__" not in file.parts]
+    seen: dict[str, Path] = {}
+    for file in files:
+        assert seen.setdefault(file.name, file) == file, f"{file} and {seen[file.name]} have one name"

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from collections import Counter
 
+import chaos
 import psutil
 import pytest
 
 from relay_mp._session.stats import Stats
-from relay_mp.testing import chaos
 
 FIGURES = re.compile(
     r"seed=\d+ dispatcher=\w+ workers=\d+ decisions=(?P<decisions>\d+) emitted=(?P<emitted>\d+) "

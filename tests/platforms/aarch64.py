@@ -19,7 +19,7 @@ SUITE, VERSION = "trixie", "3.13"
 PACKAGES = ["python3", "python3-dev", "procps"]
 TRIPLET = "aarch64-linux-gnu"
 PLATFORMS = ["manylinux_2_28_aarch64", "manylinux2014_aarch64", "manylinux_2_17_aarch64"]
-REQUIREMENTS = ["numpy", "msgpack", "psutil", "pytest", "pytest-timeout", "hypothesis"]
+REQUIREMENTS = ["numpy", "msgpack", "psutil", "pytest", "pytest-timeout", "pytest-xdist", "hypothesis"]
 TESTS = ["tests/test_acceptance.py", "tests/session/test_flush.py", "tests/native/test_reader_binding.py"]
 BUILD_WHEEL = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
 
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
     shutil.rmtree(checkout / "relay_mp")  # the installed one is to be found
     python, inside = f"/usr/bin/python{VERSION}", "/" + str(site.relative_to(root.path))
     root([python, "-c", "import os, relay_mp; print(os.uname().machine, relay_mp.__file__)"], PYTHONPATH=inside)
-    tests = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(arguments or TESTS)]
+    tests = [python, "-m", "pytest", "-q", "-n", "0", "-p", "no:cacheprovider", *(arguments or TESTS)]
     return root(tests, checkout, PYTHONPATH=inside) or failed
 
 
