@@ -1,7 +1,7 @@
 """OpenTelemetry logs where the dispatcher runs: a log record for each mark.
 
     scope ──▶ its trace is remembered (scopes.pyx)
-    mark  ──▶ LogRecord message: severity, body, attributes, its parent's span ──▶ queue ──▶ ExportLogsServiceRequest
+    mark  ──▶ LogWriter (otlp.pyx): severity, body, attributes, its parent's span ──▶ queue ──▶ ExportLogsServiceRequest
 
 Source of the layout: OpenTelemetry's logs data model, and nemo-relay 0.8.4, as observed.
 """
@@ -10,20 +10,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-try:
-    from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-    from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
-except ImportError as error:
-    raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
-
 from relay_mp._deliver.dispatcher import LOSS_MARK
 from relay_mp._emit.metrics import METRIC_SCHEMA
 from relay_mp.events import SEVERITY_KEY, Event, MarkEvent, ScopeEvent
 from relay_mp.observability.export.batch_queue import BatchQueue, QueuedSink
 from relay_mp.observability.export.scopes import Traces
 from relay_mp.observability.otel.environment import attempt_limits, is_disabled
-from relay_mp.observability.otel.transport import connect, encode_origin, make_resource
-from relay_mp.observability.otel.values import clean, json_text
+from relay_mp.observability.otel.otlp import LogWriter
+from relay_mp.observability.otel.transport import connect, make_envelope
 from relay_mp.types import LogSeverity
 
 __all__ = ["MAX_BODY_DEPTH", "LogsSink"]
@@ -37,12 +31,9 @@ MAX_BATCH_BYTES = 3 << 20
 
 DROP_REJECTED = "rejected"
 
-_NUMBERS: dict[LogSeverity, Any] = {severity: 1 + 4 * severity.code for severity in LogSeverity}
+_NUMBERS: dict[LogSeverity, int] = {severity: 1 + 4 * severity.code for severity in LogSeverity}
 """OpenTelemetry's severity numbers: TRACE is 1, DEBUG 5, INFO 9, WARN 13, ERROR 17."""
 
-_INT64 = 1 << 63
-_MAX_NS = (1 << 64) - 1
-_SAMPLED = 1
 _UNLIMITED = 1 << 40
 
 
@@ -73,7 +64,8 @@ class LogsSink(QueuedSink):
         self._is_disabled = is_disabled()
         self._minimum = LogSeverity(minimum_severity).code
         self._traces = Traces(max_open_scopes, completed_span_context_ttl_millis)
-        self._resource, self._scope, self._schema_url = encode_origin(make_resource(connection), connection)
+        self._envelope = make_envelope(connection)
+        self._writer = LogWriter(_UNLIMITED, MAX_BODY_DEPTH)
         self._transport = connect("logs", connection)
         limits = attempt_limits("logs", connection, max_batch_bytes=MAX_BATCH_BYTES, **default_limits)
         self._queue = BatchQueue(self, self._send, limits, ended=self._transport.close, name="relay_mp-otel-logs")
@@ -89,8 +81,8 @@ class LogsSink(QueuedSink):
             if severity.code < self._minimum or event.data_schema == METRIC_SCHEMA:
                 self.count_ignored()
                 return
-            record = self._make_record(event, severity)
-            self._queue.put(record, record.ByteSize())
+            record = self._write(event, severity)
+            self._queue.put(record, len(record))
 
     def _follow(self, event: ScopeEvent) -> None:
         if event.scope_category == "start":
@@ -98,30 +90,15 @@ class LogsSink(QueuedSink):
         else:
             self._traces.end(event.packed_uuid, event.timestamp_us)
 
-    def _make_record(self, mark: MarkEvent, severity: LogSeverity) -> Any:
-        record = LogRecord(
-            time_unix_nano=min(max(mark.timestamp_us * 1000, 0), _MAX_NS),
-            observed_time_unix_nano=time.time_ns(),
-            severity_number=_NUMBERS[severity],
-            severity_text=severity.value.upper(),
-            event_name=clean(mark.name, _UNLIMITED),
-        )
-        place = self._traces.place(mark)
-        if place.parent_span is not None:
-            record.trace_id, record.span_id, record.flags = place.trace, place.parent_span, _SAMPLED
-        _fill(record.body, mark.data, 0)
-        for key, value in _attributes(mark).items():
-            if value is not None:
-                item = record.attributes.add()
-                item.key = key
-                _fill(item.value, value, 0)
-        return record
+    def _write(self, mark: MarkEvent, severity: LogSeverity) -> bytes:
+        number, text = _NUMBERS[severity], severity.value.upper()
+        attributes, place = _attributes(mark), self._traces.place(mark)
+        now_ns = time.time_ns()
+        return self._writer.record(mark.timestamp_us, now_ns, number, text, mark.data, attributes, place, mark.name)
 
-    def _send(self, records: Sequence[Any], timeout_seconds: float) -> None:
-        request = ExportLogsServiceRequest()
-        of_resource = request.resource_logs.add(resource=self._resource, schema_url=self._schema_url)
-        of_resource.scope_logs.add(scope=self._scope).log_records.extend(records)
-        rejected = min(self._transport.send(request.SerializeToString(), timeout_seconds), len(records))
+    def _send(self, records: Sequence[bytes], timeout_seconds: float) -> None:
+        request = self._envelope.request(b"".join(records))
+        rejected = min(self._transport.send(request, timeout_seconds), len(records))
         if rejected:
             self.count_failure(f"the receiver rejected {rejected} of {len(records)} records")
             self.count_dropped(DROP_REJECTED, rejected)
@@ -150,33 +127,3 @@ def _attributes(mark: MarkEvent) -> dict[str, Any]:
         "process.pid": mark.pid,
         "thread.id": mark.thread_id or None,
     }
-
-
-def _fill(target: Any, value: Any, depth: int) -> None:
-    """A payload as an AnyValue; null is one that is empty."""
-    kind = type(value)
-    if kind is str:
-        target.string_value = clean(value, _UNLIMITED)
-    elif kind is bool:
-        target.bool_value = value
-    elif kind is int and -_INT64 <= value < _INT64:
-        target.int_value = value
-    elif kind is float:
-        target.double_value = value
-    elif kind in (list, dict) and depth < MAX_BODY_DEPTH:
-        _fill_nested(target, value, depth + 1)
-    elif value is not None:  # too deep, or an int that is too large
-        target.string_value = clean(json_text(value), _UNLIMITED)
-
-
-def _fill_nested(target: Any, value: Any, depth: int) -> None:
-    if isinstance(value, list):
-        target.array_value.SetInParent()
-        for item in value:
-            _fill(target.array_value.values.add(), item, depth)
-    else:
-        target.kvlist_value.SetInParent()
-        for key, item in value.items():
-            pair = target.kvlist_value.values.add()
-            pair.key = clean(key, _UNLIMITED)
-            _fill(pair.value, item, depth)

@@ -2,7 +2,7 @@
 
     metric mark ──▶ Aggregator ──▶ Window ──put, once a window──▶ BatchQueue, which gathers for the interval
                                       ▲                              │ its thread
-                                      └────────── points ◀───────────┘──▶ official encoder ──▶ Transport
+                                      └────────── series ◀───────────┘──▶ points ──▶ ExportMetricsServiceRequest
 
 The queue's item is the window that is filled just now, so that bounds, retries, deadlines and counts are the
 queue's, and there is one item at most beside the one on its way. A window that has been begun to be sent takes
@@ -17,20 +17,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 try:
-    from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
-    from opentelemetry.sdk.metrics.export import (
+    from opentelemetry.proto.metrics.v1.metrics_pb2 import (
         AggregationTemporality,
-        Gauge,
         Histogram,
         HistogramDataPoint,
         Metric,
-        MetricsData,
         NumberDataPoint,
-        ResourceMetrics,
-        ScopeMetrics,
         Sum,
     )
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 except ImportError as error:
     raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
 
@@ -41,7 +35,8 @@ from relay_mp.observability.export.batch_queue import MAX_LIMIT, BatchQueue, Que
 from relay_mp.observability.otel.aggregation import Aggregator, Instrument, Rejected, Series, Window
 from relay_mp.observability.otel.environment import attempt_limits, is_disabled
 from relay_mp.observability.otel.exporter import DEFAULT_EXPORT_INTERVAL_MILLIS
-from relay_mp.observability.otel.transport import connect, make_resource
+from relay_mp.observability.otel.otlp import ValueWriter, frame
+from relay_mp.observability.otel.transport import connect, make_envelope
 from relay_mp.types import MetricKind, MetricTemporality
 
 __all__ = ["MAX_POINTS_PER_REQUEST", "MetricsSink"]
@@ -51,9 +46,11 @@ logger = logging.getLogger("relay_mp")
 MAX_POINTS_PER_REQUEST = 4096
 """More go out in several requests: receivers bound what they take, gRPC's by default to 4 MiB."""
 
-_CUMULATIVE, _DELTA = AggregationTemporality.CUMULATIVE, AggregationTemporality.DELTA
+_CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+_DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 
 _INT64 = 1 << 63
+_UNLIMITED = 1 << 40
 
 
 class MetricsSink(QueuedSink):
@@ -90,8 +87,8 @@ class MetricsSink(QueuedSink):
             cardinality_limit=cardinality_limit,
             start_ns=time.time_ns(),
         )
-        self._resource = make_resource(connection)
-        self._scope = InstrumentationScope(connection["instrumentation_scope"])
+        self._envelope = make_envelope(connection)
+        self._writer = ValueWriter(_UNLIMITED, 1)  # attributes may be arrays
         self._transport = connect("metrics", connection)
         self._filling = threading.Lock()
         start_ns = self._aggregator.lasting.start_ns
@@ -158,17 +155,53 @@ class MetricsSink(QueuedSink):
         with self._filling:
             if window.end_ns is None or self._is_cumulative:
                 window.end_ns = time.time_ns()
-            tables = [*self._snapshot(self._aggregator.lasting, window.end_ns)]
-            tables += self._snapshot(window, window.end_ns)
-        for metrics in _in_requests(tables):
-            scopes = [ScopeMetrics(self._scope, metrics, "")]
-            data = MetricsData([ResourceMetrics(self._resource, scopes, self._resource.schema_url)])
-            yield encode_metrics(data).SerializeToString()
+            end_ns = window.end_ns
+            tables = [*_snapshot(self._aggregator.lasting), *_snapshot(window)]
+        for part in _in_requests(tables):
+            yield self._envelope.request(b"".join(self._metric(table, end_ns) for table in part))
 
-    def _snapshot(self, window: Window, end_ns: int) -> Iterator["_Table"]:
-        for instrument, table in window.series.items():
-            point = _histogram_point if instrument.kind is MetricKind.Histogram else _number_point
-            yield instrument, [point(instrument, series, window.start_ns, end_ns) for series in table.values()]
+    # Points are official messages, to which their attributes are joined, encoded: see Envelope.
+
+    def _metric(self, table: "_Table", end_ns: int) -> bytes:
+        """A metric, as the field `metrics` of what is of one scope."""
+        instrument, start_ns, all_series = table
+        head = Metric(name=instrument.name, description=instrument.description or "", unit=instrument.unit or "")
+        temporality = _DELTA if instrument.is_delta else _CUMULATIVE
+        rest = b""
+        if instrument.kind is MetricKind.Gauge:
+            field, start_ns = Metric.GAUGE_FIELD_NUMBER, 0
+        elif instrument.kind is MetricKind.Histogram:
+            field = Metric.HISTOGRAM_FIELD_NUMBER
+            rest = Histogram(aggregation_temporality=temporality).SerializeToString()
+        else:
+            field, is_monotonic = Metric.SUM_FIELD_NUMBER, instrument.kind is MetricKind.Counter
+            rest = Sum(aggregation_temporality=temporality, is_monotonic=is_monotonic).SerializeToString()
+        point = self._histogram_point if instrument.kind is MetricKind.Histogram else self._number_point
+        points = b"".join(frame(1, point(instrument, series, start_ns, end_ns)) for series in all_series)
+        return frame(2, head.SerializeToString() + frame(field, points + rest))
+
+    def _number_point(self, instrument: Instrument, series: Series, start_ns: int, end_ns: int) -> bytes:
+        point = NumberDataPoint(start_time_unix_nano=start_ns, time_unix_nano=end_ns)
+        value = series.value
+        if value.__class__ is int and -_INT64 <= value < _INT64:
+            point.as_int = value
+        else:
+            point.as_double = value
+        attributes = self._writer.attributes(series.attributes, NumberDataPoint.ATTRIBUTES_FIELD_NUMBER)
+        return bytes(point.SerializeToString() + attributes)
+
+    def _histogram_point(self, instrument: Instrument, series: Series, start_ns: int, end_ns: int) -> bytes:
+        point = HistogramDataPoint(
+            start_time_unix_nano=start_ns,
+            time_unix_nano=end_ns,
+            count=series.count,
+            sum=series.value,
+            bucket_counts=series.bucket_counts,
+            explicit_bounds=instrument.boundaries,
+        )
+        attributes = self._writer.attributes(series.attributes, HistogramDataPoint.ATTRIBUTES_FIELD_NUMBER)
+        extremes = HistogramDataPoint(min=series.min, max=series.max)
+        return bytes(point.SerializeToString() + attributes + extremes.SerializeToString())
 
     # ---- any thread ----
 
@@ -205,56 +238,28 @@ def _tell_of_histograms() -> None:
         logger.warning("the histogram aggregation %r of the environment is not heeded: buckets are explicit", asked)
 
 
-# ------------------------------------------------------------------------------------------- points
+# ------------------------------------------------------------------------------------------- series
 
-_Point = NumberDataPoint | HistogramDataPoint
-_Table = tuple[Instrument, list[Any]]
-
-
-def _number_point(_instrument: Instrument, series: Series, start_ns: int, end_ns: int) -> NumberDataPoint:
-    value = series.value
-    if value.__class__ is int and not -_INT64 <= value < _INT64:
-        value = float(value)
-    return NumberDataPoint(series.attributes, start_ns, end_ns, value)
+_Table = tuple[Instrument, int, list[Series]]
+"""What is measured under one name, since when, and what each set of attributes has come to."""
 
 
-def _histogram_point(instrument: Instrument, series: Series, start_ns: int, end_ns: int) -> HistogramDataPoint:
-    return HistogramDataPoint(
-        series.attributes,
-        start_ns,
-        end_ns,
-        series.count,
-        float(series.value),
-        list(series.bucket_counts),
-        instrument.boundaries,
-        series.min,
-        series.max,
-    )
+def _snapshot(window: Window) -> Iterator[_Table]:
+    for instrument, table in window.series.items():
+        yield instrument, window.start_ns, [series.copy() for series in table.values()]
 
 
-def _metric(instrument: Instrument, points: list[Any]) -> Metric:
-    temporality = _DELTA if instrument.is_delta else _CUMULATIVE
-    data: Gauge | Histogram | Sum
-    if instrument.kind is MetricKind.Gauge:
-        data = Gauge(points)
-    elif instrument.kind is MetricKind.Histogram:
-        data = Histogram(points, temporality)
-    else:
-        data = Sum(points, temporality, is_monotonic=instrument.kind is MetricKind.Counter)
-    return Metric(instrument.name, instrument.description, instrument.unit or "", data)
-
-
-def _in_requests(tables: list[_Table]) -> Iterator[list[Metric]]:
-    """Metrics, for each request those with no more than so many points; a metric may be in several."""
-    metrics: list[Metric] = []
+def _in_requests(tables: list[_Table]) -> Iterator[list[_Table]]:
+    """For each request, tables with no more than so many points in all; one instrument may be in several."""
+    part: list[_Table] = []
     room = MAX_POINTS_PER_REQUEST
-    for instrument, points in tables:
-        rest = points
+    for instrument, start_ns, all_series in tables:
+        rest = all_series
         while rest:
-            metrics.append(_metric(instrument, rest[:room]))
+            part.append((instrument, start_ns, rest[:room]))
             rest, room = rest[room:], room - min(room, len(rest))
             if not room:
-                yield metrics
-                metrics, room = [], MAX_POINTS_PER_REQUEST
-    if metrics:
-        yield metrics
+                yield part
+                part, room = [], MAX_POINTS_PER_REQUEST
+    if part:
+        yield part

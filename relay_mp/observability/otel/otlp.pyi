@@ -13,7 +13,26 @@ class AttributeNames:
     @property
     def own(self) -> dict[str, str] | None: ...
 
-class SpanWriter:
+def frame(field: int, message: bytes) -> bytes: ...
+
+class ValueWriter:
+    def __init__(self, max_bytes: int, max_depth: int) -> None: ...
+    def attributes(self, attributes: dict[str, Any], field: int) -> bytes: ...
+
+class LogWriter(ValueWriter):
+    def record(
+        self,
+        time_us: int,
+        observed_ns: int,
+        severity: int,
+        severity_text: str,
+        body: Any,
+        attributes: dict[str, Any],
+        place: Place,
+        name: str,
+    ) -> bytes: ...
+
+class SpanWriter(ValueWriter):
     def __init__(self, max_bytes: int) -> None: ...
     def event(self, name: str, time_us: int) -> None: ...
     def span(

@@ -1,18 +1,21 @@
 # cython: language_level=3, freethreading_compatible=True, annotation_typing=False
-"""OpenTelemetry's spans in protobuf, compiled: written straight from records, without messages.
+"""OTLP's spans, log records and attributes in protobuf, compiled: written without messages.
 
-Runs where the dispatcher runs, below `traces_sink.py`, for every event. Only what a span is made of is known here: which
-attributes it has is the projections' business, and they say it by names, once, for all events.
+Runs where the dispatcher runs, below the sinks of all signals. A span is written straight from records. Which attributes
+it has is the projections' business, and they say it by names, once, for all events.
 
     AttributeNames, record ──▶ SpanWriter.add     ─┐
     {key: Python value}    ──▶ SpanWriter.update  ─┴─▶ KeyValues ──▶ finish ──▶ the field `spans` of ScopeSpans
+    body, {key: Python value} ──▶ LogWriter.record ──▶ the field `log_records` of ScopeLogs
+    {key: Python value} ──▶ ValueWriter.attributes ──▶ the field `attributes` of a metric's point
 
-A payload goes from the record's msgpack to AnyValues with no Python object made of it. What the native encoder has not
+Python values become AnyValues in one place, ValueWriter. It has a bound of depth: a span's attributes nest nowhere and a
+log's body does. A payload of a span goes from the record's msgpack to AnyValues with no Python object made of it. What the native encoder has not
 written, and what is no finite number, goes by way of Python objects, in the same order to the same bytes.
 
 Fields are in the order of their numbers, as the official encoder writes them, and so the bytes are the same;
-tests/observability/otel/test_otlp_encoding.py holds that. Source: opentelemetry-proto 1.x, trace.proto and common.proto;
-Protocol Buffers, Encoding. The extra `otel` is not needed.
+tests/observability/otel/test_otlp_encoding.py holds that. Source: opentelemetry-proto 1.x, trace.proto, logs.proto and
+common.proto; Protocol Buffers, Encoding. The extra `otel` is not needed.
 """
 
 from libc.math cimport isfinite
@@ -197,6 +200,195 @@ cdef class AttributeNames:
         return found
 
 
+# ------------------------------------------------------------------------------------- Python values
+
+def frame(int field, bytes message not None) -> bytes:
+    """An encoded message as a field of another one.
+
+    Args:
+        field: its number, at most 15.
+        message: encoded.
+    """
+    cdef uint8_t[HEAD] head
+    cdef Py_ssize_t size
+    if not 0 < field < 16:
+        raise ValueError(f"field is {field}; expected 1 to 15")
+    head[0] = <uint8_t>(field << 3 | 2)
+    size = 1 + _varint(head + 1, PyBytes_GET_SIZE(message))
+    return PyBytes_FromStringAndSize(<const char*>head, size) + message
+
+
+cdef class ValueWriter:
+    """Writes Python values as AnyValues. One thread at a time: it keeps its buffers.
+
+    A text, a bool, a float and an int of 64 bits are values of their own, a tuple is an array; all else is its JSON text.
+
+    Args:
+        max_bytes: of one text; longer ones are cut, see `values.clean`.
+        max_depth: levels of lists and dicts that become arrays and lists of pairs; what is further in is JSON text.
+            Where anything nests, None is a value that is empty.
+    """
+
+    cdef rmp_buffer _scratch
+    cdef Py_ssize_t _max_bytes
+    cdef int _max_depth
+
+    def __init__(self, Py_ssize_t max_bytes, int max_depth) -> None:
+        self._max_bytes, self._max_depth = max_bytes, max_depth
+
+    def __dealloc__(self):
+        rmp_buffer_free(&self._scratch)
+
+    def attributes(self, dict attributes not None, int field) -> bytes:
+        """KeyValues, one behind the other; those that are None are left out.
+
+        Args:
+            attributes: by key.
+            field: the number, at most 15, of the field that they are in a message.
+        """
+        if not 0 < field < 16:
+            raise ValueError(f"field is {field}; expected 1 to 15")
+        self._scratch.length = 0
+        for key, value in attributes.items():
+            if value is not None:
+                self._pair(&self._scratch, <uint8_t>(field << 3 | 2), key, value, self._max_depth)
+        return PyBytes_FromStringAndSize(<const char*>self._scratch.bytes, <Py_ssize_t>self._scratch.length)
+
+    cdef object _clean(self, text, const char** at, Py_ssize_t* size):
+        """The text's UTF-8, and what holds it."""
+        try:
+            at[0] = PyUnicode_AsUTF8AndSize(text, size)
+            if size[0] <= self._max_bytes:
+                return text
+        except UnicodeEncodeError:
+            pass
+        text = clean(text, self._max_bytes)
+        at[0] = PyUnicode_AsUTF8AndSize(text, size)
+        return text
+
+    cdef int _text(self, rmp_buffer* out, uint8_t tag, text) except -1:
+        cdef const char* at = NULL
+        cdef Py_ssize_t size = 0
+        held = self._clean(text, &at, &size)
+        _reserve(out, HEAD + size)
+        _field(out, tag, at, size)
+        return 0
+
+    cdef int _pair(self, rmp_buffer* out, uint8_t tag, str key, value, int depth) except -1:
+        """A KeyValue; without its value where that is None and may be empty."""
+        cdef const char* at = NULL
+        cdef Py_ssize_t size = 0
+        cdef size_t start = _open(out), inner
+        held = self._clean(key, &at, &size)
+        if size:
+            _reserve(out, HEAD + size)
+            _field(out, PAIR_KEY, at, size)
+        if value is not None or not self._max_depth:
+            inner = _open(out)
+            self._any(out, value, depth)
+            _close(out, inner, PAIR_VALUE)
+        _close(out, start, tag)
+        return 0
+
+    cdef int _array(self, rmp_buffer* out, items, int depth) except -1:
+        cdef size_t start = _open(out), inner
+        for item in items:
+            inner = _open(out)
+            self._any(out, item, depth)
+            _close(out, inner, ARRAY_VALUES)
+        _close(out, start, ANY_ARRAY)
+        return 0
+
+    cdef int _pairs(self, rmp_buffer* out, dict members, int depth) except -1:
+        cdef size_t start = _open(out)
+        for key, value in members.items():
+            self._pair(out, PAIRS_VALUES, key, value, depth)
+        _close(out, start, ANY_PAIRS)
+        return 0
+
+    cdef int _any(self, rmp_buffer* out, value, int depth) except -1:
+        """A value as an AnyValue, in which `depth` levels may nest."""
+        cdef int overflow = 0
+        cdef int64_t whole
+        cdef double real
+        cdef uint64_t bits
+        kind = type(value)
+        _reserve(out, HEAD)
+        if kind is str:
+            return self._text(out, ANY_STRING, value)
+        if kind is bool:
+            _number(out, ANY_BOOL, value is True)
+            return 0
+        if kind is int:
+            whole = PyLong_AsLongLongAndOverflow(value, &overflow)
+            if not overflow:
+                _number(out, ANY_INT, <uint64_t>whole)
+                return 0
+        elif kind is float:
+            real = value
+            memcpy(&bits, &real, 8)
+            _fixed64(out, ANY_DOUBLE, bits)
+            return 0
+        elif kind is tuple or (kind is list and depth > 0):
+            return self._array(out, value, depth - 1)
+        elif kind is dict and depth > 0:
+            return self._pairs(out, value, depth - 1)
+        elif value is None and self._max_depth:
+            return 0
+        return self._text(out, ANY_STRING, json_text(value))
+
+
+# ----------------------------------------------------------------------------------------------------- logs
+
+cdef class LogWriter(ValueWriter):
+    """Writes log records. See ValueWriter for its arguments."""
+
+    def record(
+        self, time_us, observed_ns, int severity, str severity_text not None, body, dict attributes not None,
+        Place place not None, str name not None,
+    ) -> bytes:
+        """A LogRecord, as the field `log_records` of ScopeLogs.
+
+        Args:
+            time_us: microseconds since the epoch.
+            observed_ns: nanoseconds since the epoch.
+            severity: its SeverityNumber.
+            severity_text: the same, in words.
+            body: any JSON; None: there is none.
+            attributes: by key; those that are None are left out.
+            place: whose parent's span it belongs to, if there is one.
+            name: of the event.
+        """
+        cdef rmp_buffer* out = &self._scratch
+        cdef uint64_t time_ns = _ns(time_us)
+        cdef size_t inner
+        out.length = 0
+        _reserve(out, 4 * HEAD)
+        out.length = HEAD
+        if time_ns:
+            _fixed64(out, RECORD_TIME, time_ns)
+        _number(out, RECORD_SEVERITY, <uint64_t>severity)
+        self._text(out, RECORD_SEVERITY_TEXT, severity_text)
+        if body is not None:
+            inner = _open(out)
+            self._any(out, body, self._max_depth)
+            _close(out, inner, RECORD_BODY)
+        for key, value in attributes.items():
+            if value is not None:
+                self._pair(out, RECORD_ATTRIBUTES, key, value, self._max_depth)
+        _reserve(out, 6 * HEAD)
+        if place.parent_span is not None:
+            _check_id("a trace's id", place.trace, 16)
+            _check_id("a parent's span id", place.parent_span, 8)
+            _fixed32(out, RECORD_FLAGS, SAMPLED)
+            _field(out, RECORD_TRACE, PyBytes_AS_STRING(place.trace), 16)
+            _field(out, RECORD_SPAN, PyBytes_AS_STRING(place.parent_span), 8)
+        _fixed64(out, RECORD_OBSERVED, <uint64_t>observed_ns)
+        if name:
+            self._text(out, RECORD_NAME, name)
+        return _framed(out, LOG_RECORDS)
+
+
 # --------------------------------------------------------------------------------------------------- spans
 
 cdef int _check_id(str what, bytes id, Py_ssize_t size) except -1:
@@ -205,27 +397,25 @@ cdef int _check_id(str what, bytes id, Py_ssize_t size) except -1:
     return 0
 
 
-cdef class SpanWriter:
+cdef class SpanWriter(ValueWriter):
     """Writes spans and their events, one after the other: `span` or `event`, attributes, `finish`.
 
     One thread at a time: it keeps its buffers. No two attributes have the same key, and what is None is left out.
 
     Args:
-        max_bytes: of one string; longer ones are cut, see `values.clean`.
+        max_bytes: of one text; longer ones are cut, see `values.clean`.
     """
 
-    cdef rmp_buffer _out, _scratch
-    cdef Py_ssize_t _max_bytes
+    cdef rmp_buffer _out
     cdef size_t _first   # where the attributes begin
     cdef uint8_t _tag    # of one; 0: nothing has begun
     cdef uint32_t _flags
 
     def __init__(self, Py_ssize_t max_bytes) -> None:
-        self._max_bytes = max_bytes
+        ValueWriter.__init__(self, max_bytes, 0)
 
     def __dealloc__(self):
         rmp_buffer_free(&self._out)
-        rmp_buffer_free(&self._scratch)
 
     # ---- beginning and end ----
 
@@ -326,11 +516,11 @@ cdef class SpanWriter:
 
     cdef int _write_flags(self) except -1:
         """Field 16, whose tag takes two bytes: four bytes, least first."""
-        cdef uint8_t[6] field = [0x85, 0x01, 0, 0, 0, 0]
-        cdef int i
-        for i in range(4):
-            field[2 + i] = <uint8_t>(self._flags >> 8 * i)
-        return self._append(field, 6)
+        _reserve(&self._out, HEAD)
+        self._out.bytes[self._out.length] = 0x85
+        self._out.length += 1
+        _fixed32(&self._out, 0x01, self._flags)
+        return 0
 
     # ---- attributes ----
 
@@ -599,77 +789,4 @@ cdef class SpanWriter:
     # ---- Python values as attributes ----
 
     cdef int _add_value(self, str key, value) except -1:
-        cdef const char* text = NULL
-        cdef Py_ssize_t size = 0
-        cdef Key cleaned
-        self._scratch.length = 0
-        self._any(&self._scratch, value)
-        held = self._clean(key, &text, &size)
-        cleaned = _key(text, size)
-        self._reserve_pair(&cleaned, self._scratch.length)
-        self._begin_pair(&cleaned, self._scratch.length)
-        return self._append(self._scratch.bytes, self._scratch.length)
-
-    cdef object _clean(self, text, const char** at, Py_ssize_t* size):
-        """The text's UTF-8, and what holds it."""
-        try:
-            at[0] = PyUnicode_AsUTF8AndSize(text, size)
-            if size[0] <= self._max_bytes:
-                return text
-        except UnicodeEncodeError:
-            pass
-        text = clean(text, self._max_bytes)
-        at[0] = PyUnicode_AsUTF8AndSize(text, size)
-        return text
-
-    cdef int _text(self, rmp_buffer* out, uint8_t tag, text) except -1:
-        cdef const char* at = NULL
-        cdef Py_ssize_t size = 0
-        held = self._clean(text, &at, &size)
-        _reserve(out, HEAD + size)
-        _field(out, tag, at, size)
-        return 0
-
-    cdef int _array(self, rmp_buffer* out, tuple texts) except -1:
-        cdef rmp_buffer array, item
-        array.bytes, array.length, array.capacity = NULL, 0, 0
-        item.bytes, item.length, item.capacity = NULL, 0, 0
-        try:
-            for text in texts:
-                item.length = 0
-                self._text(&item, ANY_STRING, text)
-                _reserve(&array, HEAD + item.length)
-                _field(&array, ARRAY_VALUES, item.bytes, item.length)
-            _reserve(out, HEAD + array.length)
-            _field(out, ANY_ARRAY, array.bytes, array.length)
-        finally:
-            rmp_buffer_free(&array)
-            rmp_buffer_free(&item)
-        return 0
-
-    cdef int _any(self, rmp_buffer* out, value) except -1:
-        """A value as an AnyValue."""
-        cdef int overflow = 0
-        cdef int64_t whole
-        cdef double real
-        cdef uint64_t bits
-        kind = type(value)
-        _reserve(out, HEAD)
-        if kind is str:
-            return self._text(out, ANY_STRING, value)
-        if kind is bool:
-            _number(out, ANY_BOOL, value is True)
-            return 0
-        if kind is int:
-            whole = PyLong_AsLongLongAndOverflow(value, &overflow)
-            if not overflow:
-                _number(out, ANY_INT, <uint64_t>whole)
-                return 0
-        elif kind is float:
-            real = value
-            memcpy(&bits, &real, 8)
-            _fixed64(out, ANY_DOUBLE, bits)
-            return 0
-        elif kind is tuple:
-            return self._array(out, value)
-        return self._text(out, ANY_STRING, json_text(value))
+        return self._pair(&self._out, self._tag, key, value, 0)

@@ -10,7 +10,9 @@ cdef enum:
     ANY_INT = 0x18
     ANY_DOUBLE = 0x21
     ANY_ARRAY = 0x2a
+    ANY_PAIRS = 0x32
     ARRAY_VALUES = 0x0a
+    PAIRS_VALUES = 0x0a
     PAIR_KEY = 0x0a
     PAIR_VALUE = 0x12
     EVENT_TIME = 0x09
@@ -29,6 +31,18 @@ cdef enum:
     SPAN_EVENTS = 0x5a
     SPAN_STATUS = 0x7a
     SPANS = 0x12
+    RECORD_TIME = 0x09
+    RECORD_SEVERITY = 0x10
+    RECORD_SEVERITY_TEXT = 0x1a
+    RECORD_BODY = 0x2a
+    RECORD_ATTRIBUTES = 0x32
+    RECORD_FLAGS = 0x45
+    RECORD_TRACE = 0x4a
+    RECORD_SPAN = 0x52
+    RECORD_OBSERVED = 0x59
+    RECORD_NAME = 0x62
+    LOG_RECORDS = 0x12
+    SAMPLED = 0x01  # LogRecord.flags: W3C's sampled bit
     # Span.flags: W3C's sampled bit; that it is known whether the parent is remote; and that it is.
     LOCAL = 0x101
     REMOTE = 0x301
@@ -76,6 +90,15 @@ cdef inline void _fixed64(rmp_buffer* out, uint8_t tag, uint64_t value) noexcept
     out.length += 9
 
 
+cdef inline void _fixed32(rmp_buffer* out, uint8_t tag, uint32_t value) noexcept nogil:
+    """A field of four bytes, least first. There is room."""
+    cdef int i
+    out.bytes[out.length] = tag
+    for i in range(4):
+        out.bytes[out.length + 1 + i] = <uint8_t>(value >> 8 * i)
+    out.length += 5
+
+
 cdef inline void _field(rmp_buffer* out, uint8_t tag, const void* bytes, size_t count) noexcept nogil:
     """A field that is bytes, a text or a message. There is room."""
     _number(out, tag, count)
@@ -86,6 +109,26 @@ cdef inline void _field(rmp_buffer* out, uint8_t tag, const void* bytes, size_t 
 cdef int _reserve(rmp_buffer* out, size_t count) except -1:
     if rmp_buffer_reserve(out, count):
         raise MemoryError("no memory for a span")
+    return 0
+
+
+cdef inline size_t _open(rmp_buffer* out) except? 0:
+    """Begins a field that is a message. Returns where its content begins; `_close` puts tag and length before it."""
+    _reserve(out, 2)
+    out.length += 2
+    return out.length
+
+
+cdef inline int _close(rmp_buffer* out, size_t start, uint8_t tag) except -1:
+    """Ends a field that `_open` has begun. Most are so short that their length takes the one byte there is for it."""
+    cdef size_t size = out.length - start
+    cdef int more = _varint_bytes(size) - 1
+    if more:
+        _reserve(out, more)
+        memmove(out.bytes + start + more, out.bytes + start, size)
+        out.length += more
+    out.bytes[start - 2] = tag
+    _varint(out.bytes + start - 1, size)
     return 0
 
 

@@ -16,12 +16,6 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-try:
-    from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
-except ImportError as error:
-    raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
-
 from relay_mp._deliver.dispatcher import RUN_EVENTS, logger
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event
@@ -30,7 +24,7 @@ from relay_mp.observability.otel.environment import attempt_limits, is_disabled
 from relay_mp.observability.otel.full import FullProjection
 from relay_mp.observability.otel.gen_ai import GenAiProjection
 from relay_mp.observability.otel.spans import Spans, promoted_of
-from relay_mp.observability.otel.transport import connect, encode_origin, frame, make_resource
+from relay_mp.observability.otel.transport import connect, make_envelope
 
 __all__ = ["TracesSink"]
 
@@ -77,7 +71,7 @@ class TracesSink(QueuedSink):
         super().__init__()
         self._promoted_to_resource = tuple(promote_resource_metadata_prefixes)
         self._connection = connection
-        self._heads = [self._make_head({})]
+        self._envelopes = [make_envelope(connection)]
         self._resources: dict[tuple[tuple[str, Any], ...], int] = {(): 0}
         self._is_disabled = is_disabled()
         self._failed: tuple[int, Exception] | None = None
@@ -150,24 +144,15 @@ class TracesSink(QueuedSink):
         if promoted not in self._resources:
             if len(self._resources) > MAX_RESOURCES:
                 return 0
-            self._heads.append(self._make_head(dict(promoted)))
-            self._resources[promoted] = len(self._heads) - 1
+            self._envelopes.append(make_envelope(self._connection, dict(promoted)))
+            self._resources[promoted] = len(self._envelopes) - 1
         return self._resources[promoted]
-
-    # A span is encoded once, here, so that the queue holds bytes. Joined behind the encoding of a message without
-    # spans they are that message with them: protobuf's fields may come in any order, one by one.
-
-    def _make_head(self, more: dict[str, Any]) -> tuple[bytes, bytes]:
-        """What precedes spans in a request, encoded: of the resource, and of the instrumentation scope."""
-        resource, scope, schema_url = encode_origin(make_resource(self._connection, more), self._connection)
-        of_resource = ResourceSpans(resource=resource, schema_url=schema_url)
-        return of_resource.SerializeToString(), ScopeSpans(scope=scope).SerializeToString()
 
     def _send(self, payloads: Sequence[tuple[bytes, int, int]], timeout_seconds: float) -> None:
         by_resource: dict[int, list[bytes]] = {}
         for span, resource, _ in payloads:
             by_resource.setdefault(resource, []).append(span)
-        request = b"".join(self._of_resource(resource, spans) for resource, spans in by_resource.items())
+        request = b"".join(self._envelopes[which].request(b"".join(spans)) for which, spans in by_resource.items())
         rejected = self._transport.send(request, timeout_seconds)
         if rejected:
             # It does not say which: so many of the batch's events as it rejected of its spans.
@@ -176,11 +161,6 @@ class TracesSink(QueuedSink):
             self.count_failure(f"the receiver rejected {rejected} of {len(payloads)} spans")
             self.count_dropped(DROP_REJECTED, events)
             self.count_exported(-events)
-
-    def _of_resource(self, resource: int, spans: list[bytes]) -> bytes:
-        of_resource, of_scope = self._heads[resource]
-        scope_spans = frame(ResourceSpans.SCOPE_SPANS_FIELD_NUMBER, of_scope + b"".join(spans))
-        return frame(ExportTraceServiceRequest.RESOURCE_SPANS_FIELD_NUMBER, of_resource + scope_spans)
 
     # ---- the sink's life ----
 

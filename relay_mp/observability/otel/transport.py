@@ -12,22 +12,21 @@ Why not the SDK's own OTLP exporters: they repeat failed attempts by themselves,
 batch only that it failed. So there would be two mechanisms of retry, the deadline of neither would hold, a 400
 would look like a 503, and a receiver that takes part of a batch would look like one that takes it all. And their
 encoder needs an SDK span for each span: measured with 14 attributes, 280 us a span, where filling the message
-itself takes 48. Spans, which are many, are written by `otlp.pyx`, logs and metrics into messages.
+itself takes 48. Spans, log records and attributes are written by `otlp.pyx`, the few points of metrics into messages.
 
 Source of what is for the moment and what is not: OTLP 1.x, "Failures" and "Partial Success".
 """
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 try:
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
     from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
     from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2
     from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
-    from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope as ScopeMessage
-    from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
+    from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -39,8 +38,9 @@ from relay_mp.observability.export.endpoint import Secrets
 from relay_mp.observability.otel.environment import endpoint_of, headers_of, transport_name
 from relay_mp.observability.otel.exporter import DEFAULTS
 from relay_mp.observability.otel.http import HttpWire
+from relay_mp.observability.otel.otlp import frame
 
-__all__ = ["Signal", "Transport", "connect", "encode_origin", "frame", "make_resource"]
+__all__ = ["Envelope", "Signal", "Transport", "connect", "make_envelope"]
 
 logger = logging.getLogger("relay_mp")
 
@@ -126,13 +126,45 @@ def connect(signal: Signal, connection: Mapping[str, Any]) -> Transport:
 # --------------------------------------------------------------------------------------- resource
 
 
-def make_resource(connection: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> Resource:
-    """The resource of the configuration, of the environment, and of the SDK, the first wins.
+class Envelope(NamedTuple):
+    """What is around spans, log records or metrics in a request: their resource and instrumentation scope, encoded.
+
+    A request for export has a list of what is of one resource, which has a list of what is of one scope, which has the
+    items: fields 1, 2 and 2, whatever the signal. Items are encoded once, so that a queue holds bytes. Joined behind
+    the encoding of a message without items they are that message with them: protobuf's fields may come in any order,
+    one by one.
+    """
+
+    of_resource: bytes
+    of_scope: bytes
+
+    def request(self, items: bytes) -> bytes:
+        """A request, encoded. Several that are joined are one.
+
+        Args:
+            items: encoded, each as the field 2 of what is of one scope.
+        """
+        return frame(1, self.of_resource + frame(2, self.of_scope + items))
+
+
+def make_envelope(connection: Mapping[str, Any], more: Mapping[str, Any] | None = None) -> Envelope:
+    """By the official encoder. The resource is the configuration's, the environment's and the SDK's; the first wins.
 
     Args:
         connection: see OtlpConfig.connection.
-        more: attributes that win over all.
+        more: attributes of the resource that win over all.
     """
+    scope = InstrumentationScope(connection["instrumentation_scope"])
+    span = ReadableSpan(
+        "", SpanContext(1, 1, False), resource=_make_resource(connection, more), instrumentation_scope=scope
+    )
+    (encoded,) = encode_spans([span]).resource_spans
+    # Resource and scope are the same messages in all signals, and so are the numbers of their fields.
+    of_resource = ResourceSpans(resource=encoded.resource, schema_url=encoded.schema_url)
+    return Envelope(of_resource.SerializeToString(), ScopeSpans(scope=encoded.scope_spans[0].scope).SerializeToString())
+
+
+def _make_resource(connection: Mapping[str, Any], more: Mapping[str, Any] | None) -> Resource:
     given = {
         "service.namespace": connection["service_namespace"],
         "service.version": connection["service_version"],
@@ -142,21 +174,3 @@ def make_resource(connection: Mapping[str, Any], more: Mapping[str, Any] | None 
     if connection["service_name"] != DEFAULTS.service_name:
         given.setdefault("service.name", connection["service_name"])
     return Resource.create({name: value for name, value in given.items() if value is not None})
-
-
-def encode_origin(resource: Resource, connection: Mapping[str, Any]) -> tuple[ResourceMessage, ScopeMessage, str]:
-    """A resource and the instrumentation scope as messages, and the schema's URL, by the official encoder."""
-    scope = InstrumentationScope(connection["instrumentation_scope"])
-    span = ReadableSpan("", SpanContext(1, 1, False), resource=resource, instrumentation_scope=scope)
-    (encoded,) = encode_spans([span]).resource_spans
-    return encoded.resource, encoded.scope_spans[0].scope, encoded.schema_url
-
-
-def frame(field_number: int, message: bytes) -> bytes:
-    """An encoded message as a field of another one. Source: Protocol Buffers, Encoding: tag, length, bytes."""
-    size, head = len(message), bytearray((field_number << 3 | 2,))
-    while size > 0x7F:
-        head.append(size & 0x7F | 0x80)
-        size >>= 7
-    head.append(size)
-    return bytes(head) + message

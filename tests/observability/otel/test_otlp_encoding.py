@@ -1,16 +1,18 @@
-"""Spans as they are written natively, beside the official classes' encoding of the same."""
+"""Spans, log records and attributes as they are written natively, beside the official classes' encoding of the same."""
 
 import random
 
 import msgpack
 import pytest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ScopeLogs
+from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
 from relay_mp.events import ScopeEvent, pack_record
 from relay_mp.observability.export.scopes import Place
 from relay_mp.observability.otel.full import FullProjection
-from relay_mp.observability.otel.otlp import AttributeNames, SpanWriter
+from relay_mp.observability.otel.otlp import AttributeNames, LogWriter, SpanWriter, ValueWriter, frame
 from relay_mp.observability.otel.values import MAX_KEYS, add_flat, clean, json_text
 
 MAX_BYTES = 200
@@ -307,3 +309,81 @@ def test_second_names_that_are_no_text_are_written_as_attributes_are():
     writer.update({"a\udc00": 1})
     writer.copy("a\udc00", "b\udc00" * 200)
     assert list(written(writer.finish()).attributes) == pairs({"a\udc00": 1, "b\udc00" * 200: 1})
+
+
+# ---- values that nest: log records, and attributes of points
+
+
+def fill(target, value, depth):
+    """A payload as an official AnyValue, in which so many levels may nest; null is one that is empty."""
+    if isinstance(value, list) and depth:
+        target.array_value.SetInParent()
+        for item in value:
+            fill(target.array_value.values.add(), item, depth - 1)
+    elif isinstance(value, dict) and depth:
+        target.kvlist_value.SetInParent()
+        for key, item in value.items():
+            pair = target.kvlist_value.values.add(key=clean(key, MAX_BYTES))
+            if item is not None:
+                fill(pair.value, item, depth - 1)
+    elif value is not None:
+        target.CopyFrom(any_value(value))
+
+
+def filled(attributes, depth):
+    found = [KeyValue(key=clean(key, MAX_BYTES)) for key, value in attributes.items() if value is not None]
+    for pair, value in zip(found, (value for value in attributes.values() if value is not None), strict=True):
+        fill(pair.value, value, depth)
+    return found
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 24])
+def test_log_records_are_the_official_classes_to_the_byte(depth):
+    lot, writer = random.Random(depth), LogWriter(MAX_BYTES, depth)
+    for _ in range(EVENTS // 4):
+        body, attributes = payload(lot), {"a": payload(lot), "": scalar(lot), "surrogate \ud800": "\udc00", "n": 2**70}
+        time_us, observed_ns = lot.choice([0, 1, -5, lot.getrandbits(50), 2**64]), lot.getrandbits(63) + 1
+        name, parent, trace = lot.choice(TEXTS), lot.choice([None, lot.randbytes(8)]), lot.randbytes(16)
+        expected = LogRecord(
+            time_unix_nano=in_ns(time_us), observed_time_unix_nano=observed_ns, severity_number=9, severity_text="INFO",
+            event_name=clean(name, MAX_BYTES), attributes=filled(attributes, depth),
+        )  # fmt: skip
+        if body is not None:
+            fill(expected.body, body, depth)
+            expected.body.SetInParent()
+        if parent is not None:
+            expected.trace_id, expected.span_id, expected.flags = trace, parent, 1
+        natively = writer.record(time_us, observed_ns, 9, "INFO", body, attributes, Place(trace, parent), name)
+        assert natively == ScopeLogs(log_records=[expected]).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    "length", [0, 1, 100, 120, 121, 122, 123, 124, 125, 126, 127, 128, 129, 16_370, 16_380, 16_383, 16_384, 2_097_152]
+)
+def test_messages_of_every_length_have_their_length_before_them(length):
+    text, writer = "x" * length, LogWriter(1 << 30, 5)
+    record = LogRecord(observed_time_unix_nano=1, severity_number=1, severity_text="T")
+    record.body.CopyFrom(AnyValue(array_value=ArrayValue(values=[AnyValue(string_value=text), AnyValue(int_value=1)])))
+    natively = writer.record(0, 1, 1, "T", [text, 1], {}, HERE, "")
+    assert natively == ScopeLogs(log_records=[record]).SerializeToString()
+    assert frame(2, record.SerializeToString()) == natively
+
+
+@pytest.mark.parametrize("place", [Place(b"x", bytes(8)), Place(bytes(16), b"x")])
+def test_ids_of_another_length_are_refused_in_log_records(place):
+    with pytest.raises(ValueError, match="expected"):
+        LogWriter(MAX_BYTES, 1).record(0, 1, 1, "T", None, {}, place, "")
+
+
+def test_attributes_of_points_are_the_official_classes_to_the_byte():
+    attributes = {"text": "ä", "flag": True, "int": -1, "float": 1.5, "list": ["a", 1, 2.5, False], "none": None, "": 1}
+    expected = NumberDataPoint(attributes=filled(attributes, 1)).SerializeToString()
+    assert ValueWriter(MAX_BYTES, 1).attributes(attributes, NumberDataPoint.ATTRIBUTES_FIELD_NUMBER) == expected
+
+
+@pytest.mark.parametrize("field", [0, 16, -1])
+def test_numbers_of_fields_have_a_bound(field):
+    with pytest.raises(ValueError, match="expected 1 to 15"):
+        frame(field, b"")
+    with pytest.raises(ValueError, match="expected 1 to 15"):
+        ValueWriter(MAX_BYTES, 1).attributes({"a": 1}, field)
