@@ -1,23 +1,27 @@
 """Sending over HTTP: one receiver, one connection that is kept, statuses sorted into retry and refusal.
 
 Used by the threads of batch queues, never by the dispatcher's. The standard library's client: it needs no
-more than POST, headers, a timeout, and a proxy where the environment names one:
+more than POST, headers, a deadline, and a proxy where the environment names one:
 
     http:   ──▶ proxy: POST http://receiver/path      RFC 9112, section 3.2.2, "absolute-form"
     https:  ──▶ proxy: CONNECT receiver:443 ──▶ TLS with the receiver, of which the proxy sees nothing
+
+The deadline is that of the whole attempt: a receiver that answers byte by byte does not hold it up. A socket's timeout
+is that of each read, and so is urllib3's: its `total` does not count the body, and a request takes it twice the CPU. So
+the sockets here know when to end; `HTTPConnection.connect` is overridden to make them.
 """
 
 import base64
 import contextlib
 import email.utils
 import http.client
-import io
 import ipaddress
 import math
 import socket
 import ssl
 import time
 import urllib.request
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +33,8 @@ __all__ = ["HttpReceiver", "Proxy", "proxy_of"]
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
 MAX_RETRY_AFTER_SECONDS = 60.0
 _KEPT_BODY_BYTES = 64 * 1024
+_MAX_LINE_BYTES, _MAX_LINES = 64 * 1024, 100
+"""Of a proxy's answer."""
 _SHOWN_CHARACTERS = 250
 
 # -------------------------------------------------------------------------------------------- proxies
@@ -99,6 +105,104 @@ def _parse_proxy(url: str, variable: str) -> Proxy:
     return Proxy(host, port or http.client.HTTP_PORT, headers, password)
 
 
+# ---------------------------------------------------------------------------------------- connections
+
+
+class _Socket(socket.socket):
+    """A socket whose reads and writes end at one time, `ends`, by the monotonic clock."""
+
+    ends = 0.0
+
+    def hurry(self) -> None:
+        """Gives the next operation what is left of the time."""
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self.settimeout(left)
+
+    def recv_into(self, buffer: Any, nbytes: int | None = None, flags: int = 0) -> int:
+        """See socket.recv_into. It is what the file of `makefile` reads by."""
+        self.hurry()
+        return super().recv_into(buffer, nbytes or 0, flags)
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """See socket.send."""
+        self.hurry()
+        return super().send(data, flags)
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """See socket.sendall."""
+        self.hurry()
+        super().sendall(data, flags)
+
+
+class _TlsSocket(_Socket, ssl.SSLSocket):
+    """The same, for TLS."""
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to a receiver, by way of its proxy if it has one. Set `ends` before each request.
+
+    Args:
+        host, port: of the receiver; None: the scheme's port.
+        proxy: the receiver's.
+        context: of TLS, of which its sockets become those here; None: without TLS.
+    """
+
+    def __init__(self, host: str, port: int | None, proxy: Proxy | None, context: ssl.SSLContext | None) -> None:
+        self.default_port = http.client.HTTP_PORT if context is None else http.client.HTTPS_PORT
+        super().__init__(host, port or self.default_port)
+        self._proxy = proxy
+        self._context = context
+        self._ends = 0.0
+        self._socket: _Socket | None = None
+        if context is not None:
+            context.sslsocket_class = _TlsSocket
+
+    def end_at(self, ends: float) -> None:
+        """Until when the next request may take, connecting and answer included."""
+        self._ends = ends
+        if self._socket is not None:
+            self._socket.ends = ends
+
+    def connect(self) -> None:
+        """See HTTPConnection.connect, which is called where there is no connection."""
+        left = max(self._ends - time.monotonic(), 0.001)
+        place = (self.host, self.port) if self._proxy is None else self._proxy[:2]
+        connected = socket.create_connection(place, left)
+        self.sock = self._socket = self._timed(_Socket(fileno=connected.detach()))
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._context is not None:
+            if self._proxy is not None:
+                _open_tunnel(self.sock, authority(self.host, self.port), self._proxy.headers)
+            self._socket.hurry()
+            secured = self._context.wrap_socket(self.sock, server_hostname=self.host)
+            assert isinstance(secured, _TlsSocket)
+            self.sock = self._socket = self._timed(secured)
+
+    def _timed(self, made: _Socket) -> _Socket:
+        made.ends = self._ends
+        return made
+
+
+def _open_tunnel(sock: socket.socket, target: str, headers: Mapping[str, str]) -> None:
+    """Asks a proxy to pass on what comes next; RFC 9110, section 9.3.6.
+
+    Raises:
+        OSError: it does not.
+    """
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *(f"{name}: {value}" for name, value in headers.items())]
+    sock.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode("latin-1"))
+    with sock.makefile("rb") as answer:
+        _, _, status = answer.readline(_MAX_LINE_BYTES).decode("latin-1").strip().partition(" ")
+        if not status.startswith("2"):
+            raise OSError(f"Tunnel connection failed: {status}")
+        for _ in range(_MAX_LINES):
+            if answer.readline(_MAX_LINE_BYTES) in (b"\r\n", b"\n", b""):
+                return
+    raise OSError(f"Tunnel connection failed: the answer has more than {_MAX_LINES} lines")
+
+
 # ------------------------------------------------------------------------------------------ receivers
 
 
@@ -108,7 +212,7 @@ class HttpReceiver:
     Args:
         url: http or https.
         headers: of every request.
-        context: of TLS; default: the usual one.
+        context: of TLS, which is then for this receiver alone; default: the usual one.
         retryable: statuses that are for the moment.
 
     Raises:
@@ -138,7 +242,7 @@ class HttpReceiver:
             self._headers = {**headers, **proxy.headers}
         self._context = context
         self._retryable = retryable
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: _Connection | None = None
 
     def post(self, body: bytes, content_type: str, timeout_seconds: float, **more_headers: str) -> bytes:
         """Sends one request, and again on a new connection if the kept one was closed meanwhile.
@@ -172,20 +276,12 @@ class HttpReceiver:
         self, body: bytes, headers: dict[str, str], timeout_seconds: float
     ) -> tuple[int, str, str | None, bytes]:
         if self._connection is None:
-            self._connection = self._connect(timeout_seconds)
+            context = (self._context or ssl.create_default_context()) if self._is_secure else None
+            self._connection = _Connection(self._host, self._port, self._proxy, context)
         connection = self._connection
-        deadline = time.monotonic() + timeout_seconds
-        connection.timeout = timeout_seconds
-
-        def answer(sock: socket.socket, **options: Any) -> http.client.HTTPResponse:
-            stand_in = _Answering(sock, deadline)
-            return http.client.HTTPResponse(stand_in, **options)  # type: ignore[arg-type]
-
-        connection.response_class = answer  # type: ignore[assignment]
+        connection.end_at(time.monotonic() + timeout_seconds)
         if connection.sock is None:
             connection.connect()
-        else:
-            connection.sock.settimeout(timeout_seconds)
         # A receiver that hangs up before it has it all has mostly said why: an early answer, or an alert of TLS.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
             connection.request("POST", self._target, body, headers)
@@ -195,51 +291,12 @@ class HttpReceiver:
             self.close()
         return response.status, response.reason, response.getheader("Retry-After"), said
 
-    def _connect(self, timeout_seconds: float) -> http.client.HTTPConnection:
-        host, port = (self._host, self._port) if self._proxy is None else self._proxy[:2]
-        if not self._is_secure:
-            return http.client.HTTPConnection(host, port, timeout=timeout_seconds)
-        context = self._context or ssl.create_default_context()
-        connection = http.client.HTTPSConnection(host, port, timeout=timeout_seconds, context=context)
-        if self._proxy is not None:
-            connection.set_tunnel(self._host, self._port or http.client.HTTPS_PORT, self._proxy.headers)
-        return connection
-
     def close(self) -> None:
         """Closes the connection."""
         if self._connection is not None:
             with contextlib.suppress(OSError):
                 self._connection.close()
             self._connection = None
-
-
-class _Answering(io.RawIOBase):
-    """What comes from a socket until a deadline: its own timeout is that of each byte, and so of no answer.
-
-    Stands in for the socket that http.client makes a file of.
-    """
-
-    def __init__(self, sock: socket.socket, deadline: float) -> None:
-        self._sock = sock
-        self._file = sock.makefile("rb", buffering=0)
-        self._deadline = deadline
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        return io.BufferedReader(self)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._sock.settimeout(left)
-        return self._file.readinto(buffer)
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 def _seconds(retry_after: str | None) -> float | None:
