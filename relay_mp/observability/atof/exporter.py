@@ -107,10 +107,10 @@ class AtofExporter(Exporter):
         if config.sink_type == "file":
             path = _checked_path(config)
             self._files.append((path, config.mode is AtofExporterMode.Overwrite))
-            return _SINKS + "FileSink", {**_file_arguments(config), "path": path}
+            return "relay_mp.observability.atof.sink:FileSink", {**_file_arguments(config), "path": path}
         if config.sink_type != "stream":
             raise ValueError(f"sink_type is {config.sink_type!r}; expected 'file' or 'stream'")
-        return _SINKS + "StreamSink", _stream_arguments(config)
+        return "relay_mp.observability.atof.sink:StreamSink", _stream_arguments(config)
 
     def _describe(self) -> str:
         return f"this exporter of {self.path or self._sinks[0][1]['url']}"
@@ -147,9 +147,6 @@ def atof_stream(url: str, **settings: Any) -> Any:
         settings: those of a stream, as in AtofExporterConfig.
     """
     return AtofExporter(AtofExporterConfig(sink_type="stream", url=url)).make_sink(**settings)
-
-
-_SINKS = "relay_mp.observability.atof.sink:"
 
 
 def _checked_path(config: AtofExporterConfig) -> str:
