@@ -23,7 +23,7 @@ from relay_mp import llm, tools
 from relay_mp._emit.calls import LLMRequest, ToolExecutionResult
 from relay_mp._emit.verbs import ScopeHandle
 from relay_mp.annotated import MAX_DEPTH
-from relay_mp.codecs.protocols import LlmCodec, LlmResponseCodec
+from relay_mp.codecs import LlmCodec, LlmResponseCodec
 from relay_mp.errors import PayloadError
 from relay_mp.types import Json, LLMAttributes, ToolAttributes
 
