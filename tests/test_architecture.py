@@ -99,6 +99,7 @@ LATE = {
     ("relay_mp._plugins.files", "tomllib"): "only where there is a file",
     ("relay_mp._session.exporting", "asyncio"): _ASYNCIO,
     ("relay_mp._session.flush", "asyncio"): _ASYNCIO,
+    ("relay_mp._session.settings", "tempfile"): "only who starts a session asks for the directory",
     ("relay_mp._session.stats", "numpy"): "a worker that is never asked for statistics does without its 100 ms",
     ("relay_mp.events", "relay_mp.annotated"): "only events of LLM calls whose annotation is looked at need it",
     ("relay_mp.observability", "relay_mp.observability.atif.storage"): "a dataclass that a configuration has seldom",

@@ -4,7 +4,6 @@ Every bound of a session is here, with its name, default and limits.
 """
 
 import os
-import tempfile
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -24,7 +23,14 @@ MAX_DELIVERIES = 255
 
 def shared_memory_directory() -> str:
     """Where segments live: /dev/shm, or the temporary directory where there is none."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else tempfile.gettempdir()
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else _temporary_directory()
+
+
+def _temporary_directory() -> str:
+    # With shutil and random a twentieth of the package's import, and only who starts a session asks.
+    import tempfile
+
+    return tempfile.gettempdir()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,7 @@ def _derived(values: dict[str, Any]) -> Settings:
     values["max_event_bytes"] = wanted
     values["directory"] = values.get("directory") or shared_memory_directory()
     try:
-        values["recovery_directory"] = values.get("recovery_directory") or tempfile.gettempdir()
+        values["recovery_directory"] = values.get("recovery_directory") or _temporary_directory()
     except OSError as error:
         raise SessionError(
             f"no temporary directory can be written to ({error}); give recovery_directory (RELAY_MP_RECOVERY_DIRECTORY)"
