@@ -20,7 +20,7 @@ SOURCES = [
     HERE / "ring_floor.c",
     *(
         NATIVE / f"{name}.c"
-        for name in ("crc32c", "eventcount", "platform_linux", "process", "ring", "segment", "slots", "uuid7")
+        for name in ("crc32c", "eventcount", "fork", "platform_linux", "process", "ring", "segment", "slots", "uuid7")
     ),
 ]
 FLAGS = ["-std=c11", "-O2", "-fno-strict-aliasing", "-pthread", f"-I{NATIVE}"]  # as Python's own extensions are built

@@ -66,6 +66,7 @@ from relay_mp._emit.context import (
     set_thread_scope_stack,
     use_scope_stack,
 )
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_codec import LlmCodecIdentity, LlmSanitizeRequestContext, LlmSanitizeResponseContext
 from relay_mp._emit.llm_stream import LlmStream
 from relay_mp._emit.propagation import (
@@ -75,7 +76,6 @@ from relay_mp._emit.propagation import (
     capture_traceparent,
     create_scope_stack_from_propagation,
 )
-from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._session.flush import FlushResult
 from relay_mp._session.membership import attach, session, shutdown
 from relay_mp._session.recovery import recover

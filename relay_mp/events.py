@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import msgpack  # type: ignore[import-untyped]
 
-from relay_mp._records.records import RecordView, canonical_uuid, json_line, read_payload, rfc3339, view
+from relay_mp._records.json_line import json_line
+from relay_mp._records.payloads import read_payload
+from relay_mp._records.records import RecordView, canonical_uuid, rfc3339, view
 from relay_mp.errors import PayloadError, RecordError
 from relay_mp.types import CATEGORIES, DataSchema, Json, JsonObject, LogSeverity, attribute_names
 

@@ -31,6 +31,7 @@ from typing import Any
 from relay_mp._emit.arguments import check_name, freeze
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, check_type
 from relay_mp._emit.families import FAMILIES
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_call import (
     LLM,
     REQUEST_SANITIZERS,
@@ -63,7 +64,6 @@ from relay_mp._emit.managed import (
 )
 from relay_mp._emit.middleware import Registration, registry, visible
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now
-from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._native.core import active
 from relay_mp.errors import PayloadError
 from relay_mp.types import Json, LLMAttributes, RuntimeRegistrationKind

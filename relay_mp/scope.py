@@ -22,8 +22,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from relay_mp._emit.arguments import check_name, to_microseconds
+from relay_mp._emit.current import current_scope
+from relay_mp._emit.handle import ScopeHandle, check_handle
 from relay_mp._emit.metrics import METRIC_SCHEMA, measurements_payload
-from relay_mp._emit.verbs import ScopeHandle, check_handle, current_scope, event, pop, push, scope
+from relay_mp._emit.verbs import event, pop, push, scope
 from relay_mp._native.core import active
 from relay_mp.types import Json, MetricMeasurement
 

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from relay_mp._emit import callbacks, scope_end
-from relay_mp._emit.verbs import ScopeHandle, require_open
+from relay_mp._emit.current import require_open
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp._session.membership import current, current_or_default, end_local_subscriptions
 from relay_mp._session.registration import deregister, register
 from relay_mp.events import Event

@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from relay_mp._emit.arguments import check_name, freeze, thaw
 from relay_mp._emit.calls import ToolExecutionInterceptOutcome, ToolExecutionResult, ToolHandle, check_type
 from relay_mp._emit.families import FAMILIES
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.managed import (
     STATUS_OK,
     NextCall,
@@ -47,7 +48,6 @@ from relay_mp._emit.managed import (
 )
 from relay_mp._emit.middleware import Registration, registry, visible
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now, settle
-from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._native.core import active
 from relay_mp.errors import PayloadError, RejectedError
 from relay_mp.types import Json, RuntimeRegistrationKind, ScopeType, ToolAttributes

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 from relay_mp import llm, tools
 from relay_mp._emit.calls import LLMRequest, ToolExecutionResult
-from relay_mp._emit.verbs import ScopeHandle
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp.annotated import MAX_DEPTH
 from relay_mp.codecs import LlmCodec, LlmResponseCodec
 from relay_mp.errors import PayloadError

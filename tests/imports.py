@@ -1,7 +1,7 @@
 """Which module of the package imports which, read from the sources: Python and Cython, at once and late.
 
     import, from          in a function: late
-    cimport               in .pyx, and in the .pxd and .pxi that belong to it
+    cimport               in .pyx, and in the .pxd that belongs to it; there is no include
     import_module(...)    with a constant, or an f-string that one of the module's constants completes: late
     "relay_mp.x:y"        a name that is resolved when it is needed: late
 
@@ -33,7 +33,7 @@ COMPILED = _modules(".pxd") | _modules(".pyx")
 
 _NAMED = re.compile(r"(relay_mp(?:\.\w+)+):\w[\w.]*")
 _FROM = re.compile(r"^( *)from +(relay_mp[\w.]*) +c?import +(\([^)]*\)|[^\n]*)", re.MULTILINE)
-_INCLUDED = re.compile(r'^include "(.*)"', re.MULTILINE)
+_INCLUDE = re.compile(r"^ *include ", re.MULTILINE)
 
 
 class Import(NamedTuple):
@@ -104,10 +104,9 @@ def _of_cython(module: str) -> Iterator[Import]:
 
 
 def _sources(path: Path) -> Iterator[str]:
-    text = path.read_text(encoding="utf-8")
-    yield text
     declared = path.with_suffix(".pxd")
-    if declared != path and declared.exists():
-        yield declared.read_text(encoding="utf-8")
-    for name in _INCLUDED.findall(text):
-        yield from _sources(path.parent / name)
+    for file in dict.fromkeys([path, declared]):
+        if file.exists():
+            text = file.read_text(encoding="utf-8")
+            assert not _INCLUDE.search(text), f"{file} includes another: cimport the names instead"
+            yield text

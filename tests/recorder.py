@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import pytest
 
 from relay_mp._native import core
+from relay_mp._native.reader import Reader
+from relay_mp._native.segments import Segment
 from relay_mp.events import Event, decode
 
 
@@ -21,7 +23,7 @@ class Recorder:
     """The events emitted since the last look. `listen` says who listens; nobody: `listen(0)`."""
 
     def __init__(self, path: str) -> None:
-        self.segment = core.Segment.create(
+        self.segment = Segment.create(
             path,
             session_id="recorder",
             ring_bytes=1 << 20,
@@ -37,7 +39,7 @@ class Recorder:
         self.segment.set_state(core.STATE_OPEN)
         self.listen(1)
         self.segment.make_current()
-        self.reader = core.Reader(self.segment)
+        self.reader = Reader(self.segment)
 
     def listen(self, subscribers: int, scope_locals: int = 0) -> None:
         self.segment.set_subscribers(subscribers, scope_locals)

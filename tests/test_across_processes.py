@@ -23,7 +23,7 @@ from relay_mp import ConfigurationError, ScopeType, plugin, pools, scope
 from relay_mp._deliver import named
 from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.middleware import Registration, registry
-from relay_mp._native import core
+from relay_mp._native.segments import Segment
 from relay_mp._session.configuration import diagnostics, table
 from relay_mp.types import RuntimeRegistrationKind as Kind
 
@@ -432,14 +432,14 @@ def break_checksum(path: str) -> None:
 
 
 def break_content(path: str) -> None:
-    segment = core.Segment.attach(path)
+    segment = Segment.attach(path)
     segment.store_configuration(b"\xc1")
     segment.close()
 
 
 def break_length(path: str) -> None:
     """Says of the copy that it is longer than its place."""
-    segment = core.Segment.attach(path)
+    segment = Segment.attach(path)
     found = segment.load_configuration()[1]
     assert found is not None
     with open(path, "r+b") as file:
@@ -479,7 +479,7 @@ def test_a_worker_that_reads_a_damaged_table_withholds_payloads(session, seen, c
 def damage_both(path: str, damage: Callable[[str], None]) -> None:
     damage(path)
     if damage is not break_content:
-        segment = core.Segment.attach(path)
+        segment = Segment.attach(path)
         while segment.load_configuration()[1] is not None:
             damage(path)
         segment.close()

@@ -26,6 +26,7 @@ from relay_mp import (
     subscribers,
 )
 from relay_mp._native import core
+from relay_mp._native.segments import Segment
 
 NOW = datetime.now(UTC)
 UUID = "01890a5d-ac96-774b-bcce-b302099a8057"
@@ -292,7 +293,7 @@ def test_attaching_while_owning(refuses, session):
 
 
 def make_segment(path):
-    core.Segment.create(
+    Segment.create(
         path,
         session_id="x",
         ring_bytes=65536,

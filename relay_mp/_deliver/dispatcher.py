@@ -32,7 +32,9 @@ from relay_mp._deliver.replacement import Named, replace
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._emit import middleware
 from relay_mp._native import core
-from relay_mp._native.core import UNIT_BYTES, Reader, Record, Segment, is_dispatching
+from relay_mp._native.core import UNIT_BYTES, is_dispatching
+from relay_mp._native.reader import Reader, Record
+from relay_mp._native.segments import Segment
 from relay_mp.errors import RecordError, SegmentError, SessionError, SubscriberError
 from relay_mp.events import Event, MarkEvent, decode, view_of
 

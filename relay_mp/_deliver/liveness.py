@@ -12,7 +12,8 @@ itself, and then asked about by what it is called here. One that cannot be seen 
 import os
 
 from relay_mp._native import core
-from relay_mp._native.core import Reader, Segment
+from relay_mp._native.reader import Reader
+from relay_mp._native.segments import Segment
 
 LIVE_STATUSES = (core.SLOT_TAKING, core.SLOT_LIVE)
 

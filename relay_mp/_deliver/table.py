@@ -15,7 +15,7 @@ import msgpack  # type: ignore[import-untyped]
 from relay_mp._deliver import named
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 from relay_mp.errors import SubscriberError
 
 logger = logging.getLogger("relay_mp")

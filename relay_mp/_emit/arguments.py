@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from relay_mp._native.core import active, pack
-from relay_mp._records.records import read_payload
+from relay_mp._native.core import active
+from relay_mp._native.encoder import pack
+from relay_mp._records.payloads import read_payload
 from relay_mp.errors import PayloadError, ScopeError
 from relay_mp.events import SEVERITY_KEY, canonical_payload
 from relay_mp.types import DataSchema, LogSeverity, ScopeAttributes

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._emit.arguments import check_name, check_schema, freeze, thaw
-from relay_mp._native.core import Packed, pack
+from relay_mp._native.encoder import Packed, pack
 from relay_mp.errors import PayloadError
 from relay_mp.events import SEVERITY_KEY, canonical_uuid
 from relay_mp.types import (

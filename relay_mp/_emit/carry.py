@@ -7,7 +7,8 @@ what comes in is checked field by field, and refused whole.
 import json
 from typing import Any
 
-from relay_mp._emit.verbs import ScopeHandle, current_scope, make_foreign_handle, stack_uuids
+from relay_mp._emit.current import current_scope, stack_uuids
+from relay_mp._emit.handle import ScopeHandle, make_foreign_handle
 from relay_mp.errors import PropagationError
 from relay_mp.types import CATEGORIES
 

@@ -1,7 +1,7 @@
 """Which scope is current: handles, stacks, and how both follow the work into tasks, threads, workers.
 
 Runs in every emitting process. Reads and writes one ContextVar, `_current`, and nothing shared. Handles and
-the current scope itself are in `verbs`, compiled with what uses them at every event.
+the current scope itself are in `handle` and `current`, compiled because `verbs` uses them at every event.
 
     _current (one per context)
         │
@@ -32,17 +32,8 @@ from contextvars import Context, Token, copy_context
 from types import TracebackType
 from typing import Any
 
-from relay_mp._emit.verbs import (
-    ScopeHandle,
-    _current,
-    current_scope,
-    make_foreign_handle,
-    make_root,
-    nearest_open,
-    portable,
-    stack_uuids,
-    thread_scopes,
-)
+from relay_mp._emit.current import _current, current_scope, nearest_open, stack_uuids, thread_scopes
+from relay_mp._emit.handle import ScopeHandle, make_foreign_handle, make_root, portable
 from relay_mp.errors import ScopeError
 
 __all__ = [

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, NoReturn
 from relay_mp._emit.arguments import merge_metadata, thaw
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, PendingMarkSpec
 from relay_mp._emit.families import FAMILIES
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_codec import (
     LlmSanitizeRequestContext,
     LlmSanitizeResponseContext,
@@ -44,7 +45,6 @@ from relay_mp._emit.managed import (
 from relay_mp._emit.middleware import Registration, visible
 from relay_mp._emit.propagation import format_traceparent
 from relay_mp._emit.settle import AWAIT, settle
-from relay_mp._emit.verbs import ScopeHandle
 from relay_mp._native.core import active
 from relay_mp.errors import CallbackError, RejectedError
 from relay_mp.types import RuntimeRegistrationKind, ScopeType

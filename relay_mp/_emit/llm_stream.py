@@ -19,6 +19,8 @@ from typing import Any
 
 from relay_mp._emit.arguments import freeze, thaw
 from relay_mp._emit.calls import LLMHandle
+from relay_mp._emit.current import _current, current_scope
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_call import LLM, Spec, end_profile, show_response
 from relay_mp._emit.managed import (
     DESCRIPTION_KEY,
@@ -32,7 +34,6 @@ from relay_mp._emit.managed import (
     no_payload,
 )
 from relay_mp._emit.settle import AWAIT, BLOCK, is_awaitable, run_now
-from relay_mp._emit.verbs import ScopeHandle, _current, current_scope
 from relay_mp._native.core import active
 from relay_mp.errors import PayloadError
 

@@ -22,11 +22,12 @@ from typing import Any, NoReturn, TypeVar
 
 from relay_mp._emit.arguments import freeze, merge_metadata, thaw, to_microseconds
 from relay_mp._emit.calls import PendingMarkSpec, _CallHandle
+from relay_mp._emit.current import _current, current_scope, record_stack
 from relay_mp._emit.event_middleware import report
 from relay_mp._emit.families import Family
+from relay_mp._emit.handle import ScopeHandle, check_handle
 from relay_mp._emit.middleware import Registration, visible
 from relay_mp._emit.settle import settle
-from relay_mp._emit.verbs import ScopeHandle, _current, check_handle, current_scope, record_stack
 from relay_mp._native.core import active, emit, uuid7
 from relay_mp.errors import CallbackError, PayloadError, RejectedError
 from relay_mp.events import KIND_END, KIND_MARK, KIND_START

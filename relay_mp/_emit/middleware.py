@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from relay_mp._emit import scope_end
+from relay_mp._emit.current import current_scope, stack_uuids
 from relay_mp._emit.families import EVENT_FAMILIES, FAMILIES, TOOL_FAMILIES, Family
 from relay_mp._emit.locks import ForkSafeRLock
-from relay_mp._emit.verbs import current_scope, stack_uuids
 from relay_mp._native import core
 from relay_mp.errors import MiddlewareError
 from relay_mp.types import (

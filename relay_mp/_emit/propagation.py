@@ -25,7 +25,8 @@ import re
 from typing import Any, Final
 
 from relay_mp._emit.context import ScopeStack
-from relay_mp._emit.verbs import current_scope, make_foreign_handle
+from relay_mp._emit.current import current_scope
+from relay_mp._emit.handle import make_foreign_handle
 from relay_mp.errors import PropagationError, ScopeError
 from relay_mp.events import REMOTE_MARK, canonical_uuid
 from relay_mp.types import ScopeType

@@ -3,105 +3,17 @@
 `tests/native/test_stubs.py` compares the two.
 """
 
-import threading
 from collections.abc import Callable
-from contextvars import ContextVar
 from datetime import datetime
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import ParamSpec, TypeVar
 
-from relay_mp.errors import ScopeError
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp.types import DataSchema, Json, LogSeverity, ScopeAttributes, ScopeType
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
-ROOT_NAME: str
-FOREIGN: int
-
-class ScopeHandle:
-    _stack: bytes | None
-    def __init__(
-        self,
-        uuid: bytes,
-        parent: bytes | None,
-        name: str,
-        scope_type: ScopeType,
-        attributes: int,
-        data: Any,
-        metadata: Any,
-        outer: ScopeHandle | None,
-        trace: bytes | None,
-        epoch: int,
-    ) -> None: ...
-    @property
-    def uuid(self) -> str: ...
-    @property
-    def name(self) -> str: ...
-    @property
-    def scope_type(self) -> ScopeType: ...
-    @property
-    def attributes(self) -> ScopeAttributes: ...
-    @property
-    def parent_uuid(self) -> str | None: ...
-    @property
-    def data(self) -> Json: ...
-    @property
-    def metadata(self) -> Json: ...
-    @property
-    def _uuid(self) -> bytes: ...
-    @property
-    def _parent(self) -> bytes | None: ...
-    @property
-    def _trace(self) -> bytes | None: ...
-    @property
-    def _name(self) -> str: ...
-    @property
-    def _type(self) -> ScopeType: ...
-    @property
-    def _attributes(self) -> int: ...
-    @property
-    def _data(self) -> Any: ...
-    @property
-    def _metadata(self) -> Any: ...
-    @property
-    def _outer(self) -> ScopeHandle | None: ...
-    @property
-    def _epoch(self) -> int: ...
-    @property
-    def _open(self) -> bool: ...
-    def __copy__(self) -> Self: ...
-    def __deepcopy__(self, _memo: object) -> Self: ...
-
-_current: ContextVar[ScopeHandle | None]
-
-class _ThreadScopes(threading.local):
-    root: ScopeHandle | None
-    installed: ScopeHandle | None
-
-thread_scopes: _ThreadScopes
-
-def portable(handle: ScopeHandle) -> tuple[Any, ...]: ...
-def make_foreign_handle(
-    uuid: bytes,
-    parent: bytes | None,
-    name: str,
-    type_code: int,
-    attributes: int = 0,
-    trace: bytes | None = None,
-    data: Any = None,
-    metadata: Any = None,
-    outer: ScopeHandle | None = None,
-) -> ScopeHandle: ...
-def make_root() -> ScopeHandle: ...
-def set_inherited_hook(hook: Callable[[], ScopeHandle | None] | None) -> None: ...
-def current_scope() -> ScopeHandle: ...
-def nearest_open(handle: ScopeHandle) -> ScopeHandle: ...
-def stack_uuids(handle: ScopeHandle) -> bytes: ...
-def record_stack() -> bytes | None: ...
-def ended_already(handle: ScopeHandle, purpose: str) -> ScopeError: ...
-def require_open(handle: ScopeHandle, purpose: str) -> None: ...
-def check_handle(handle: object) -> None: ...
 def event(
     name: str,
     *,

@@ -1,1 +1,1 @@
-"""The native half: the ring, the encoder, and their only binding (`core`). Runs in every process."""
+"""The native half: the ring, the encoder, and their only bindings. Runs in every process."""

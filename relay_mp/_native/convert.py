@@ -1,6 +1,6 @@
 """What people pass as a payload besides JSON types, and what it becomes.
 
-Runs in the emitting process, called by the native encoder (encode.pxi) for a value that is none of
+Runs in the emitting process, called by the native encoder (encoder.pyx) for a value that is none of
 None, bool, int, float, str, dict, list, tuple. It takes one step: the result may hold, or be, another
 value that needs a step of its own; the encoder goes on from there and knows the path to it.
 

@@ -1,7 +1,10 @@
-# What relay_mp._emit.verbs, the other compiled module, calls of the core: without a Python call, and
-# without an object for what a C value can say. core.pyx is where it is written and explained.
+# What the other compiled modules call of the core: without a Python call, and without an object for what a C value can
+# say. core.pyx is where it is written and explained. These functions are the way to what a process has once, such as
+# its attachment and its fork epoch: of a C source with such state, every module that links it has a copy.
 
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from relay_mp._native.segment cimport rmp_segment
 
 cdef enum:
     RMP_NO_CATEGORY = -1     # `category` where there is none
@@ -16,6 +19,7 @@ cdef struct rmp_envelope:
     const uint8_t* uuid
     const uint8_t* parent  # NULL: none
 
+# For relay_mp._emit: an event.
 cdef bint is_listening() except -1
 cdef bint wants_stacks() noexcept
 cdef uint64_t own_fork_epoch() noexcept
@@ -23,3 +27,11 @@ cdef int64_t clock_us() noexcept
 cdef void make_uuid7(uint8_t* uuid, int64_t now_us) noexcept
 cdef int emit_event(const rmp_envelope* envelope, str name, object category_name, bytes stack, object data,
                     object metadata, object category_profile, object data_schema) except -1
+
+# For segments and their reader: the session that this process emits to, and who is inside of a mapping.
+cdef void attach_to(const rmp_segment* segment) noexcept
+cdef void detach() noexcept
+cdef void enter_mapping() noexcept
+cdef void leave_mapping() noexcept
+cdef bint is_mapping_in_use() noexcept
+cdef bint dispatches_here() noexcept

@@ -1,7 +1,7 @@
 /* msgpack into a buffer that grows: what an event is turned into before it claims space in the ring.
  *
  * Runs in the emitting thread, on memory private to it: no atomics, no locks, and no Python, so that the
- * same writers serve the record's envelope (core.pyx) and the payloads (encode.pxi). Encoding is done
+ * same writers serve the record's envelope (core.pyx) and the payloads (encoder.pyx). Encoding is done
  * before the ring is touched, which is why the buffer may grow here and nothing may fail later.
  *
  * Every writer picks the smallest encoding of its value, as msgpack-python's Packer(use_bin_type=True)

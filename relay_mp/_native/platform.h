@@ -1,6 +1,6 @@
 /* What the operating system is asked for. A port to another system writes these functions, and nothing else:
  *
- *     eventcount.c, process.c, segment.c, core.pyx  ->  platform.h  ->  platform_linux.c or platform_darwin.c
+ *     eventcount.c, process.c, fork.c, segment.c, core.pyx  ->  platform.h  ->  platform_linux.c or platform_darwin.c
  *
  * Each function has an answer for "not on this system", and its caller has a fallback. -DRMP_WITHOUT_FUTEX,
  * _PIDFD, _WIPEONFORK, _START_TIME and _PID_NAMESPACE give that answer on Linux too, so that the fallbacks are

@@ -23,18 +23,4 @@ rmp_process rmp_process_self(void);
 /* UNKNOWN where this cannot be told from here: another pid namespace, or no pidfd_open and the start time fits. */
 enum rmp_liveness rmp_process_liveness(rmp_process process);
 
-/* ---- fork ----
- * A number that changes whenever the memory of this process has come into being by a fork, whoever
- * forked it (uWSGI and others call fork() in C, where no Python hook runs). Reading it is one load. */
-extern uint64_t *rmp_fork_page; /* 0 in a child */
-extern uint64_t rmp_fork_count;
-
-uint64_t rmp_fork_renew(void);
-
-static inline uint64_t rmp_fork_epoch(void) {
-    uint64_t *page = __atomic_load_n(&rmp_fork_page, __ATOMIC_ACQUIRE);
-    uint64_t epoch = page ? __atomic_load_n(page, __ATOMIC_RELAXED) : 0;
-    return epoch ? epoch : rmp_fork_renew();
-}
-
 #endif

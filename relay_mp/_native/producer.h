@@ -7,6 +7,7 @@
 #define RMP_PRODUCER_H
 
 #include "encode.h"
+#include "fork.h"
 #include "segment.h"
 
 typedef struct rmp_producer {

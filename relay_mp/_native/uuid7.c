@@ -8,7 +8,7 @@
 #include <unistd.h>
 
 #include "eventcount.h"
-#include "process.h"
+#include "fork.h"
 
 #define RANDOM_B_MASK ((1ull << 62) - 1)
 

@@ -1,46 +1,40 @@
 # cython: language_level=3, freethreading_compatible=True, annotation_typing=False
-"""Records read, compiled: the object that an event is, its fields, and its line of JSON.
+"""Records read, compiled: the object that an event is, and its fields.
 
 Runs where the dispatcher runs, below `relay_mp.events`, which says what an event means; here is what happens to every
 event. `RecordView` is its state: made by one native call, without `__init__`. At the first access one pass finds
 where each of the 13 fields is, and checks that they are a record's; from then on an access decodes that field alone.
-`json_line`, and `json_lines` for a run of events, go from msgpack to ATOF's JSON without a Python object in between:
-an event took 14 us, and takes 0.3.
 
-What the native encoder does not write is left to `relay_mp.events`, which goes by way of msgpack and Python objects
-and says exactly what is wrong: records in other forms of msgpack or damaged; for `json_line` also types that are no
-JSON, and payloads of great depth. Where both give a value it is the same, and
-tests/records/test_records.py holds that.
+What the native encoder does not write, records in other forms of msgpack or damaged, is left to `relay_mp.events`,
+which goes by way of msgpack and Python objects and says exactly what is wrong. Where both give a value it is the same,
+and tests/records/test_records.py holds that.
 """
 
 cimport cython
-from cpython.list cimport PyList_New, PyList_SET_ITEM
-from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.math cimport isfinite
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, qsort
-from libc.string cimport memcmp, memcpy, strlen
+from libc.string cimport memcpy
 
-from relay_mp.errors import RecordError
-from relay_mp.types import CATEGORIES as _CATEGORIES, attribute_names
-
-
-cdef extern from "Python.h":
-    char* PyBytes_AS_STRING(object)
-    Py_ssize_t PyBytes_GET_SIZE(object)
-    object PyBytes_FromStringAndSize(const char* bytes, Py_ssize_t size)
-    object PyUnicode_DecodeUTF8(const char* bytes, Py_ssize_t size, const char* errors)
-    object PyUnicode_DecodeASCII(const char* bytes, Py_ssize_t size, const char* errors)
-    char* PyOS_double_to_string(double value, char format_code, int precision, int flags, int* kind) except NULL
-    void PyMem_Free(void* memory)
-    int Py_DTSF_ADD_DOT_0
-
-
-include "members.pxi"
-include "payloads.pxi"
-include "texts.pxi"
-include "json_line.pxi"
+from relay_mp._native.decode cimport (
+    RMP_KIND_BIN,
+    RMP_KIND_INT,
+    RMP_KIND_LIST,
+    RMP_KIND_NIL,
+    RMP_KIND_TEXT,
+    RMP_KIND_UINT,
+    rmp_cursor,
+    rmp_read_head,
+    rmp_take,
+)
+from relay_mp._native.encode cimport rmp_buffer
+from relay_mp._native.python cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+    PyUnicode_DecodeASCII,
+    PyUnicode_DecodeUTF8,
+)
+from relay_mp._records.payloads cimport read_all
+from relay_mp._records.texts cimport Second, check_text, moment_of, write_time, write_uuid
 
 
 # --------------------------------------------------------------------------------- where the fields are
@@ -67,16 +61,6 @@ cdef extern from *:
     void rmp_store_release_u32(uint32_t* at, uint32_t value) noexcept nogil
 
 
-cdef int _check_text(const uint8_t* text, uint64_t length) except -1:
-    """Whether it is no UTF-8."""
-    if not rmp_is_ascii(text, length):
-        try:
-            PyUnicode_DecodeUTF8(<const char*>text, <Py_ssize_t>length, NULL)
-        except UnicodeDecodeError:
-            return 1
-    return 0
-
-
 cdef int _pass(rmp_cursor* cursor, int allowed) except -2:
     """Over one field, if it may be there."""
     cdef const uint8_t* start
@@ -90,7 +74,7 @@ cdef int _pass(rmp_cursor* cursor, int allowed) except -2:
         return 0 if allowed & INT else UNUSUAL
     if kind == RMP_KIND_BIN and (allowed & BIN or (allowed & UUID and number == 16)):
         return rmp_take(cursor, number, &start)
-    if kind == RMP_KIND_TEXT and allowed & TEXT and not rmp_take(cursor, number, &start) and not _check_text(start, number):
+    if kind == RMP_KIND_TEXT and allowed & TEXT and not rmp_take(cursor, number, &start) and not check_text(start, number):
         return 0
     return UNUSUAL
 
@@ -191,7 +175,7 @@ cdef class RecordView:
             return self._decode_payload(self._unusual[index])
         if self._head_of(index, &cursor, &number) == RMP_KIND_NIL:
             return None
-        return _read_all(cursor.at, <Py_ssize_t>number)
+        return read_all(cursor.at, <Py_ssize_t>number)
 
     cdef object _payload(self, int index):
         if self._payloads is None:
@@ -287,17 +271,6 @@ cdef extern from *:
     object rmp_new(object kind)
 
 
-cdef enum:
-    FIXARRAY_13 = 0x9d
-    NO_KIND = 256
-
-
-cdef inline int _kind_of(bytes record) noexcept:
-    """A record's kind, if it starts as the native encoder's do; else NO_KIND."""
-    cdef const uint8_t* start = <const uint8_t*>PyBytes_AS_STRING(record)
-    return <int>start[1] if PyBytes_GET_SIZE(record) >= 2 and start[0] == FIXARRAY_13 else NO_KIND
-
-
 def view(tuple classes not None, bytes record not None, seq, pid, bint redelivered=False):
     """The event of a record, of the class that the record's kind has in `classes`, as calling it gives.
 
@@ -305,7 +278,7 @@ def view(tuple classes not None, bytes record not None, seq, pid, bint redeliver
         None where the record does not start as the native encoder's do, or its kind has no class.
     """
     cdef RecordView made
-    cdef int kind = _kind_of(record)
+    cdef int kind = kind_of(record)
     if kind >= len(classes):
         return None
     made = rmp_new(classes[kind])
@@ -316,27 +289,43 @@ def view(tuple classes not None, bytes record not None, seq, pid, bint redeliver
     return made
 
 
-# --------------------------------------------------------------------------------- a payload's text
+# --------------------------------------------------------------------------------- uuids and times
 
-def payload_json(RecordView event not None, int index) -> str | None:
-    """One of an event's payloads as JSON, as its line has it; "null" where there is none. None: not written here.
+cdef enum:
+    TEXT_BYTES = 64  # more than a uuid or a time takes: it never grows
 
-    Args:
-        event: the event.
-        index: the payload's place in the record.
+
+cdef object _ascii(const rmp_buffer* out, int failed):
+    if failed:
+        raise MemoryError("no memory for a text")  # it fits: never
+    return PyUnicode_DecodeASCII(<const char*>out.bytes, <Py_ssize_t>out.length, NULL)
+
+
+def canonical_uuid(bytes value not None) -> str:
+    """16 bytes as the usual 36 characters, lower case.
+
+    Raises:
+        ValueError: they are not 16.
     """
+    cdef uint8_t text[TEXT_BYTES]
     cdef rmp_buffer out
-    cdef rmp_cursor cursor
-    if not event._is_usual():
-        return None
-    out.bytes, out.length, out.capacity = NULL, 0, 0
-    cursor.at = <const uint8_t*>PyBytes_AS_STRING(event._record) + event._at[index]
-    cursor.end = <const uint8_t*>PyBytes_AS_STRING(event._record) + PyBytes_GET_SIZE(event._record)
-    try:
-        if _write_payload(&out, &cursor):
-            return None
-        return PyUnicode_DecodeUTF8(<const char*>out.bytes, <Py_ssize_t>out.length, NULL)
-    except UnicodeDecodeError:
-        return None
-    finally:
-        rmp_buffer_free(&out)
+    if PyBytes_GET_SIZE(value) != 16:
+        raise ValueError(f"a uuid has {PyBytes_GET_SIZE(value)} bytes; expected 16")
+    out.bytes, out.length, out.capacity = text, 0, TEXT_BYTES
+    return _ascii(&out, write_uuid(&out, <const uint8_t*>PyBytes_AS_STRING(value)))
+
+
+def rfc3339(timestamp_us) -> str:
+    """Microseconds since the epoch as RFC 3339 in UTC, with 0, 3 or 6 digits of fraction, as needed.
+
+    Raises:
+        OverflowError: it is not in -2**63 to 2**64-1, which is what a record can hold.
+    """
+    cdef uint8_t text[TEXT_BYTES]
+    cdef rmp_buffer out
+    cdef Second newest
+    cdef bint negative = timestamp_us < 0
+    cdef uint64_t bits = <uint64_t><int64_t>timestamp_us if negative else <uint64_t>timestamp_us
+    out.bytes, out.length, out.capacity = text, 0, TEXT_BYTES
+    newest.length = 0
+    return _ascii(&out, write_time(&out, moment_of(bits, negative), &newest))

@@ -14,7 +14,7 @@ from relay_mp._deliver.dispatcher import REPLY_ERROR, REPLY_OK
 from relay_mp._deliver.replacement import Named, replace
 from relay_mp._deliver.subscriptions import Callback, Subscription, Subscriptions
 from relay_mp._native import core
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 from relay_mp.errors import SubscriberError
 
 __all__ = ["Dispatch", "LocalDispatch", "RemoteDispatch", "choose", "takes_events"]

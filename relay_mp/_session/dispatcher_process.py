@@ -14,7 +14,7 @@ from relay_mp._deliver.dispatcher import Dispatcher, logger
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._native import core
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 from relay_mp._session import membership
 from relay_mp.errors import SegmentError, SessionError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._native import core
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 from relay_mp._session.stats import CAUSES
 from relay_mp.errors import FlushError, FlushTimeoutError
 

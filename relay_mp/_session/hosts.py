@@ -14,7 +14,7 @@ from relay_mp._deliver import table
 from relay_mp._deliver.dispatcher import Dispatcher, logger
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._native import core
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 from relay_mp._session import inheritance
 from relay_mp.errors import SessionError
 

@@ -13,10 +13,12 @@ import os
 import sys
 
 from relay_mp._deliver.subscriptions import Subscriptions
-from relay_mp._emit import carry, context, verbs
+from relay_mp._emit import carry, context
+from relay_mp._emit.current import set_inherited_hook
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 from relay_mp._session import hosts, inheritance, naming, recovery
 from relay_mp._session import settings as settings_module
 from relay_mp._session.configuration import publishing, receiving
@@ -47,7 +49,7 @@ class _State:
         self._session: Session | None = None
         self._atexit = False
         self._warned_unregistered = False
-        self._inherited: verbs.ScopeHandle | None = None
+        self._inherited: ScopeHandle | None = None
         self._inherited_epoch = 0
         self.next_id: str | None = None
 
@@ -96,7 +98,7 @@ class _State:
                 except (SessionError, OSError) as error:
                     logger.debug("the parent's session cannot be attached: %s", error)
 
-    def inherited_scope(self) -> verbs.ScopeHandle | None:
+    def inherited_scope(self) -> ScopeHandle | None:
         """The scope that this process was started under; None if none, or if it is malformed."""
         if self._inherited_epoch != core.fork_epoch():
             self._inherited_epoch = core.fork_epoch()
@@ -335,4 +337,4 @@ def session_id() -> str:
 
 core.set_hooks(_state.resolve, _state.report_unregistered)
 context.set_session_hook(_session_path)
-verbs.set_inherited_hook(_state.inherited_scope)
+set_inherited_hook(_state.inherited_scope)

@@ -14,7 +14,8 @@ from relay_mp._deliver.jsonl import JsonlFile
 from relay_mp._deliver.liveness import LIVE_STATUSES, holder_is_dead, is_dead
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._native import core
-from relay_mp._native.core import Record, Segment
+from relay_mp._native.reader import Record
+from relay_mp._native.segments import Segment
 from relay_mp._session import naming
 from relay_mp.errors import SegmentError, SessionError
 from relay_mp.events import Event

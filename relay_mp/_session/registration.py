@@ -9,9 +9,10 @@ from typing import Any
 
 from relay_mp._deliver import named
 from relay_mp._emit.arguments import check_name
+from relay_mp._emit.current import require_open
 from relay_mp._emit.families import FAMILIES
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.middleware import Registration, registry
-from relay_mp._emit.verbs import ScopeHandle, require_open
 from relay_mp._native import core
 from relay_mp.errors import MiddlewareError, SubscriberError
 from relay_mp.types import RuntimeRegistrationKind

@@ -21,7 +21,7 @@ from relay_mp._deliver.subscriptions import Callback, Subscriptions
 from relay_mp._deliver.table import load_reports
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._native import core
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 from relay_mp._session import dispatch, hosts, inheritance
 from relay_mp._session import flush as flushing
 from relay_mp._session import settings as settings_module

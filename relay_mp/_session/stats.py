@@ -12,7 +12,7 @@ from relay_mp._deliver.dispatcher import LOSS_CAUSES
 from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._deliver.table import load_reports
 from relay_mp._native import core
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 
 CAUSES = LOSS_CAUSES
 """Why events were lost. `unregistered`, in totals only: no producer slot was left."""

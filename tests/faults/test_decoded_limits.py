@@ -483,7 +483,7 @@ def test_nothing_unpickles_or_evaluates():
     assert importers == {"__init__.py", "_deliver/named.py", "observability/__init__.py"}
     assert users_of_entry_points == {"observability/export/kinds.py"}
     refused = re.compile("^(cimport|import|from) +(pickle|marshal|importlib)", re.MULTILINE)
-    for file in [*package.rglob("*.pyx"), *package.rglob("*.pxi")]:
+    for file in [*package.rglob("*.pyx"), *package.rglob("*.pxd")]:
         assert not refused.search(file.read_text()), file
 
 

@@ -27,6 +27,7 @@ from processes import TIMEOUT_SECONDS, await_end, await_that, fork, long, reap, 
 import relay_mp
 from relay_mp import pools, scope, subscribers
 from relay_mp._native import core
+from relay_mp._native.segments import Segment
 from relay_mp.testing import assert_no_loss
 from tests.faults.chaos import Book
 
@@ -401,7 +402,7 @@ def test_workers_of_a_killed_owner_go_on_and_what_its_thread_left_is_recovered(t
         assert name == f"{following[pid]}"
         following[pid] += 1
     stats_file = tmp_path / "recovered.jsonl"
-    segment = core.Segment.attach(path)
+    segment = Segment.attach(path)
     owners = {segment.slot_process(slot)[0] for slot, status in enumerate(segment.slot_statuses()) if slot and status}
     segment.close()
     assert owners >= set(pids)

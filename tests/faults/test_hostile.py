@@ -26,6 +26,8 @@ from relay_mp._deliver import dispatcher as dispatching
 from relay_mp._deliver.dispatcher import LOSS_MARK, Dispatcher
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._native import core
+from relay_mp._native.reader import Reader
+from relay_mp._native.segments import Segment
 from relay_mp._session.stats import collect
 
 # Where the header has them: see layout.h. Each is checked by `test_the_words_are_where_the_tests_look`.
@@ -41,7 +43,7 @@ class Rig:
     """A segment with its dispatcher, driven step by step on the test's own thread."""
 
     def __init__(self, path, *, ring_bytes=RING_BYTES, max_event_bytes=8192):
-        self.segment = core.Segment.create(
+        self.segment = Segment.create(
             path,
             session_id="hostile",
             ring_bytes=ring_bytes,
@@ -415,7 +417,7 @@ def test_a_search_for_the_next_record_does_not_take_the_square_of_the_ring(tmp_p
     units, payload_bytes = (16 << 20) // 64, 2 << 20
     length = (payload_bytes + 24 + 63) // 64
     path = str(tmp_path / "segment")
-    segment = core.Segment.create(
+    segment = Segment.create(
         path,
         session_id="hostile",
         ring_bytes=16 << 20,
@@ -435,7 +437,7 @@ def test_a_search_for_the_next_record_does_not_take_the_square_of_the_ring(tmp_p
                 word = 2 | 1 << 3 | length << 19 | position << 35
                 struct.pack_into("<QII", memory, ring_at + position * 64, word, payload_bytes, 0)
             struct.pack_into("<QQ", memory, TAIL_AT, units - length, 1 << 32 | 1)
-        assert core.Reader(segment).next_batch(256, 0.0) == []
+        assert Reader(segment).next_batch(256, 0.0) == []
     finally:
         segment.close()
         segment.unlink()

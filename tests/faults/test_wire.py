@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import relay_mp
 from relay_mp import ScopeType, scope
-from relay_mp._emit import carry, verbs
+from relay_mp._emit import carry
 from relay_mp._emit.context import current_scope, get_scope_stack
+from relay_mp._emit.current import set_inherited_hook, stack_uuids
 from relay_mp._session import inheritance, membership
 from relay_mp.errors import PropagationError
 
@@ -113,17 +114,17 @@ def begin(text, monkeypatch):
 
     def work():
         handle = current_scope()
-        found.append((handle.uuid, verbs.stack_uuids(handle).hex(), handle.name))
+        found.append((handle.uuid, stack_uuids(handle).hex(), handle.name))
 
     with monkeypatch.context() as patch:
         patch.setenv(inheritance.SCOPE_VARIABLE, text)
-        verbs.set_inherited_hook(membership._State().inherited_scope)
+        set_inherited_hook(membership._State().inherited_scope)
         try:
             thread = threading.Thread(target=work)
             thread.start()
             thread.join()
         finally:
-            verbs.set_inherited_hook(membership._state.inherited_scope)
+            set_inherited_hook(membership._state.inherited_scope)
     return found[0]
 
 

@@ -12,7 +12,7 @@ SOURCES = [
     HERE / "fuzz_reader.c",
     *(
         NATIVE / f"{name}.c"
-        for name in ("crc32c", "eventcount", "platform_linux", "process", "ring", "segment", "slots", "uuid7")
+        for name in ("crc32c", "eventcount", "fork", "platform_linux", "process", "ring", "segment", "slots", "uuid7")
     ),
 ]
 FLAGS = [

@@ -26,7 +26,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_mp._native.core import Packed, pack
+from relay_mp._native.encoder import Packed, pack
 from relay_mp.errors import PayloadError, RelayError
 
 MAX_DEPTH = 128
@@ -338,7 +338,7 @@ def test_numpy_values_without_a_json_meaning_are_refused_by_path():
 def test_recognising_types_imports_nothing():
     script = (
         "import sys\n"
-        "from relay_mp._native.core import pack\n"
+        "from relay_mp._native.encoder import pack\n"
         "class Foo: pass\n"
         "before = set(sys.modules)\n"
         "try:\n pack({'a': [Foo()]})\nexcept ValueError: pass\n"

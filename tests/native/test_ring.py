@@ -23,7 +23,7 @@ SOURCES = [
     *sorted(HERE.glob("*.c")),
     *(
         NATIVE / f"{name}.c"
-        for name in ("crc32c", "eventcount", "platform_linux", "process", "ring", "segment", "slots", "uuid7")
+        for name in ("crc32c", "eventcount", "fork", "platform_linux", "process", "ring", "segment", "slots", "uuid7")
     ),
 ]
 COMPILER = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or "cc"

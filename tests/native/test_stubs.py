@@ -8,14 +8,19 @@ from typing import Any
 
 import pytest
 
-from relay_mp._emit import verbs
-from relay_mp._native import core
-from relay_mp._records import records
+from relay_mp._emit import current, handle, verbs
+from relay_mp._native import core, encoder, reader, segments
+from relay_mp._records import json_line, payloads, records
 from relay_mp.observability.atif import steps
 from relay_mp.observability.export import scopes
 from relay_mp.observability.otel import otlp, spans
 
-MODULES = (core, verbs, records, steps, otlp, scopes, spans)
+MODULES = (
+    *(core, encoder, reader, segments),
+    *(current, handle, verbs),
+    *(json_line, payloads, records),
+    *(steps, otlp, scopes, spans),
+)
 COMPILED = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 STUBS = {
     name: ast.parse(Path(module.__file__).with_name(f"{name}.pyi").read_text(encoding="utf-8"))

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from relay_mp._native.core import pack
-from relay_mp._records.records import json_line, json_lines, payload_json, read_payload
+from relay_mp._native.encoder import pack
+from relay_mp._records.json_line import json_line, json_lines, payload_json
+from relay_mp._records.payloads import read_payload
 from relay_mp.errors import RecordError
 from relay_mp.events import MarkEvent, ScopeEvent, _text, canonical_payload, decode, pack_record
 

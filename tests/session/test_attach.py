@@ -10,6 +10,7 @@ import pytest
 import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._native import core
+from relay_mp._native.segments import Segment
 from relay_mp._session.membership import current
 
 # Where the header has them: see layout.h.
@@ -174,7 +175,7 @@ print(os.waitpid(pid, 0)[1], session.stats().emitted)
 def segment(tmp_path):
     """A segment file that would be attached, to be damaged."""
     path = str(tmp_path / "segment")
-    made = core.Segment.create(
+    made = Segment.create(
         path,
         session_id="x",
         ring_bytes=65536,
@@ -188,7 +189,7 @@ def segment(tmp_path):
         dispatcher_is_process=False,
     )
     made.close()
-    core.Segment.attach(path).close()
+    Segment.attach(path).close()
     return path
 
 

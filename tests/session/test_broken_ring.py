@@ -11,6 +11,7 @@ import step_subscribers
 import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._native import core
+from relay_mp._native.segments import Segment
 from relay_mp._session.recovery import sweep
 
 TAIL_AT, READ_POS_AT = 256, 384
@@ -124,7 +125,7 @@ def test_recovering_what_cannot_be_read_at_all_is_an_error(run_script, segments,
 
 
 def test_a_broken_session_stays_broken_until_it_is_closed(tmp_path):
-    segment = core.Segment.create(
+    segment = Segment.create(
         str(tmp_path / "segment"), session_id="broken", ring_bytes=1 << 16, max_producers=2, max_event_bytes=4096,
         subscriptions_bytes=0, configuration_bytes=0, block_timeout_ns=0, stall_timeout_ns=0, drop_when_full=False,
         dispatcher_is_process=False,

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sysconfig
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -21,28 +22,37 @@ pytestmark = pytest.mark.timeout(240)
 
 HERE = Path(__file__).parent
 PACKAGE = Path(relay_mp.__file__).parent
+PROJECT = HERE.parents[1] / "pyproject.toml"
 BUILD_TIMEOUT_SECONDS = 120
 KILLS_TIMEOUT_SECONDS = 200  # each kill waits until another interpreter has the package
 LOSS = "relay_mp.loss"
 
 
-@pytest.fixture(scope="session")
-def with_points(tmp_path_factory):
-    """A directory for PYTHONPATH, with a relay_mp whose extension has its test points."""
-    copy = tmp_path_factory.mktemp("with_points")
-    ignored = shutil.ignore_patterns("core.*.so", "__pycache__")
-    shutil.copytree(PACKAGE, copy / "relay_mp", ignore=ignored)
-    native = copy / "relay_mp" / "_native"
-    sources = [*sorted(native.glob("*.c")), HERE / "strike.c"]
-    assert native / "core.c" in sources, "core.c is not there: pip install -e . leaves it beside core.pyx"
+def build_with_points(module, directory):
+    """Builds one of the copy's extension modules anew, from pyproject's list of its sources."""
+    target = directory / module["name"].replace(".", "/")
+    sources = [directory / source for source in module["sources"]]
+    sources[0] = sources[0].with_suffix(".c")
+    assert sources[0].exists(), f"{sources[0].name} is not there: pip install -e . leaves it beside {target.name}.pyx"
     command = [
         *(os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang") or "cc").split(),
         *("-std=c11", "-O0", "-fno-strict-aliasing", "-fPIC", "-shared", "-pthread", "-w", "-DRMP_TEST_POINTS"),
-        *(f"-I{native}", f"-I{sysconfig.get_paths()['include']}", *map(str, sources)),
-        *("-o", str(native / f"core{sysconfig.get_config_var('EXT_SUFFIX')}")),
+        *(f"-I{target.parent}", f"-I{sysconfig.get_paths()['include']}", *map(str, sources), str(HERE / "strike.c")),
+        *("-fvisibility=hidden", "-o", f"{target}{sysconfig.get_config_var('EXT_SUFFIX')}"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_SECONDS, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="session")
+def with_points(tmp_path_factory):
+    """A directory for PYTHONPATH, with a relay_mp whose native half has its test points."""
+    copy = tmp_path_factory.mktemp("with_points")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(PACKAGE, copy / "relay_mp", ignore=ignored)
+    for module in tomllib.loads(PROJECT.read_text(encoding="utf-8"))["tool"]["setuptools"]["ext-modules"]:
+        if "relay_mp/_native/ring.c" in module["sources"]:
+            build_with_points(module, copy)
     return copy
 
 

@@ -13,6 +13,7 @@ import pytest
 import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._native import core
+from relay_mp._native.segments import Segment
 from relay_mp._session import naming
 
 WAIT_SECONDS = 30
@@ -156,7 +157,7 @@ def test_what_the_file_does_not_take_stays_in_the_segment(run_script, directory,
 def test_a_request_that_a_dead_session_left_is_not_run(run_script, directory, recovered, tmp_path):
     path = die(run_script, directory, 0, "stuck")
     # A worker's registration that nobody had got to: it must not be resolved here.
-    segment = core.Segment.attach(path)
+    segment = Segment.attach(path)
     segment.make_current()
     touched = tmp_path / "touched"
     core.emit_control(

@@ -13,7 +13,7 @@ from relay_mp._deliver import named
 from relay_mp._emit.arguments import freeze, thaw
 from relay_mp._emit.middleware import Registration, registry
 from relay_mp._native import core
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 from relay_mp._plugins.components import Component
 from relay_mp._session import inheritance
 from relay_mp._session.configuration.state import state

@@ -13,7 +13,7 @@ from typing import Any
 from relay_mp._emit.families import FAMILIES, Family
 from relay_mp._emit.middleware import GLOBAL_API, Registration, registry
 from relay_mp._native import core
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 from relay_mp._session.configuration.arrived import Arrived
 from relay_mp._session.configuration.diagnostics import note_failure, tell
 from relay_mp._session.configuration.state import state

@@ -7,7 +7,7 @@ One object a process; a fork has its parent's, and is then no owner.
 
 from relay_mp._emit.middleware import Registration, registry
 from relay_mp._native import core
-from relay_mp._native.core import Segment
+from relay_mp._native.segments import Segment
 from relay_mp._session.configuration.table import Row
 
 __all__ = ["state"]

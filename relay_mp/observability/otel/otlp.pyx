@@ -18,11 +18,12 @@ tests/observability/otel/test_otlp_encoding.py holds that. Source: opentelemetry
 common.proto; Protocol Buffers, Encoding. The extra `otel` is not needed.
 """
 
+from cpython.object cimport PyObject
 from libc.math cimport isfinite
-from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memmove
 
-from relay_mp._records.records cimport (
+from relay_mp._native.decode cimport (
     RMP_KIND_DOUBLE,
     RMP_KIND_FALSE,
     RMP_KIND_INT,
@@ -31,38 +32,117 @@ from relay_mp._records.records cimport (
     RMP_KIND_TEXT,
     RMP_KIND_TRUE,
     RMP_KIND_UINT,
-    Entry,
-    RecordView,
-    _check_text,
-    _sort,
-    _write_uuid,
-    _write_value,
-    rmp_buffer,
-    rmp_buffer_free,
-    rmp_buffer_reserve,
     rmp_cursor,
     rmp_read_head,
     rmp_skip,
     rmp_take,
 )
+from relay_mp._native.encode cimport rmp_buffer, rmp_buffer_free
+from relay_mp._native.python cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+    PyLong_AsLongLongAndOverflow,
+    PyUnicode_AsUTF8AndSize,
+)
+from relay_mp._records.json_line cimport write_value
+from relay_mp._records.members cimport Entry, sort_members
+from relay_mp._records.records cimport RecordView
+from relay_mp._records.texts cimport check_text, write_uuid
 from relay_mp.observability.export.scopes cimport Place
+from relay_mp.observability.otel.protobuf cimport (
+    HEAD,
+    begin_message,
+    end_message,
+    framed,
+    nanoseconds,
+    put_field,
+    put_fixed32,
+    put_fixed64,
+    put_number,
+    put_varint,
+    read_varint,
+    reserve,
+    varint_bytes,
+)
 
 from relay_mp.observability.otel.values import MAX_KEYS as _MAX_KEYS, add_flat, clean, json_text
 from relay_mp.types import CATEGORIES as _CATEGORIES, attribute_names
 
 
-cdef extern from "Python.h":
-    char* PyBytes_AS_STRING(object)
-    Py_ssize_t PyBytes_GET_SIZE(object)
-    object PyBytes_FromStringAndSize(const char* bytes, Py_ssize_t size)
-    object PyUnicode_DecodeUTF8(const char* bytes, Py_ssize_t size, const char* errors)
-    const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
-    long long PyLong_AsLongLongAndOverflow(object value, int* overflow) except? -1
-
-
-include "protobuf.pxi"
+cdef enum:
+    HEADS = 4 * HEAD  # before a text as an attribute: of the KeyValue, its key, the AnyValue and the text itself
+    MOST_KEYS = 64
+    # Tags: the field's number, and how it is written: 0 varint, 1 eight bytes, 2 length and bytes.
+    ANY_STRING = 0x0a
+    ANY_BOOL = 0x10
+    ANY_INT = 0x18
+    ANY_DOUBLE = 0x21
+    ANY_ARRAY = 0x2a
+    ANY_PAIRS = 0x32
+    ARRAY_VALUES = 0x0a
+    PAIRS_VALUES = 0x0a
+    PAIR_KEY = 0x0a
+    PAIR_VALUE = 0x12
+    EVENT_TIME = 0x09
+    EVENT_NAME = 0x12
+    EVENT_ATTRIBUTES = 0x1a
+    STATUS_MESSAGE = 0x12
+    STATUS_CODE = 0x18
+    SPAN_TRACE = 0x0a
+    SPAN_ID = 0x12
+    SPAN_PARENT = 0x22
+    SPAN_NAME = 0x2a
+    SPAN_KIND = 0x30
+    SPAN_START = 0x39
+    SPAN_END = 0x41
+    SPAN_ATTRIBUTES = 0x4a
+    SPAN_EVENTS = 0x5a
+    SPAN_STATUS = 0x7a
+    SPANS = 0x12
+    RECORD_TIME = 0x09
+    RECORD_SEVERITY = 0x10
+    RECORD_SEVERITY_TEXT = 0x1a
+    RECORD_BODY = 0x2a
+    RECORD_ATTRIBUTES = 0x32
+    RECORD_FLAGS = 0x45
+    RECORD_TRACE = 0x4a
+    RECORD_SPAN = 0x52
+    RECORD_OBSERVED = 0x59
+    RECORD_NAME = 0x62
+    LOG_RECORDS = 0x12
+    SAMPLED = 0x01  # LogRecord.flags: W3C's sampled bit
+    # Span.flags: W3C's sampled bit; that it is known whether the parent is remote; and that it is.
+    LOCAL = 0x101
+    REMOTE = 0x301
 
 assert _MAX_KEYS == MOST_KEYS
+
+
+cdef struct Pair:
+    # A KeyValue that is written.
+    const uint8_t* key
+    size_t key_length
+    const uint8_t* value  # the AnyValue
+    size_t value_length
+    size_t end
+
+
+cdef Pair read_pair(const rmp_buffer* out, size_t start) noexcept nogil:
+    cdef Pair pair
+    cdef const uint8_t* at = out.bytes + start + 1
+    cdef size_t size = read_varint(&at)
+    pair.end = <size_t>(at - out.bytes) + size
+    pair.key, pair.key_length = at, 0
+    if at[0] == PAIR_KEY:
+        at += 1
+        pair.key_length = read_varint(&at)
+        pair.key = at
+        at += pair.key_length
+    at += 1
+    pair.value_length = read_varint(&at)
+    pair.value = at
+    return pair
 
 
 # ---------------------------------------------------------------------------------------------- attributes
@@ -91,14 +171,14 @@ cdef bint _read_members(Entry* entries, rmp_cursor* cursor, uint64_t count) exce
     for i in range(count):
         if rmp_read_head(cursor, &kind, &number) or kind != RMP_KIND_TEXT or rmp_take(cursor, number, &entries[i].key):
             return False
-        if _check_text(entries[i].key, number):
+        if check_text(entries[i].key, number):
             return False
         entries[i].length, entries[i].value = <uint32_t>number, cursor.at
         if rmp_skip(cursor):
             return False
     if cursor.at != cursor.end:
         return False
-    _sort(entries, count)
+    sort_members(entries, count)
     for i in range(1, count):
         if entries[i].length == entries[i - 1].length and not memcmp(entries[i].key, entries[i - 1].key, entries[i].length):
             return False
@@ -214,7 +294,7 @@ def frame(int field, bytes message not None) -> bytes:
     if not 0 < field < 16:
         raise ValueError(f"field is {field}; expected 1 to 15")
     head[0] = <uint8_t>(field << 3 | 2)
-    size = 1 + _varint(head + 1, PyBytes_GET_SIZE(message))
+    size = 1 + put_varint(head + 1, PyBytes_GET_SIZE(message))
     return PyBytes_FromStringAndSize(<const char*>head, size) + message
 
 
@@ -257,53 +337,53 @@ cdef class ValueWriter:
     cdef object _clean(self, text, const char** at, Py_ssize_t* size):
         """The text's UTF-8, and what holds it."""
         try:
-            at[0] = PyUnicode_AsUTF8AndSize(text, size)
+            at[0] = PyUnicode_AsUTF8AndSize(<PyObject*>text, size)
             if size[0] <= self._max_bytes:
                 return text
         except UnicodeEncodeError:
             pass
         text = clean(text, self._max_bytes)
-        at[0] = PyUnicode_AsUTF8AndSize(text, size)
+        at[0] = PyUnicode_AsUTF8AndSize(<PyObject*>text, size)
         return text
 
     cdef int _text(self, rmp_buffer* out, uint8_t tag, text) except -1:
         cdef const char* at = NULL
         cdef Py_ssize_t size = 0
         held = self._clean(text, &at, &size)
-        _reserve(out, HEAD + size)
-        _field(out, tag, at, size)
+        reserve(out, HEAD + size)
+        put_field(out, tag, at, size)
         return 0
 
     cdef int _pair(self, rmp_buffer* out, uint8_t tag, str key, value, int depth) except -1:
         """A KeyValue; without its value where that is None and may be empty."""
         cdef const char* at = NULL
         cdef Py_ssize_t size = 0
-        cdef size_t start = _open(out), inner
+        cdef size_t start = begin_message(out), inner
         held = self._clean(key, &at, &size)
         if size:
-            _reserve(out, HEAD + size)
-            _field(out, PAIR_KEY, at, size)
+            reserve(out, HEAD + size)
+            put_field(out, PAIR_KEY, at, size)
         if value is not None or not self._max_depth:
-            inner = _open(out)
+            inner = begin_message(out)
             self._any(out, value, depth)
-            _close(out, inner, PAIR_VALUE)
-        _close(out, start, tag)
+            end_message(out, inner, PAIR_VALUE)
+        end_message(out, start, tag)
         return 0
 
     cdef int _array(self, rmp_buffer* out, items, int depth) except -1:
-        cdef size_t start = _open(out), inner
+        cdef size_t start = begin_message(out), inner
         for item in items:
-            inner = _open(out)
+            inner = begin_message(out)
             self._any(out, item, depth)
-            _close(out, inner, ARRAY_VALUES)
-        _close(out, start, ANY_ARRAY)
+            end_message(out, inner, ARRAY_VALUES)
+        end_message(out, start, ANY_ARRAY)
         return 0
 
     cdef int _pairs(self, rmp_buffer* out, dict members, int depth) except -1:
-        cdef size_t start = _open(out)
+        cdef size_t start = begin_message(out)
         for key, value in members.items():
             self._pair(out, PAIRS_VALUES, key, value, depth)
-        _close(out, start, ANY_PAIRS)
+        end_message(out, start, ANY_PAIRS)
         return 0
 
     cdef int _any(self, rmp_buffer* out, value, int depth) except -1:
@@ -313,21 +393,21 @@ cdef class ValueWriter:
         cdef double real
         cdef uint64_t bits
         kind = type(value)
-        _reserve(out, HEAD)
+        reserve(out, HEAD)
         if kind is str:
             return self._text(out, ANY_STRING, value)
         if kind is bool:
-            _number(out, ANY_BOOL, value is True)
+            put_number(out, ANY_BOOL, value is True)
             return 0
         if kind is int:
-            whole = PyLong_AsLongLongAndOverflow(value, &overflow)
+            whole = PyLong_AsLongLongAndOverflow(<PyObject*>value, &overflow)
             if not overflow:
-                _number(out, ANY_INT, <uint64_t>whole)
+                put_number(out, ANY_INT, <uint64_t>whole)
                 return 0
         elif kind is float:
             real = value
             memcpy(&bits, &real, 8)
-            _fixed64(out, ANY_DOUBLE, bits)
+            put_fixed64(out, ANY_DOUBLE, bits)
             return 0
         elif kind is tuple or (kind is list and depth > 0):
             return self._array(out, value, depth - 1)
@@ -360,33 +440,33 @@ cdef class LogWriter(ValueWriter):
             name: of the event.
         """
         cdef rmp_buffer* out = &self._scratch
-        cdef uint64_t time_ns = _ns(time_us)
+        cdef uint64_t time_ns = nanoseconds(time_us)
         cdef size_t inner
         out.length = 0
-        _reserve(out, 4 * HEAD)
+        reserve(out, 4 * HEAD)
         out.length = HEAD
         if time_ns:
-            _fixed64(out, RECORD_TIME, time_ns)
-        _number(out, RECORD_SEVERITY, <uint64_t>severity)
+            put_fixed64(out, RECORD_TIME, time_ns)
+        put_number(out, RECORD_SEVERITY, <uint64_t>severity)
         self._text(out, RECORD_SEVERITY_TEXT, severity_text)
         if body is not None:
-            inner = _open(out)
+            inner = begin_message(out)
             self._any(out, body, self._max_depth)
-            _close(out, inner, RECORD_BODY)
+            end_message(out, inner, RECORD_BODY)
         for key, value in attributes.items():
             if value is not None:
                 self._pair(out, RECORD_ATTRIBUTES, key, value, self._max_depth)
-        _reserve(out, 6 * HEAD)
+        reserve(out, 6 * HEAD)
         if place.parent_span is not None:
             _check_id("a trace's id", place.trace, 16)
             _check_id("a parent's span id", place.parent_span, 8)
-            _fixed32(out, RECORD_FLAGS, SAMPLED)
-            _field(out, RECORD_TRACE, PyBytes_AS_STRING(place.trace), 16)
-            _field(out, RECORD_SPAN, PyBytes_AS_STRING(place.parent_span), 8)
-        _fixed64(out, RECORD_OBSERVED, <uint64_t>observed_ns)
+            put_fixed32(out, RECORD_FLAGS, SAMPLED)
+            put_field(out, RECORD_TRACE, PyBytes_AS_STRING(place.trace), 16)
+            put_field(out, RECORD_SPAN, PyBytes_AS_STRING(place.parent_span), 8)
+        put_fixed64(out, RECORD_OBSERVED, <uint64_t>observed_ns)
         if name:
             self._text(out, RECORD_NAME, name)
-        return _framed(out, LOG_RECORDS)
+        return framed(out, LOG_RECORDS)
 
 
 # --------------------------------------------------------------------------------------------------- spans
@@ -426,10 +506,10 @@ cdef class SpanWriter(ValueWriter):
             name: its name.
             time_us: microseconds since the epoch.
         """
-        cdef uint64_t time_ns = _ns(time_us)
+        cdef uint64_t time_ns = nanoseconds(time_us)
         self._begin()
         if time_ns:
-            _fixed64(&self._out, EVENT_TIME, time_ns)
+            put_fixed64(&self._out, EVENT_TIME, time_ns)
         if name:
             self._text(&self._out, EVENT_NAME, name)
         self._tag, self._first = EVENT_ATTRIBUTES, self._out.length
@@ -445,30 +525,30 @@ cdef class SpanWriter(ValueWriter):
             start_us, end_us: microseconds since the epoch; an end before the start is at the start.
         """
         cdef rmp_buffer* out = &self._out
-        cdef uint64_t start_ns = _ns(start_us), end_ns = max(start_ns, _ns(end_us))
+        cdef uint64_t start_ns = nanoseconds(start_us), end_ns = max(start_ns, nanoseconds(end_us))
         cdef bytes uuid = event._read_field(1)
         _check_id("a trace's id", place.trace, 16)
         if place.parent_span is not None:
             _check_id("a parent's span id", place.parent_span, 8)
         self._begin()
-        _field(out, SPAN_TRACE, PyBytes_AS_STRING(place.trace), 16)
-        _field(out, SPAN_ID, PyBytes_AS_STRING(uuid) + 8, 8)
+        put_field(out, SPAN_TRACE, PyBytes_AS_STRING(place.trace), 16)
+        put_field(out, SPAN_ID, PyBytes_AS_STRING(uuid) + 8, 8)
         if place.parent_span is not None:
-            _field(out, SPAN_PARENT, PyBytes_AS_STRING(place.parent_span), 8)
+            put_field(out, SPAN_PARENT, PyBytes_AS_STRING(place.parent_span), 8)
         if name:
             self._text(out, SPAN_NAME, name)
-        _reserve(out, 3 * HEAD)
+        reserve(out, 3 * HEAD)
         if kind:
-            _number(out, SPAN_KIND, <uint64_t>kind)
+            put_number(out, SPAN_KIND, <uint64_t>kind)
         if start_ns:
-            _fixed64(out, SPAN_START, start_ns)
+            put_fixed64(out, SPAN_START, start_ns)
         if end_ns:
-            _fixed64(out, SPAN_END, end_ns)
+            put_fixed64(out, SPAN_END, end_ns)
         self._tag, self._first, self._flags = SPAN_ATTRIBUTES, out.length, REMOTE if place.is_remote else LOCAL
 
     cdef int _begin(self) except -1:
         self._tag, self._out.length = 0, 0
-        _reserve(&self._out, 128)
+        reserve(&self._out, 128)
         self._out.length = HEAD
         return 0
 
@@ -484,13 +564,13 @@ cdef class SpanWriter(ValueWriter):
         cdef bint is_span = self._tag == SPAN_ATTRIBUTES
         self._tag = 0
         if not is_span:
-            return _framed(&self._out, SPAN_EVENTS)
+            return framed(&self._out, SPAN_EVENTS)
         for event in events or ():
             self._append(PyBytes_AS_STRING(event), PyBytes_GET_SIZE(event))
         if status is not None:
             self._status(status[0], status[1])
         self._write_flags()
-        return _framed(&self._out, SPANS)
+        return framed(&self._out, SPANS)
 
     cdef int _check_begun(self) except -1:
         if not self._tag:
@@ -498,7 +578,7 @@ cdef class SpanWriter(ValueWriter):
         return 0
 
     cdef int _append(self, const void* bytes, size_t count) except -1:
-        _reserve(&self._out, count)
+        reserve(&self._out, count)
         memcpy(self._out.bytes + self._out.length, bytes, count)
         self._out.length += count
         return 0
@@ -507,19 +587,19 @@ cdef class SpanWriter(ValueWriter):
         self._scratch.length = 0
         if message:
             self._text(&self._scratch, STATUS_MESSAGE, message)
-        _reserve(&self._scratch, HEAD)
+        reserve(&self._scratch, HEAD)
         if code:
-            _number(&self._scratch, STATUS_CODE, <uint64_t>code)
-        _reserve(&self._out, HEAD + self._scratch.length)
-        _field(&self._out, SPAN_STATUS, self._scratch.bytes, self._scratch.length)
+            put_number(&self._scratch, STATUS_CODE, <uint64_t>code)
+        reserve(&self._out, HEAD + self._scratch.length)
+        put_field(&self._out, SPAN_STATUS, self._scratch.bytes, self._scratch.length)
         return 0
 
     cdef int _write_flags(self) except -1:
         """Field 16, whose tag takes two bytes: four bytes, least first."""
-        _reserve(&self._out, HEAD)
+        reserve(&self._out, HEAD)
         self._out.bytes[self._out.length] = 0x85
         self._out.length += 1
-        _fixed32(&self._out, 0x01, self._flags)
+        put_fixed32(&self._out, 0x01, self._flags)
         return 0
 
     # ---- attributes ----
@@ -569,9 +649,9 @@ cdef class SpanWriter(ValueWriter):
         if start < 0 or self._find(text, size, self._out.length) >= 0:
             return
         second = _key(text, size)
-        pair = _read_pair(&self._out, start)
+        pair = read_pair(&self._out, start)
         self._reserve_pair(&second, pair.value_length)
-        pair = _read_pair(&self._out, start)  # the buffer may have moved
+        pair = read_pair(&self._out, start)  # the buffer may have moved
         self._begin_pair(&second, pair.value_length)
         memcpy(self._out.bytes + self._out.length, pair.value, pair.value_length)
         self._out.length += pair.value_length
@@ -581,7 +661,7 @@ cdef class SpanWriter(ValueWriter):
         cdef size_t start = self._first
         cdef Pair pair
         while start < end:
-            pair = _read_pair(&self._out, start)
+            pair = read_pair(&self._out, start)
             if pair.key_length == length and not memcmp(pair.key, key, length):
                 return start
             start = pair.end
@@ -590,11 +670,11 @@ cdef class SpanWriter(ValueWriter):
     cdef size_t _replace(self, size_t start) except? 0:
         """Puts the attribute that begins there in place of an earlier one of its key. Returns by how many bytes what is
         behind it has come nearer."""
-        cdef Pair pair = _read_pair(&self._out, start)
+        cdef Pair pair = read_pair(&self._out, start)
         cdef Py_ssize_t old = self._find(pair.key, pair.key_length, start)
         if old < 0:
             return 0
-        cdef size_t size = pair.end - start, old_end = _read_pair(&self._out, old).end, old_size = old_end - old
+        cdef size_t size = pair.end - start, old_end = read_pair(&self._out, old).end, old_size = old_end - old
         cdef bytes written = PyBytes_FromStringAndSize(<const char*>self._out.bytes + start, size)
         self._move(pair.end, start)
         self._move(old_end, old + size)
@@ -609,24 +689,24 @@ cdef class SpanWriter(ValueWriter):
     # A KeyValue is its tag and length, its key, and its value, an AnyValue.
 
     cdef int _reserve_pair(self, const Key* key, size_t value_bytes) except -1:
-        return _reserve(&self._out, HEADS + _key_bytes(key) + value_bytes)
+        return reserve(&self._out, HEADS + _key_bytes(key) + value_bytes)
 
     cdef void _begin_pair(self, const Key* key, size_t value_bytes) noexcept:
         """All of a KeyValue but the AnyValue, which comes behind it and has so many bytes. There is room."""
         cdef rmp_buffer* out = &self._out
-        cdef size_t key_bytes = _key_bytes(key), pair_bytes = 1 + _varint_bytes(value_bytes) + value_bytes
+        cdef size_t key_bytes = _key_bytes(key), pair_bytes = 1 + varint_bytes(value_bytes) + value_bytes
         if key_bytes:
-            pair_bytes += 1 + _varint_bytes(key_bytes) + key_bytes
-        _number(out, self._tag, pair_bytes)
+            pair_bytes += 1 + varint_bytes(key_bytes) + key_bytes
+        put_number(out, self._tag, pair_bytes)
         if key_bytes:
-            _number(out, PAIR_KEY, key_bytes)
+            put_number(out, PAIR_KEY, key_bytes)
             memcpy(out.bytes + out.length, key.text, key.length)
             out.length += key.length
             if key.member != NULL:
                 out.bytes[out.length] = 46
                 memcpy(out.bytes + out.length + 1, key.member, key.member_length)
                 out.length += 1 + key.member_length
-        _number(out, PAIR_VALUE, value_bytes)
+        put_number(out, PAIR_VALUE, value_bytes)
 
     # ---- fields as attributes: what is False goes by way of Python objects ----
 
@@ -727,11 +807,11 @@ cdef class SpanWriter(ValueWriter):
 
     cdef bint _add_text(self, const Key* key, const uint8_t* text, size_t length) except -1:
         """A text; it may be in the buffer itself, HEADS and the key's length behind what is written."""
-        if length > <size_t>self._max_bytes or _check_text(text, length):
+        if length > <size_t>self._max_bytes or check_text(text, length):
             return False
-        _reserve(&self._out, HEADS + _key_bytes(key) + length)
-        self._begin_pair(key, 1 + _varint_bytes(length) + length)
-        _number(&self._out, ANY_STRING, length)
+        reserve(&self._out, HEADS + _key_bytes(key) + length)
+        self._begin_pair(key, 1 + varint_bytes(length) + length)
+        put_number(&self._out, ANY_STRING, length)
         memmove(self._out.bytes + self._out.length, text, length)
         self._out.length += length
         return True
@@ -739,9 +819,9 @@ cdef class SpanWriter(ValueWriter):
     cdef bint _add_json(self, const Key* key, rmp_cursor* cursor) except -1:
         """What nests, and null. How long its JSON is, is known when it is written: its head is put before it then."""
         cdef size_t start = self._out.length, room = HEADS + _key_bytes(key), length
-        _reserve(&self._out, room)
+        reserve(&self._out, room)
         self._out.length += room
-        if _write_value(&self._out, cursor, 0):
+        if write_value(&self._out, cursor, 0):
             return False
         length = self._out.length - start - room
         self._out.length = start
@@ -751,7 +831,7 @@ cdef class SpanWriter(ValueWriter):
         cdef uint8_t[36] text
         cdef rmp_buffer written
         written.bytes, written.length, written.capacity = text, 0, 36
-        return not _write_uuid(&written, uuid) and self._add_text(key, text, 36)
+        return not write_uuid(&written, uuid) and self._add_text(key, text, 36)
 
     cdef bint _add_bytes(self, const Key* key, bytes text) except -1:
         return self._add_text(key, <const uint8_t*>PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
@@ -760,20 +840,20 @@ cdef class SpanWriter(ValueWriter):
         cdef int overflow = 0
         if type(value) is not int:
             return False
-        cdef int64_t number = PyLong_AsLongLongAndOverflow(value, &overflow)
+        cdef int64_t number = PyLong_AsLongLongAndOverflow(<PyObject*>value, &overflow)
         return not overflow and self._add_number(key, <uint64_t>number)
 
     cdef bint _add_number(self, const Key* key, uint64_t number) except -1:
         """An int of 64 bits, in two's complement."""
         self._reserve_pair(key, HEAD)
-        self._begin_pair(key, 1 + _varint_bytes(number))
-        _number(&self._out, ANY_INT, number)
+        self._begin_pair(key, 1 + varint_bytes(number))
+        put_number(&self._out, ANY_INT, number)
         return True
 
     cdef bint _add_bool(self, const Key* key, bint value) except -1:
         self._reserve_pair(key, HEAD)
         self._begin_pair(key, 2)
-        _number(&self._out, ANY_BOOL, value)
+        put_number(&self._out, ANY_BOOL, value)
         return True
 
     cdef bint _add_double(self, const Key* key, uint64_t bits) except -1:
@@ -783,7 +863,7 @@ cdef class SpanWriter(ValueWriter):
             return False
         self._reserve_pair(key, HEAD)
         self._begin_pair(key, 9)
-        _fixed64(&self._out, ANY_DOUBLE, bits)
+        put_fixed64(&self._out, ANY_DOUBLE, bits)
         return True
 
     # ---- Python values as attributes ----

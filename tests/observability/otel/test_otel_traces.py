@@ -23,7 +23,7 @@ from relay_mp import (
     use_scope_stack,
 )
 from relay_mp._native import core
-from relay_mp._native.core import pack
+from relay_mp._native.encoder import pack
 from relay_mp.errors import RecordError
 from relay_mp.events import decode, pack_record
 from relay_mp.observability.export import scopes as scopes_module

@@ -16,7 +16,8 @@ import trace_format
 import relay_mp
 from relay_mp import PerfettoExporter, ScopeType, pools, scope
 from relay_mp._native import core
-from relay_mp._native.core import pack, uuid7
+from relay_mp._native.core import uuid7
+from relay_mp._native.encoder import pack
 from relay_mp.errors import RecordError
 from relay_mp.events import decode, pack_record
 from relay_mp.observability.perfetto.exporter import perfetto

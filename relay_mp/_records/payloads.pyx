@@ -1,13 +1,43 @@
-# A payload as Python objects, from its msgpack. Included textually by records.pyx.
-#
-# One pass makes what ATOF's JSON shows: JSON types only, keys sorted at every depth, NaN and infinities None. It took
-# a fifth of the time of msgpack.unpackb and a walk over what that gives. The bytes are not trusted:
-#
-#     lengths and counts    against what is left. Every element takes a byte, so that all open lists and maps together
-#                           never ask for more elements than there are bytes: no memory out of proportion
-#     depth                 DEEPEST_PAYLOAD, counted: the C stack is no payload's to use up
-#     texts                 strict UTF-8: no surrogates
-#     types                 no bytes, no extensions, no keys but texts; of a key that is there twice, the last counts
+# cython: language_level=3, freethreading_compatible=True, annotation_typing=False
+"""A payload as Python objects, from its msgpack. Runs where the dispatcher runs.
+
+One pass makes what ATOF's JSON shows: JSON types only, keys sorted at every depth, NaN and infinities None. It took
+a fifth of the time of msgpack.unpackb and a walk over what that gives. The bytes are not trusted:
+
+    lengths and counts    against what is left. Every element takes a byte, so that all open lists and maps together
+                          never ask for more elements than there are bytes: no memory out of proportion
+    depth                 DEEPEST_PAYLOAD, counted: the C stack is no payload's to use up
+    texts                 strict UTF-8: no surrogates
+    types                 no bytes, no extensions, no keys but texts; of a key that is there twice, the last counts
+"""
+
+from cpython.list cimport PyList_New, PyList_SET_ITEM
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.math cimport isfinite
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from relay_mp._native.decode cimport (
+    RMP_KIND_DOUBLE,
+    RMP_KIND_FALSE,
+    RMP_KIND_INT,
+    RMP_KIND_LIST,
+    RMP_KIND_MAP,
+    RMP_KIND_NIL,
+    RMP_KIND_TEXT,
+    RMP_KIND_TRUE,
+    RMP_KIND_UINT,
+    rmp_cursor,
+    rmp_load_be32,
+    rmp_read_head,
+    rmp_take,
+)
+from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_GET_SIZE, PyUnicode_DecodeUTF8
+from relay_mp._records.members cimport FEW, Entry, sort_members
+
+from relay_mp.errors import RecordError
+
 
 cdef enum:
     DEEPEST_PAYLOAD = 256  # twice what can be emitted
@@ -146,7 +176,7 @@ cdef dict _read_map(Payload* payload, uint64_t count):
             _refuse(payload, "is no msgpack: it ends inside of a key")
         _hold(payload, key, number, _read_element(payload))
     members = payload.members + before
-    _sort(members, count)
+    sort_members(members, count)
     for i in range(count):
         made[rmp_text_of_key(<const char*>members[i].key, members[i].length)] = <object>members[i].value
     _let_go(payload, before)
@@ -190,7 +220,7 @@ cdef object _read_value(Payload* payload):
     _refuse(payload, "holds bytes; expected JSON types only")
 
 
-cdef object _read_all(const uint8_t* start, Py_ssize_t length):
+cdef object read_all(const uint8_t* start, Py_ssize_t length):
     """The one value that these bytes are."""
     cdef Payload payload
     cdef object value
@@ -217,4 +247,4 @@ def read_payload(bytes packed not None) -> Json:
     Raises:
         RecordError: it is no msgpack of JSON types, or it nests deeper than 256.
     """
-    return _read_all(<const uint8_t*>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))
+    return read_all(<const uint8_t*>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))

@@ -1,12 +1,27 @@
-# A scope's handle. Included textually by verbs.pyx.
+# cython: language_level=3, freethreading_compatible=True, annotation_typing=False
+"""A scope's handle, compiled: one allocation a scope, and what the library's other modules may know of it.
 
-cdef extern from "Python.h":
-    char* PyBytes_AS_STRING(object)
-    Py_ssize_t PyBytes_GET_SIZE(object)
-    object PyBytes_FromStringAndSize(const char* bytes, Py_ssize_t size)
+Runs in every process. Apart from `verbs`, which makes one for each scope, because handles also come from elsewhere:
+from another process, and for the root that no event names.
+"""
 
+cimport cython
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcmp, memcpy
 
-cdef int UUID_BYTES = 16
+from relay_mp._native.core cimport own_fork_epoch
+from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+from relay_mp._emit.arguments import thaw
+from relay_mp._native.core import uuid7
+from relay_mp.events import canonical_uuid
+from relay_mp.types import ScopeAttributes, ScopeType
+
+ROOT_NAME = "root"
+
+FOREIGN = FOREIGN_EPOCH
+"""No process's `fork_epoch`."""
 
 cdef tuple _TYPES = tuple(ScopeType)
 cdef PyObject* _type_members[32]  # _TYPES, which keeps them alive: one look finds a member's code, and that it is one
@@ -21,7 +36,7 @@ def _fill_type_members():
 _fill_type_members()
 
 
-cdef inline int _type_code(object scope_type) except -1:
+cdef int type_code_of(object scope_type) except -1:
     cdef int code
     for code in range(_type_count):
         if _type_members[code] == <PyObject*>scope_type:
@@ -39,10 +54,6 @@ cdef bint _set_uuid(uint8_t* field, bytes uuid) except -1:
     return True
 
 
-cdef inline bytes _uuid_object(const uint8_t* field):
-    return PyBytes_FromStringAndSize(<const char*>field, UUID_BYTES)
-
-
 @cython.trashcan(True)  # a chain of scopes that were never popped goes in one step, however deep it is
 @cython.freelist(32)
 cdef class ScopeHandle:
@@ -56,36 +67,13 @@ cdef class ScopeHandle:
     Not to be made by hand: the arguments are the library's own.
     """
 
-    # What is shown to Python is made when it is asked for: a scope that nobody looks at is one allocation.
-    # `is_open` decides, by an atomic exchange, who ends the scope. `frozen_data` and `frozen_metadata`: see
-    # arguments.freeze. `trace` is what `traceparent` calls the trace: the outermost emitted scope,
-    # inherited, so that it costs nothing to find. `stack` is a cache. `epoch` is the `fork_epoch` of the
-    # process that pushed it, FOREIGN in a copy that was unpickled. `outer` and `stack` change while others
-    # may look: only by the functions below.
-    cdef uint8_t uuid_bytes[16]
-    cdef uint8_t parent_bytes[16]
-    cdef uint8_t trace_bytes[16]
-    cdef bint has_parent
-    cdef bint has_trace
-    cdef int is_open
-    cdef int type_code
-    cdef unsigned int attribute_bits
-    cdef int64_t epoch
-    cdef int64_t start_us
-    cdef str name_text
-    cdef object frozen_data
-    cdef object frozen_metadata
-    cdef ScopeHandle outer
-    cdef bytes stack
-    cdef object __weakref__
-
     def __init__(self, bytes uuid not None, bytes parent, str name not None, scope_type, unsigned int attributes, data,
                  metadata, ScopeHandle outer, bytes trace, int64_t epoch):
         _set_uuid(self.uuid_bytes, uuid)
         self.has_parent = _set_uuid(self.parent_bytes, parent)
         self.has_trace = _set_uuid(self.trace_bytes, trace)
         self.is_open = 1
-        self.type_code = _type_code(scope_type)
+        self.type_code = type_code_of(scope_type)
         self.attribute_bits = attributes
         self.epoch = epoch
         self.name_text = name
@@ -96,7 +84,7 @@ cdef class ScopeHandle:
     @property
     def uuid(self) -> str:
         """The scope's uuid, which its start and end events share."""
-        return canonical_uuid(_uuid_object(self.uuid_bytes))
+        return canonical_uuid(uuid_object(self.uuid_bytes))
 
     @property
     def name(self) -> str:
@@ -116,7 +104,7 @@ cdef class ScopeHandle:
     @property
     def parent_uuid(self) -> str | None:
         """The enclosing scope, None for a root."""
-        return canonical_uuid(_uuid_object(self.parent_bytes)) if self.has_parent else None
+        return canonical_uuid(uuid_object(self.parent_bytes)) if self.has_parent else None
 
     @property
     def data(self) -> Json:
@@ -132,15 +120,15 @@ cdef class ScopeHandle:
 
     @property
     def _uuid(self) -> bytes:
-        return _uuid_object(self.uuid_bytes)
+        return uuid_object(self.uuid_bytes)
 
     @property
     def _parent(self) -> bytes | None:
-        return _uuid_object(self.parent_bytes) if self.has_parent else None
+        return uuid_object(self.parent_bytes) if self.has_parent else None
 
     @property
     def _trace(self) -> bytes | None:
-        return _uuid_object(self.trace_bytes) if self.has_trace else None
+        return uuid_object(self.trace_bytes) if self.has_trace else None
 
     @property
     def _name(self) -> str:
@@ -164,7 +152,7 @@ cdef class ScopeHandle:
 
     @property
     def _outer(self) -> ScopeHandle | None:
-        return _outer_of(self)
+        return outer_of(self)
 
     @property
     def _epoch(self) -> int:
@@ -176,11 +164,11 @@ cdef class ScopeHandle:
 
     @property
     def _stack(self) -> bytes | None:
-        return _known_stack(self)
+        return known_stack(self)
 
     @_stack.setter
     def _stack(self, bytes stack):
-        _keep_stack(self, stack)
+        keep_stack(self, stack)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ScopeHandle):
@@ -188,7 +176,7 @@ cdef class ScopeHandle:
         return memcmp(self.uuid_bytes, (<ScopeHandle>other).uuid_bytes, UUID_BYTES) == 0
 
     def __hash__(self) -> int:
-        return hash(_uuid_object(self.uuid_bytes))
+        return hash(uuid_object(self.uuid_bytes))
 
     def __repr__(self) -> str:
         return f"ScopeHandle(name={self.name_text!r}, uuid={self.uuid!r})"
@@ -201,30 +189,6 @@ cdef class ScopeHandle:
 
     def __reduce__(self):
         return make_foreign_handle, (*portable(self), self.frozen_data, self.frozen_metadata)
-
-
-# Without a GIL a reference may be read only under the lock that it is changed under; with one these cost nothing.
-
-cdef inline ScopeHandle _outer_of(ScopeHandle handle):
-    with cython.critical_section(handle):
-        return handle.outer
-
-
-cdef inline int _set_outer(ScopeHandle handle, ScopeHandle outer) except -1:
-    with cython.critical_section(handle):
-        handle.outer = outer
-    return 0
-
-
-cdef inline bytes _known_stack(ScopeHandle handle):
-    with cython.critical_section(handle):
-        return handle.stack
-
-
-cdef inline int _keep_stack(ScopeHandle handle, bytes stack) except -1:
-    with cython.critical_section(handle):
-        handle.stack = stack
-    return 0
 
 
 def portable(ScopeHandle handle not None) -> tuple:
@@ -241,3 +205,12 @@ def make_foreign_handle(bytes uuid, bytes parent, str name, int type_code, unsig
 def make_root() -> ScopeHandle:
     """A root: never popped, never in the stream."""
     return ScopeHandle(uuid7(), None, ROOT_NAME, ScopeType.Agent, 0, None, None, None, None, own_fork_epoch())
+
+
+def check_handle(handle) -> None:
+    """Refuses what is no handle.
+
+    Raises:
+        TypeError: it is no ScopeHandle.
+    """
+    checked_handle(handle)

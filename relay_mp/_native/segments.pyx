@@ -1,4 +1,75 @@
-# A mapped session file, as Python sees it. Included textually by core.pyx.
+# cython: language_level=3, freethreading_compatible=True
+"""A mapped session file, as Python sees it: made by the owner, attached by everybody else.
+
+Runs in every process, off the emit path: an emit goes to the mapping that `make_current` has named, in C.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from relay_mp._native.atomics cimport (
+    add_u64,
+    add_u64_ordered,
+    load_u32,
+    load_u64,
+    rmp_cas_acq_rel_pair,
+    rmp_cas_u32,
+    rmp_load_acquire_pair,
+    rmp_pair,
+    store_u32,
+    store_u64,
+)
+from relay_mp._native.core cimport attach_to, detach, enter_mapping, is_mapping_in_use, leave_mapping
+from relay_mp._native.crc32c cimport rmp_crc32c
+from relay_mp._native.eventcount cimport rmp_eventcount_call
+from relay_mp._native.layout cimport (
+    RMP_BROKEN,
+    RMP_CLOSED,
+    RMP_LAYOUT_VERSION,
+    RMP_REPLY_TEXT_BYTES,
+    RMP_SLOT_BYTES,
+    RMP_UNIT_BYTES,
+    rmp_header,
+    rmp_slot,
+)
+from relay_mp._native.process cimport rmp_process, rmp_process_self
+from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from relay_mp._native.slots cimport (
+    rmp_mark_count,
+    rmp_slots_mark_dead,
+    rmp_slots_owner,
+    rmp_slots_settle,
+    rmp_slots_write_off,
+)
+from relay_mp._native.ring cimport (
+    rmp_ring,
+    rmp_ring_finish_salvage,
+    rmp_ring_mark_broken,
+    rmp_ring_seal,
+    rmp_ring_slot,
+    rmp_ring_tail,
+    rmp_ring_wait_for_delivery,
+)
+from relay_mp._native.segment cimport (
+    RMP_SEGMENT_FOREIGN,
+    RMP_SEGMENT_MAGIC,
+    RMP_SEGMENT_MODE,
+    RMP_SEGMENT_SIZES,
+    RMP_SEGMENT_TRUNCATED,
+    RMP_SEGMENT_VERSION,
+    rmp_segment_attach,
+    rmp_segment_close,
+    rmp_segment_configuration,
+    rmp_segment_create,
+    rmp_segment_options,
+    rmp_segment_subscriptions,
+)
+
+import errno as _errno
+import os as _os
+
+from relay_mp.errors import ConfigurationError, SegmentError, SessionError
+
 
 cdef dict _REFUSALS = {
     RMP_SEGMENT_FOREIGN: "belongs to another user; only segments of the own uid are attached",
@@ -26,20 +97,12 @@ cdef int _check_segment(int code, str path, str doing) except -1:
 
 cdef bytes _REPLY_CUT = " [cut; all of it is in the dispatcher's log]".encode()
 
-# Where a copy of one of the segment's tables is.
-ctypedef uint8_t* (*rmp_table_at)(const rmp_segment* segment, unsigned copy) noexcept nogil
-
 
 cdef class Segment:
     """A mapped session file. Created by the owner, attached by everybody else.
 
     Args of `create` are validated by relay_mp._session.settings; sizes in bytes, times in nanoseconds.
     """
-    cdef rmp_segment _segment
-    cdef bint _open
-    cdef bint _current
-    cdef readonly str path
-
     @staticmethod
     def create(str path not None, *, str session_id not None, ring_bytes: int, max_producers: int, max_event_bytes: int,
                subscriptions_bytes: int, configuration_bytes: int, block_timeout_ns: int, stall_timeout_ns: int,
@@ -80,10 +143,8 @@ cdef class Segment:
 
     def make_current(self) -> None:
         """Emits of this process go here from now on."""
-        global _configuration_seen
         self._header()
-        _configuration_seen = NEVER_SEEN
-        rmp_attachment_set(&self._segment)
+        attach_to(&self._segment)
         self._current = True
 
     def close(self) -> None:
@@ -92,9 +153,9 @@ cdef class Segment:
             return
         self._open = False
         if self._current:
-            rmp_attachment_clear()
+            detach()
         else:
-            rmp_segment_close(&self._segment, rmp_attachment_in_use())
+            rmp_segment_close(&self._segment, is_mapping_in_use())
 
     def unlink(self) -> None:
         """Removes the name; mappings live on."""
@@ -172,8 +233,8 @@ cdef class Segment:
 
     def mark_broken(self) -> None:
         """The ring cannot be read further: nobody waits for it any more, and no flush takes it for delivered."""
-        if self.state != STATE_CLOSED:
-            self.set_state(STATE_BROKEN)
+        if self.state != RMP_CLOSED:
+            self.set_state(RMP_BROKEN)
         rmp_ring_mark_broken(&self._segment.ring)
 
     def finish_salvage(self) -> None:
@@ -206,11 +267,11 @@ cdef class Segment:
         cdef bint done
         self._header()
         ring = self._segment.ring
-        rmp_attachment_enter()
+        enter_mapping()
         with nogil:
             rmp_ring_wait_for_delivery(&ring, position, timeout_ns)
             done = load_u64(&ring.header.read_pos) >= position
-        rmp_attachment_leave()
+        leave_mapping()
         return done
 
     # -- the dispatcher's lease --

@@ -1,21 +1,24 @@
-# Numbers, uuids and times as text. Included textually by records.pyx.
+# Numbers, uuids and times as text, and whether a text is UTF-8. What fails has no memory.
 
-cdef extern from "text.h" nogil:
-    enum:
-        RMP_UUID_CHARACTERS
-        RMP_MOST_DIGITS
-        RMP_SHORT_DOUBLE_CHARACTERS
-    void rmp_print_uuid(uint8_t* at, const uint8_t* uuid)
-    size_t rmp_print_decimal(uint8_t* at, uint64_t value)
-    void rmp_print_padded(uint8_t* at, uint32_t value, int count)
-    size_t rmp_print_short_double(uint8_t* at, double value)
-    int _raw "rmp_write_literal"(rmp_buffer* out, const char* text)
-    int rmp_write_json_text(rmp_buffer* out, const uint8_t* text, size_t length)
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcpy
+
+from relay_mp._native.decode cimport rmp_is_ascii
+from relay_mp._native.encode cimport RMP_ENCODE_NO_MEMORY, rmp_buffer, rmp_buffer_reserve, rmp_write_raw
+from relay_mp._native.python cimport PyUnicode_DecodeUTF8
+from relay_mp._native.text cimport (
+    RMP_MOST_DIGITS,
+    RMP_UUID_CHARACTERS,
+    rmp_print_decimal,
+    rmp_print_padded,
+    rmp_print_uuid,
+    rmp_write_literal,
+)
 
 
-cdef inline int _write_number(rmp_buffer* out, uint64_t magnitude, bint negative) noexcept nogil:
+cdef inline int write_number(rmp_buffer* out, uint64_t magnitude, bint negative) noexcept nogil:
     if rmp_buffer_reserve(out, RMP_MOST_DIGITS + 1):
-        return UNUSUAL
+        return RMP_ENCODE_NO_MEMORY
     if negative:
         out.bytes[out.length] = 45
         out.length += 1
@@ -23,9 +26,9 @@ cdef inline int _write_number(rmp_buffer* out, uint64_t magnitude, bint negative
     return 0
 
 
-cdef int _write_uuid(rmp_buffer* out, const uint8_t* uuid) noexcept nogil:
+cdef inline int write_uuid(rmp_buffer* out, const uint8_t* uuid) noexcept nogil:
     if rmp_buffer_reserve(out, RMP_UUID_CHARACTERS):
-        return UNUSUAL
+        return RMP_ENCODE_NO_MEMORY
     rmp_print_uuid(out.bytes + out.length, uuid)
     out.length += RMP_UUID_CHARACTERS
     return 0
@@ -36,7 +39,7 @@ cdef struct Moment:
     uint32_t fraction_us
 
 
-cdef inline Moment _moment(uint64_t timestamp_us, bint negative) noexcept nogil:
+cdef inline Moment moment_of(uint64_t timestamp_us, bint negative) noexcept nogil:
     """Of microseconds since 1970; if negative, in two's complement."""
     cdef Moment moment
     cdef uint64_t before
@@ -59,7 +62,7 @@ cdef struct Second:
     uint8_t text[SECOND_CHARACTERS]
 
 
-cdef size_t _put_year(uint8_t* at, int64_t year) noexcept nogil:
+cdef inline size_t _put_year(uint8_t* at, int64_t year) noexcept nogil:
     """Beyond four digits with its sign, as ISO 8601's expanded years and the peer do."""
     cdef uint64_t magnitude = <uint64_t>(year if year >= 0 else -year)
     cdef size_t signs = 0 if 0 <= year <= 9999 else 1
@@ -70,7 +73,7 @@ cdef size_t _put_year(uint8_t* at, int64_t year) noexcept nogil:
     return signs + 4
 
 
-cdef void _put_second(Second* written, int64_t since_1970) noexcept nogil:
+cdef inline void _put_second(Second* written, int64_t since_1970) noexcept nogil:
     """RFC 3339 in UTC up to the seconds, in the proleptic Gregorian calendar.
 
     Source: Howard Hinnant, chrono-Compatible Low-Level Date Algorithms, `civil_from_days`; counted from 4000 eras of
@@ -95,56 +98,26 @@ cdef void _put_second(Second* written, int64_t since_1970) noexcept nogil:
     written.second, written.length = since_1970, year + 15
 
 
-cdef int _write_time(rmp_buffer* out, Moment moment, Second* newest) noexcept nogil:
+cdef inline int write_time(rmp_buffer* out, Moment moment, Second* newest) noexcept nogil:
     """RFC 3339 in UTC, with 0, 3 or 6 digits of fraction. `newest` is the second that was written last."""
     cdef uint8_t fraction[8]
     if newest.length == 0 or newest.second != moment.second:
         _put_second(newest, moment.second)
     if rmp_write_raw(out, newest.text, newest.length):
-        return UNUSUAL
+        return RMP_ENCODE_NO_MEMORY
     if moment.fraction_us:
         fraction[1] = 46
         rmp_print_padded(fraction + 2, moment.fraction_us, 6)
         if rmp_write_raw(out, fraction + 1, 7 if moment.fraction_us % 1000 else 4):
-            return UNUSUAL
-    return _raw(out, b"+00:00")
+            return RMP_ENCODE_NO_MEMORY
+    return rmp_write_literal(out, b"+00:00")
 
 
-cdef enum:
-    TEXT_BYTES = 64  # more than a uuid or a time takes: it never grows
-
-
-cdef object _ascii(const rmp_buffer* out, int failed):
-    if failed:
-        raise MemoryError("no memory for a text")  # it fits: never
-    return PyUnicode_DecodeASCII(<const char*>out.bytes, <Py_ssize_t>out.length, NULL)
-
-
-def canonical_uuid(bytes value not None) -> str:
-    """16 bytes as the usual 36 characters, lower case.
-
-    Raises:
-        ValueError: they are not 16.
-    """
-    cdef uint8_t text[TEXT_BYTES]
-    cdef rmp_buffer out
-    if PyBytes_GET_SIZE(value) != 16:
-        raise ValueError(f"a uuid has {PyBytes_GET_SIZE(value)} bytes; expected 16")
-    out.bytes, out.length, out.capacity = text, 0, TEXT_BYTES
-    return _ascii(&out, _write_uuid(&out, <const uint8_t*>PyBytes_AS_STRING(value)))
-
-
-def rfc3339(timestamp_us) -> str:
-    """Microseconds since the epoch as RFC 3339 in UTC, with 0, 3 or 6 digits of fraction, as needed.
-
-    Raises:
-        OverflowError: it is not in -2**63 to 2**64-1, which is what a record can hold.
-    """
-    cdef uint8_t text[TEXT_BYTES]
-    cdef rmp_buffer out
-    cdef Second newest
-    cdef bint negative = timestamp_us < 0
-    cdef uint64_t bits = <uint64_t><int64_t>timestamp_us if negative else <uint64_t>timestamp_us
-    out.bytes, out.length, out.capacity = text, 0, TEXT_BYTES
-    newest.length = 0
-    return _ascii(&out, _write_time(&out, _moment(bits, negative), &newest))
+cdef inline int check_text(const uint8_t* text, uint64_t length) except -1:
+    """Whether it is no UTF-8."""
+    if not rmp_is_ascii(text, length):
+        try:
+            PyUnicode_DecodeUTF8(<const char*>text, <Py_ssize_t>length, NULL)
+        except UnicodeDecodeError:
+            return 1
+    return 0

@@ -1,4 +1,54 @@
-# Taking records out of the ring. Included textually by core.pyx.
+# cython: language_level=3, freethreading_compatible=True
+"""Taking records out of the ring, and to their callbacks. Runs where the dispatcher runs."""
+
+cimport cython
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport calloc, free
+
+from relay_mp._native.atomics cimport add_u64, load_u64, rmp_load_acquire_pair, store_u64
+from relay_mp._native.core cimport clock_us, dispatches_here, enter_mapping, leave_mapping, make_uuid7
+from relay_mp._native.eventcount cimport rmp_monotonic_ns
+from relay_mp._native.layout cimport RMP_CAUSES, RMP_UNIT_BYTES, rmp_mark, rmp_slot
+from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from relay_mp._native.slots cimport (
+    RMP_MARK_ALL,
+    RMP_MARK_PASSED,
+    rmp_mark_begin,
+    rmp_mark_done,
+    rmp_mark_prepare,
+    rmp_mark_times,
+    rmp_slots_give_up,
+    rmp_slots_missing,
+    rmp_slots_pass,
+    rmp_slots_unmarked,
+)
+from relay_mp._native.ring cimport (
+    RMP_FENCED,
+    RMP_READ_BLOCKED,
+    RMP_READ_BROKEN,
+    RMP_READ_EMPTY,
+    RMP_READ_RECORD,
+    RMP_READ_SKIPPED,
+    rmp_read,
+    rmp_reader,
+    rmp_reader_abort_dead,
+    rmp_reader_advance,
+    rmp_reader_copy,
+    rmp_reader_delivered,
+    rmp_reader_fence,
+    rmp_reader_look,
+    rmp_reader_nap,
+    rmp_reader_open,
+    rmp_reader_release,
+    rmp_reader_release_fenced,
+    rmp_reader_rest,
+    rmp_reader_salvage,
+    rmp_ring_slot,
+)
+from relay_mp._native.segments cimport Segment
+
+from relay_mp.errors import SegmentError
+
 
 # The dispatcher's wait for news: a spin; then naps, during which an emit costs no wake-up; and, once there was
 # none for so long, a sleep that the next emit has to end, so that an idle session costs nothing.
@@ -85,11 +135,11 @@ cdef class Reader:
     cdef int _wait(self, double timeout_seconds) except -1:
         cdef uint64_t timeout_ns = <uint64_t>(max(timeout_seconds, 0.0) * 1e9)
         cdef uint64_t deadline_ns = rmp_monotonic_ns() + timeout_ns
-        rmp_attachment_enter()
+        enter_mapping()
         with nogil:
             if not rmp_reader_nap(&self._reader, self._news_ns, min(deadline_ns, self._news_ns + NAPPING_NS)):
                 rmp_reader_rest(&self._reader, SPIN_NS, deadline_ns)
-        rmp_attachment_leave()
+        leave_mapping()
         return 0
 
     cdef int _fill(self, list batch, int limit) except -1:
@@ -268,7 +318,7 @@ cdef class Reader:
                     callbacks[which](event)
                 except BaseException as error:
                     failed(which, event, error)
-                if rmp_dispatching != rmp_fork_epoch():
+                if not dispatches_here():
                     return at - start
             self._done(record.next_position)
         return end - start
@@ -301,10 +351,10 @@ cdef class Reader:
     def prepare_mark(self, uint32_t slot, uint64_t count, uint64_t seq) -> None:
         """Writes a mark of so many losses down: from `begin_mark` on it outlives this dispatcher."""
         cdef uint8_t uuid[16]
-        cdef uint64_t now_us = rmp_realtime_us()
+        cdef int64_t now_us = clock_us()
         if slot:
             self._segment._check_slot(slot)
-        rmp_uuid7(uuid, now_us)
+        make_uuid7(uuid, now_us)
         rmp_mark_prepare(&self._reader.ring, slot, count, seq, now_us, uuid)
 
     @property

@@ -1,52 +1,66 @@
-# A Python value into msgpack: the payload encoder, included textually by core.pyx so that gcc sees it
-# together with the emit path. Runs in the emitting thread of any process, on a buffer private to it.
-#
-# Exact JSON types are encoded in place: no object is created, no Python code runs; so is what is packed already.
-# Everything else goes through convert.simplify, which may run the user's code (a property, __fspath__, a finalizer) and hence
-# may change what is being encoded, or emit events itself. So:
-#   - every object is held by a strong reference while it is looked at;
-#   - a dict's or list's size is compared after each item, and what was written is counted: a container
-#     changed under our hands is a PayloadError, never a wrong count in the header;
-#   - the caller's buffer must not be reachable by code that the conversion runs. core.pyx takes its
-#     per-thread buffer out of its place for as long as encode_value runs.
-#
-# Where a value is, is known from a chain of rmp_place on the C stack (one store per item) and becomes
-# text only when there is an error to report.
+# cython: language_level=3, freethreading_compatible=True
+"""A Python value into msgpack. Runs in the emitting thread of any process, on a buffer private to it.
 
+Exact JSON types are encoded in place: no object is created, no Python code runs; so is what is packed already.
+Everything else goes through convert.simplify, which may run the user's code (a property, __fspath__, a finalizer) and hence
+may change what is being encoded, or emit events itself. So:
+
+  - every object is held by a strong reference while it is looked at;
+  - a dict's or list's size is compared after each item, and what was written is counted: a container
+    changed under our hands is a PayloadError, never a wrong count in the header;
+  - the caller's buffer must not be reachable by code that the conversion runs. core.pyx takes its
+    per-thread buffer out of its place for as long as encode_value runs.
+
+Where a value is, is known from a chain of rmp_place on the C stack (one store per item) and becomes
+text only when there is an error to report.
+"""
+
+cimport cython
 from cpython.object cimport PyObject
 from libc.math cimport isfinite
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint64_t
+
+from relay_mp._native.encode cimport (
+    RMP_ENCODE_TOO_LONG,
+    rmp_buffer,
+    rmp_buffer_free,
+    rmp_write_array_header,
+    rmp_write_bool,
+    rmp_write_double,
+    rmp_write_int,
+    rmp_write_map_header,
+    rmp_write_nil,
+    rmp_write_raw,
+    rmp_write_str,
+    rmp_write_uint,
+)
+from relay_mp._native.python cimport (
+    PyBytes_AS_STRING,
+    PyBytes_FromStringAndSize,
+    PyBytes_GET_SIZE,
+    PyDict_CheckExact,
+    PyDict_GET_SIZE,
+    PyFloat_AS_DOUBLE,
+    PyFloat_CheckExact,
+    PyList_CheckExact,
+    PyList_GET_SIZE,
+    PyLong_AsLongLongAndOverflow,
+    PyLong_AsUnsignedLongLong,
+    PyLong_CheckExact,
+    PyTuple_CheckExact,
+    PyTuple_GET_ITEM,
+    PyTuple_GET_SIZE,
+    PyUnicode_AsUTF8AndSize,
+    PyUnicode_Check,
+    PyUnicode_CheckExact,
+    PyUnicode_DATA,
+    PyUnicode_GET_LENGTH,
+    PyUnicode_IS_COMPACT_ASCII,
+    Py_DECREF,
+)
 
 from relay_mp._native.convert import Unsupported, simplify
 from relay_mp.errors import PayloadError
-
-
-cdef extern from "encode.h" nogil:
-    int RMP_ENCODE_NO_MEMORY
-    int RMP_ENCODE_TOO_LONG
-
-    ctypedef struct rmp_buffer:
-        uint8_t* bytes
-        size_t length
-        size_t capacity
-
-    int rmp_buffer_reserve(rmp_buffer* buffer, size_t extra_bytes)
-    void rmp_buffer_free(rmp_buffer* buffer)
-    int rmp_write_nil(rmp_buffer* buffer)
-    int rmp_write_bool(rmp_buffer* buffer, int value)
-    int rmp_write_int(rmp_buffer* buffer, int64_t value)
-    int rmp_write_uint(rmp_buffer* buffer, uint64_t value)
-    int rmp_write_double(rmp_buffer* buffer, double value)
-    int rmp_write_str(rmp_buffer* buffer, const char* bytes, size_t length_bytes)
-    int rmp_write_bin(rmp_buffer* buffer, const void* bytes, size_t length_bytes)
-    int rmp_write_bin_header(rmp_buffer* buffer, size_t length_bytes)
-    int rmp_write_array_header(rmp_buffer* buffer, size_t count)
-    int rmp_write_map_header(rmp_buffer* buffer, size_t count)
-    int rmp_write_raw(rmp_buffer* buffer, const void* bytes, size_t length_bytes)
-    int rmp_write_envelope(rmp_buffer* buffer, uint32_t fields, int kind, const uint8_t* uuid, const uint8_t* parent,
-                           int64_t timestamp_us)
-    int rmp_bin32_begin(rmp_buffer* buffer, size_t* offset)
-    int rmp_bin32_end(rmp_buffer* buffer, size_t offset)
 
 
 cdef extern from *:
@@ -113,28 +127,6 @@ cdef extern from *:
     bint RMP_IS_NONE(PyObject* o)
     bint RMP_IS_TRUE(PyObject* o)
     bint RMP_IS_FALSE(PyObject* o)
-    # Declared here rather than cimported: these take borrowed PyObject*, and so cost no reference counting.
-    void Py_INCREF(PyObject* o)
-    void Py_DECREF(PyObject* o)
-    bint PyUnicode_Check(PyObject* o)
-    bint PyUnicode_CheckExact(PyObject* o)
-    bint PyUnicode_IS_COMPACT_ASCII(PyObject* o)
-    void* PyUnicode_DATA(PyObject* o)
-    Py_ssize_t PyUnicode_GET_LENGTH(PyObject* o)
-    const char* PyUnicode_AsUTF8AndSize(PyObject* o, Py_ssize_t* size) except NULL
-    bint PyLong_CheckExact(PyObject* o)
-    long long PyLong_AsLongLongAndOverflow(PyObject* o, int* overflow) except? -1
-    unsigned long long PyLong_AsUnsignedLongLong(PyObject* o) except? 0xFFFFFFFFFFFFFFFF
-    bint PyFloat_CheckExact(PyObject* o)
-    double PyFloat_AS_DOUBLE(PyObject* o)
-    bint PyDict_CheckExact(PyObject* o)
-    Py_ssize_t PyDict_GET_SIZE(PyObject* o)
-    bint PyList_CheckExact(PyObject* o)
-    Py_ssize_t PyList_GET_SIZE(PyObject* o)
-    bint PyTuple_CheckExact(PyObject* o)
-    Py_ssize_t PyTuple_GET_SIZE(PyObject* o)
-    PyObject* PyTuple_GET_ITEM(PyObject* o, Py_ssize_t index)
-    object PyBytes_FromStringAndSize(const char* bytes, Py_ssize_t size)
 
 
 # One step of the way from the payload's name to a value. Lives in the C frame that encodes the container.
@@ -378,18 +370,18 @@ cdef inline int _enter(rmp_place* inner, rmp_place* place) except -1:
 
 
 # How often user code may have run: who finds it unchanged, GIL held, knows that the world is as it was.
-cdef uint64_t rmp_conversions = 0
+conversions_run = 0
 
 
 cdef int _encode_converted(rmp_buffer* buffer, object value, rmp_place* place) except -1:
-    global rmp_conversions
+    global conversions_run
     cdef object simpler = value
     cdef int step
     cdef bytes packed
     if type(value) is Packed:
         packed = (<Packed>value).msgpack
         return _written(rmp_write_raw(buffer, PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed)), place)
-    rmp_conversions += 1
+    conversions_run += 1
     for step in range(RMP_MAX_CONVERSIONS):
         try:
             simpler = simplify(simpler)

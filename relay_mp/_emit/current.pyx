@@ -1,22 +1,25 @@
-# Which scope is current, and the chain of scopes around it. Included textually by verbs.pyx.
+# cython: language_level=3, freethreading_compatible=True, annotation_typing=False
+"""Which scope is current, compiled, and the chain of scopes around it.
+
+Runs in every emitting process, on the caller's thread. Reads and writes one ContextVar and nothing shared; see `context`.
+"""
+
+from libc.stdint cimport int64_t
+from libc.string cimport memcmp
+
+from relay_mp._emit.handle cimport UUID_BYTES, ScopeHandle, keep_stack, known_stack, outer_of, set_outer, uuid_object
+from relay_mp._native.core cimport own_fork_epoch
+from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+
+import threading as _threading
+from contextvars import ContextVar
+
+from relay_mp._emit.handle import make_root
+from relay_mp.errors import ScopeError
+from relay_mp.events import REMOTE_MARK as _REMOTE_MARK
 
 _current = ContextVar("relay_mp_scope", default=None)
-cdef object _variable = _current  # the same, without a look into the module's dict
-
-
-cdef inline object _stored():
-    """What the calling context holds: its handle, closed or not, or None."""
-    cdef PyObject* stored
-    cdef object handle
-    PyContextVar_Get(_variable, NULL, &stored)
-    handle = <object>stored
-    Py_DECREF(stored)
-    return handle
-
-
-cdef inline int _store(object handle) except -1:
-    Py_DECREF(PyContextVar_Set(_variable, handle))  # the token
-    return 0
+variable = _current  # the same, without a look into the module's dict
 
 
 class _ThreadScopes(_threading.local):
@@ -37,19 +40,12 @@ def set_inherited_hook(hook) -> None:
     _inherited_scope = hook
 
 
-cdef inline ScopeHandle _current_scope():
-    cdef object stored = _stored()
-    if stored is not None and (<ScopeHandle?>stored).is_open:
-        return <ScopeHandle>stored
-    return _settle(stored)
-
-
 def current_scope() -> ScopeHandle:
     """The innermost open scope of this context; its thread's root, made if needed, where there is none."""
-    return _current_scope()
+    return current_handle()
 
 
-cdef ScopeHandle _settle(object stored):
+cdef ScopeHandle settle(object stored):
     cdef ScopeHandle handle
     if stored is None:
         stored = thread_scopes.installed or thread_scopes.root
@@ -58,7 +54,7 @@ cdef ScopeHandle _settle(object stored):
             thread_scopes.root = stored
     handle = nearest_open(stored)
     # Stored, so that it is found at once the next time, and inherited by tasks started from here.
-    _store(handle)
+    store_scope(handle)
     return handle
 
 
@@ -67,7 +63,7 @@ cpdef ScopeHandle nearest_open(ScopeHandle handle):
     # Roots and foreign handles never close, and every chain ends in one.
     cdef ScopeHandle outer
     while not handle.is_open:
-        outer = _outer_of(handle)
+        outer = outer_of(handle)
         if outer is None:
             break
         handle = outer
@@ -80,7 +76,7 @@ cpdef bytes stack_uuids(ScopeHandle handle):
     Kept once it was asked for. A scope that has closed since may still be in it: its scope-local
     subscribers went with it, so that nobody is left to see the event by mistake.
     """
-    cdef bytes packed = _known_stack(handle)
+    cdef bytes packed = known_stack(handle)
     cdef bytes known
     cdef ScopeHandle inner = handle
     cdef list pieces
@@ -88,30 +84,23 @@ cpdef bytes stack_uuids(ScopeHandle handle):
         return packed
     pieces = []
     while inner is not None:
-        known = _known_stack(inner)
+        known = known_stack(inner)
         if known is not None:
             pieces.append(known)
             break
-        pieces.append(_uuid_object(inner.uuid_bytes))
-        inner = _outer_of(inner)
+        pieces.append(uuid_object(inner.uuid_bytes))
+        inner = outer_of(inner)
     packed = b"".join(pieces)
-    _keep_stack(handle, packed)
+    keep_stack(handle, packed)
     return packed
 
 
 cdef bytes _remote_mark = _REMOTE_MARK
-cdef int64_t _foreign = FOREIGN
 
 
-cdef inline bytes _record_stack(ScopeHandle current):
-    """What a record says of the scopes around it: all of them while somebody wants to know. Else those of a
-    foreign scope that is of another program's trace, for nobody here has seen that begin; mostly nothing."""
-    cdef bytes packed
-    if wants_stacks():
-        return stack_uuids(current)
-    if current.epoch != _foreign:
-        return None
-    packed = stack_uuids(current)
+cdef bytes foreign_stack(ScopeHandle current):
+    """Of a foreign scope that is of another program's trace, the scopes around it; else None."""
+    cdef bytes packed = stack_uuids(current)
     if memcmp(PyBytes_AS_STRING(packed) + PyBytes_GET_SIZE(packed) - UUID_BYTES, PyBytes_AS_STRING(_remote_mark),
               UUID_BYTES):
         return None
@@ -120,7 +109,7 @@ cdef inline bytes _record_stack(ScopeHandle current):
 
 cpdef bytes record_stack():
     """What a record that is emitted here and now has as its stack."""
-    return _record_stack(_current_scope())
+    return record_stack_of(current_handle())
 
 
 def ended_already(ScopeHandle handle not None, str purpose) -> ScopeError:
@@ -147,7 +136,7 @@ def require_open(ScopeHandle handle not None, str purpose) -> None:
         raise ended_already(handle, purpose)
 
 
-cdef int _require_poppable(ScopeHandle handle) except -1:
+cdef int require_poppable(ScopeHandle handle) except -1:
     """Holds if this context may pop the scope; whether it has ended already is decided when it is closed.
 
     Raises ScopeError: the scope is a root, another process's, has ended, or has an open descendant that is
@@ -156,36 +145,36 @@ cdef int _require_poppable(ScopeHandle handle) except -1:
     if not handle.has_parent:
         raise ScopeError(f"cannot pop {handle.name_text!r} ({handle.uuid}): it is a root, which has no end")
     require_open(handle, "pop")
-    if _stored() is not handle:
+    if stored_scope() is not handle:
         _require_innermost(handle)
     return 0
 
 
 cdef int _require_innermost(ScopeHandle handle) except -1:
     # A context that does not hold the scope at all may pop it: it closes behind the others' backs.
-    cdef ScopeHandle current = _current_scope()
-    cdef ScopeHandle inner = _outer_of(current)
+    cdef ScopeHandle current = current_handle()
+    cdef ScopeHandle inner = outer_of(current)
     while inner is not None:
         if inner is handle:
             raise ScopeError(
                 f"cannot pop scope {handle.name_text!r} ({handle.uuid}): scope {current.name_text!r} "
                 f"({current.uuid}), pushed inside it, is still open; pop that first"
             )
-        inner = _outer_of(inner)
+        inner = outer_of(inner)
     return 0
 
 
-cdef int _leave(ScopeHandle handle) except -1:
+cdef int leave(ScopeHandle handle) except -1:
     """The last step of a pop: this context goes back to the nearest open scope around it.
 
     The chain is shortened to that scope, for those that still hold this one: see context.py.
     """
-    cdef ScopeHandle outer = _outer_of(handle)
+    cdef ScopeHandle outer = outer_of(handle)
     if outer is None:
         return 0
     if not outer.is_open:
         outer = nearest_open(outer)
-        _set_outer(handle, outer)
-    if _stored() is handle:
-        _store(outer)
+        set_outer(handle, outer)
+    if stored_scope() is handle:
+        store_scope(outer)
     return 0

@@ -1,10 +1,19 @@
-# A map's members in order. Included textually by records.pyx.
+# A map's members in order, as ATOF's JSON has them.
+
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport qsort
+from libc.string cimport memcmp
 
 cdef enum:
     FEW = 24      # members that are sorted where they are
 
+cdef struct Entry:
+    const uint8_t* key
+    uint32_t length
+    const void* value  # what its reader makes of it
 
-cdef inline int _order(const Entry* a, const Entry* b) noexcept nogil:
+
+cdef inline int compare_keys(const Entry* a, const Entry* b) noexcept nogil:
     """By code points, as Python sorts: UTF-8 keeps that order."""
     cdef int order
     if a.length and b.length and a.key[0] != b.key[0]:  # mostly: no call
@@ -13,15 +22,15 @@ cdef inline int _order(const Entry* a, const Entry* b) noexcept nogil:
     return order if order else (a.length > b.length) - (a.length < b.length)
 
 
-cdef int _compare(const void* a, const void* b) noexcept nogil:
+cdef inline int _compare(const void* a, const void* b) noexcept nogil:
     """Of a key that is there twice, the first remains first."""
     cdef const Entry* one = <const Entry*>a
     cdef const Entry* other = <const Entry*>b
-    cdef int order = _order(one, other)
+    cdef int order = compare_keys(one, other)
     return order if order else (one.key > other.key) - (one.key < other.key)
 
 
-cdef void _sort(Entry* entries, uint64_t count) noexcept nogil:
+cdef inline void sort_members(Entry* entries, uint64_t count) noexcept nogil:
     cdef Entry moved
     cdef uint64_t i, at
     if count > FEW:
@@ -30,7 +39,7 @@ cdef void _sort(Entry* entries, uint64_t count) noexcept nogil:
     for i in range(1, count):
         moved = entries[i]
         at = i
-        while at > 0 and _order(&entries[at - 1], &moved) > 0:
+        while at > 0 and compare_keys(&entries[at - 1], &moved) > 0:
             entries[at] = entries[at - 1]
             at -= 1
         entries[at] = moved
