@@ -1,9 +1,19 @@
-"""Instructions of the emit path, counted by valgrind: what CI can judge, for no other work on the machine changes it.
+"""Instructions of what every event takes, counted by valgrind: what CI can judge, for no other work changes them.
 
-    python -m benchmarks.callgrind      prints instructions a call: a mark with four fields, msgpack.packb of the record
+    python -m benchmarks.callgrind      prints instructions a call, by phase
 
-One process does both under callgrind. A call of getppid, which nothing else here makes, parts the phases: callgrind
-dumps its counters there. The dispatcher is held in a callback meanwhile, so that only the emitting thread runs.
+    loop        an empty loop, which is taken off the others
+    mark        scope.event with four fields
+    packb       msgpack.packb of the same record
+    take        a mark's record out of the ring, and its event made
+    deliver     an event to one callback that does nothing
+    read        an event's name, time and data
+    json        an event's line of JSON
+    with        an empty `with scope.scope(...)` block: two records
+
+One process does all under callgrind. A call of getppid, which nothing else here makes, parts the phases: callgrind
+dumps its counters there. The dispatcher is held in a callback meanwhile, so that only this thread runs; what is taken
+from the ring is taken by a reader of our own, from behind the record that the dispatcher holds.
 """
 
 import os
@@ -20,9 +30,15 @@ import msgpack
 
 import relay_mp
 from benchmarks.payloads import EVENT_NAME, FOUR_FIELDS, record
+from relay_mp._native import core
+from relay_mp._native.reader import Reader, Record
+from relay_mp._native.segments import Segment
+from relay_mp._records.json_line import json_lines
+from relay_mp.events import view_of
 
 CALLS = 500
-PHASES = ["start", "loop", "mark", "packb"]
+RING_BYTES = 4 << 20
+PHASES = ["start", "loop", "mark", "packb", "take", "deliver", "read", "json", "with"]
 TIMEOUT_SECONDS = 240
 _INSIDE = "inside"
 
@@ -51,7 +67,7 @@ def instructions() -> dict[str, float]:
         if ran.returncode or len(phases) != len(PHASES):
             raise RuntimeError(f"{len(phases)} phases, expected {len(PHASES)}; code {ran.returncode}\n{ran.stderr}")
         counts = dict(zip(PHASES, map(_total, phases), strict=True))
-    return {name: (counts[name] - counts["loop"]) / CALLS for name in ("mark", "packb")}
+    return {name: (counts[name] - counts["loop"]) / CALLS for name in PHASES[2:]}
 
 
 def _total(dump: Path) -> int:
@@ -66,22 +82,28 @@ def _inside() -> None:
         held.set()
         threading.Event().wait()
 
-    session = relay_mp.session()
+    session = relay_mp.session(ring_bytes=RING_BYTES)
     relay_mp.subscribers.register("hold", hold)
     relay_mp.scope.event(EVENT_NAME, data=FOUR_FIELDS)
     if not held.wait(TIMEOUT_SECONDS):
         raise RuntimeError("the dispatcher does not deliver")
     packed = record()
-    phases: list[Callable[[], None]] = [_loop, _mark, lambda: _packb(packed)]
+    taker = _Taker(Segment.attach(session.path))
+    _run([_loop, _mark, lambda: _packb(packed)])
+    _run([taker.take, taker.deliver, taker.read, taker.json])  # the marks, both times
+    _run([_with])
+    os.getppid()
+    # The session is left as a crash would leave it: closing imports NumPy, which takes longer here than all the rest.
+    os.unlink(session.path)
+    os._exit(0)
+
+
+def _run(phases: list[Callable[[], None]]) -> None:
     for phase in phases:  # the interpreter specialises what it runs, the thread takes its slot and its buffer
         phase()
     for phase in phases:
         os.getppid()
         phase()
-    os.getppid()
-    # The session is left as a crash would leave it: closing imports NumPy, which takes longer here than all the rest.
-    os.unlink(session.path)
-    os._exit(0)
 
 
 def _loop() -> None:
@@ -99,6 +121,52 @@ def _packb(packed: list[object]) -> None:
     packb = msgpack.packb
     for _ in range(CALLS):
         packb(packed)
+
+
+def _with() -> None:
+    scope, kind = relay_mp.scope.scope, relay_mp.ScopeType.Function
+    for _ in range(CALLS):
+        with scope("w", kind):
+            pass
+
+
+class _Taker:
+    """The dispatcher's steps, one at a time: CALLS records are taken, then delivered, then read."""
+
+    def __init__(self, segment: Segment) -> None:
+        self._reader = Reader(segment, view_of)
+        self._reader.next_batch(1, 0.0)  # the one that the dispatcher holds
+        self._batch: list[Record] = []
+        self._events: list[relay_mp.Event] = []
+        core.set_dispatching(True)
+
+    def take(self) -> None:
+        self._batch = self._reader.next_batch(CALLS, 0.0)
+        if len(self._batch) != CALLS:
+            raise RuntimeError(f"{len(self._batch)} records in the ring, expected {CALLS}")
+
+    def deliver(self) -> None:
+        self._events = self._reader.events(self._batch, 0, CALLS)
+        done = self._reader.deliver(self._batch, 0, CALLS, (_ignore,), _fail, self, self.snapshot)
+        if done != CALLS:
+            raise RuntimeError(f"{done} records delivered, expected {CALLS}")
+
+    snapshot = None
+
+    def read(self) -> None:
+        for event in self._events:
+            event.name, event.timestamp_us, event.data  # noqa: B018
+
+    def json(self) -> None:
+        json_lines(self._events, 1 << 24, 1 << 24)
+
+
+def _ignore(_event: relay_mp.Event) -> None:
+    pass
+
+
+def _fail(_which: int, _event: relay_mp.Event, error: BaseException) -> None:
+    raise error
 
 
 if __name__ == "__main__":
