@@ -3,7 +3,7 @@
     python -m tests.platforms.aarch64 [arguments of pytest for the emulated part]
 
 Needs root, debootstrap, apt with Debian's archive, gcc-aarch64-linux-gnu, a Linux from 6.7 on (each user namespace has
-programs of its own for other processors there) and, as `python`, an environment with pytest, Cython and setuptools.
+programs of its own for other processors there) and, as `python`, an environment with pytest, psutil, Cython, setuptools.
 The extension is cross-compiled, against the headers and build settings of the emulated Python; wheels of what the tests
 ask for are unpacked beside it. The emulator is that of Debian's next release: what bookworm has lacks MADV_WIPEONFORK.
 """
@@ -37,7 +37,7 @@ def build_settings(root: Path, target: Path) -> str:
     """The build settings of the emulated Python, alone in a directory that another Python can import from."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    (found,) = (root / f"usr/lib/python{VERSION}").glob("_sysconfigdata_*.py")
+    found = next((root / f"usr/lib/python{VERSION}").glob(f"_sysconfigdata__*{TRIPLET}.py"))
     shutil.copy(found, target)
     return found.stem
 
@@ -83,7 +83,8 @@ def main(arguments: list[str]) -> int:
         sys.exit(f"this is Python {sys.version.split()[0]}; it must be {VERSION}, as the one that it compiles for")
     qemu = helpers.unpack_package("qemu-user", "forky") / "usr/bin"
     path = f"{qemu}{os.pathsep}{os.environ['PATH']}"
-    c_tests = [sys.executable, "-m", "pytest", "-q", "--noconftest", "tests/native/test_ring.py", "-k", "test_aarch64"]
+    alone = ["--noconftest", "-p", "no:relay_mp"]  # the package is not installed here, nor what it asks for
+    c_tests = [sys.executable, "-m", "pytest", "-q", *alone, "tests/native/test_ring.py", "-k", "test_aarch64"]
     failed = helpers.here(c_tests, cwd=helpers.CHECKOUT, PATH=path)
     root = helpers.Root(helpers.make_root(SUITE, PACKAGES, "arm64"), qemu / "qemu-aarch64")
     checkout = helpers.copy_checkout(root.path / "root/relay_mp")
