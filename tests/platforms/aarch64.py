@@ -4,8 +4,9 @@
 
 Needs root, debootstrap, apt with Debian's archive, gcc-aarch64-linux-gnu, a Linux from 6.7 on (each user namespace has
 programs of its own for other processors there) and, as `python`, an environment with pytest, psutil, Cython and
-setuptools. The extension is cross-compiled, against the headers and build settings of the emulated Python; wheels of what the tests
-ask for are unpacked beside it. The emulator is that of Debian's next release: what bookworm has lacks MADV_WIPEONFORK.
+setuptools. The extension is cross-compiled, against the headers and build settings of the emulated Python; wheels of
+what the tests ask for are unpacked beside it. The emulator is that of Debian's next release: what bookworm has lacks
+MADV_WIPEONFORK.
 """
 
 import os
