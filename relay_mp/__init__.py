@@ -68,7 +68,7 @@ from relay_mp._emit.context import (
 )
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_codec import LlmCodecIdentity, LlmSanitizeRequestContext, LlmSanitizeResponseContext
-from relay_mp._emit.llm_stream import LlmStream
+from relay_mp._emit.llm_stream import LlmStream, LlmSyncStream
 from relay_mp._emit.propagation import (
     PropagationContext,
     capture_propagation_context,
@@ -153,6 +153,7 @@ __all__ = [
     "LlmSanitizeResponseGuardrail",
     "LlmStream",
     "LlmStreamExecutionIntercept",
+    "LlmSyncStream",
     "LogSeverity",
     "MarkEvent",
     "MetricKind",

@@ -132,24 +132,21 @@ class RejectedError(RelayError, RuntimeError):
 
 
 class CallbackError(RelayError, RuntimeError):
-    """A managed call failed: a callback or middleware raised, or returned what it must not.
+    """A managed call failed because its callable or middleware returned a value that the call cannot use.
 
-    What it raised is `__cause__`; its type and text are in the message.
+    What the callable or middleware raises is not this: it passes unchanged.
 
     Attributes:
-        error_type: "internal_error", or "invalid_argument" for a return value of the wrong type; the
+        error_type: "invalid_argument" for a return value of the wrong type, else "internal_error"; the
             end event's metadata has it as `error.type`.
-        exception_type: the name of the class that was raised, None if none was; in the metadata as
-            `exception.type`.
     """
 
-    def __init__(self, message: str, error_type: str = "internal_error", exception_type: str | None = None) -> None:
-        super().__init__(message, error_type, exception_type)
+    def __init__(self, message: str, error_type: str = "internal_error") -> None:
+        super().__init__(message, error_type)
         self.error_type = error_type
-        self.exception_type = exception_type
 
     def __str__(self) -> str:
-        return f"{self.error_type.replace('_', ' ')}: {self.args[0]}"
+        return str(self.args[0])
 
 
 class FlushError(RelayError, RuntimeError):

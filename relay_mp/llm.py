@@ -3,6 +3,9 @@
     response = await llm.execute("openai", request, provider)            managed: the whole pipeline
     async for chunk in await llm.stream_execute("openai", request, provider, chunks.append, join): ...
 
+    response = llm.execute_sync("openai", request, provider)             the same for synchronous clients
+    for chunk in llm.stream_execute_sync("openai", request, provider, chunks.append, join): ...
+
     handle = llm.call("openai", request)                                 manual: the two events
     llm.call_end(handle, response)
 
@@ -15,11 +18,13 @@ API keys) are in no event.
 A codec (see `relay_mp.codecs`) shows intercepts the request in a form that all providers share; a response
 codec adds the response in such a form to the end event.
 
-A call is no scope: what the provider emits is under the scope that the call was made in.
+A managed call returns what the provider returned, and raises what it, or a middleware, raised: that very exception.
+It is a scope: while the provider runs, it is the current one, so that what the provider emits stands below it. A manual
+call is not: what is emitted between `call` and `call_end` is under the scope that the call was made in.
 
 Full ring: each event may hold the call up to the session's `block_timeout`, and is dropped and counted
-after that; with `on_full="drop"` at once. While nobody listens, no event is made and payloads are not
-checked; guardrails and intercepts run all the same.
+after that; with `on_full="drop"` at once. While nobody listens, no event is made; guardrails and intercepts run
+all the same.
 
 Every verb may be called from any thread, asyncio task and process, and after fork.
 """
@@ -28,8 +33,9 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from typing import Any
 
-from relay_mp._emit.arguments import check_name, freeze
+from relay_mp._emit.arguments import check_name
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, check_type
+from relay_mp._emit.current import _current as current
 from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_call import (
@@ -51,24 +57,33 @@ from relay_mp._emit.llm_call import (
     with_traceparent,
 )
 from relay_mp._emit.llm_codec import annotation_of
-from relay_mp._emit.llm_stream import LlmStream, close_source
+from relay_mp._emit.llm_stream import LlmStream, LlmSyncStream, close_source, read_synchronously
 from relay_mp._emit.managed import (
+    Inside,
     NextCall,
+    awaited,
     begin_call,
-    copy_payload,
     end_call,
-    no_payload,
     parent_of,
     returned,
     through_intercepts,
 )
 from relay_mp._emit.middleware import Registration, registry, visible
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now
+from relay_mp._emit.verbs import end_silently
 from relay_mp._native.core import active
-from relay_mp.errors import PayloadError
-from relay_mp.types import Json, LLMAttributes, RuntimeRegistrationKind
+from relay_mp.types import Json, LLMAttributes, RuntimeRegistrationKind, ScopeType
 
-__all__ = ["call", "call_end", "conditional_execution", "execute", "request_intercepts", "stream_execute"]
+__all__ = [
+    "call",
+    "call_end",
+    "conditional_execution",
+    "execute",
+    "execute_sync",
+    "request_intercepts",
+    "stream_execute",
+    "stream_execute_sync",
+]
 
 _EXECUTIONS = FAMILIES[RuntimeRegistrationKind.LLM_EXECUTION_INTERCEPT]
 _STREAM_EXECUTIONS = FAMILIES[RuntimeRegistrationKind.LLM_STREAM_EXECUTION_INTERCEPT]
@@ -146,8 +161,6 @@ def call_end(
     check_type(handle, LLMHandle, "handle")
     if not active():
         return
-    if data is not None:
-        freeze(data, "data")
     annotated = None if annotated_response is None else annotation_of(annotated_response, "annotated_response")
     if response is None:
         response = data
@@ -174,13 +187,18 @@ async def execute(
 ) -> Any:
     """Makes an LLM call through the managed pipeline, see the module.
 
-    The end's metadata gets `otel.status_code`: OK; ERROR, with `error.type`, for an exception or a
-    cancellation; UNSET for what ends the program.
+    The end's metadata gets `otel.status_code`: OK; ERROR, with `error.type` and the exception's type, message and
+    stack trace, for an exception or a cancellation; UNSET for what ends the program.
+
+    A synchronous provider runs in the event loop's thread, and holds up the loop while it waits for its answer: with a
+    synchronous client use `execute_sync`, in the event loop `await asyncio.to_thread(llm.execute_sync, ...)`, which
+    runs the whole call elsewhere under the same scope.
 
     Args:
         name: the provider.
         request: the request.
-        func: calls the provider: `func(request)`, synchronous or asynchronous; returns JSON.
+        func: calls the provider: `func(request)`, synchronous or asynchronous. What it returns may be anything: an
+            event shows of it what can be recorded.
         handle: the scope that it is under; the current one if left out.
         attributes: flags.
         data: the end event's `data` where the response is None, or the provider failed; sanitized as one.
@@ -194,56 +212,80 @@ async def execute(
 
     Raises:
         RejectedError: a guardrail said no; the provider was not called.
-        CallbackError: the provider, a middleware or the codec raised (its `__cause__`), or returned what
-            it must not.
+        CallbackError: a middleware or the codec returned what it must not.
         TypeError: an argument is not of its type.
-        PayloadError: `data` or `metadata` is none; the provider was not called.
+        PayloadError: in strict mode, a payload cannot be recorded.
+        What the provider, a middleware or the codec raises passes unchanged.
     """
     spec = _spec(name, request, handle, attributes, data, metadata, model_name, codec, response_codec)
+    return await _execute(spec, request, func, AWAIT)
+
+
+def execute_sync(
+    name: str,
+    request: LLMRequest,
+    func: Callable[[LLMRequest], Any],
+    *,
+    handle: ScopeHandle | None = None,
+    attributes: LLMAttributes | None = None,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    model_name: str | None = None,
+    codec: Any = None,
+    response_codec: Any = None,
+) -> Any:
+    """`execute` for synchronous code and clients, with or without a running event loop.
+
+    Asynchronous guardrails, request intercepts and sanitizers run in a thread, each for at most
+    `RELAY_MP_MIDDLEWARE_TIMEOUT_SECONDS`. An asynchronous execution intercept takes part as long as it waits for
+    nothing but `next_call`.
+
+    Args:
+        func: calls the provider: `func(request)`, synchronous.
+        name, request, handle, attributes, data, metadata, model_name, codec, response_codec: as for `execute`.
+
+    Returns:
+        What the provider, or an execution intercept, returned.
+
+    Raises:
+        MiddlewareError: the provider or an execution intercept waits for something: use `await execute(...)`.
+        As `execute`.
+    """
+    spec = _spec(name, request, handle, attributes, data, metadata, model_name, codec, response_codec)
+    return run_now(_execute(spec, request, func, BLOCK))
+
+
+async def _execute(spec: Spec, request: LLMRequest, func: Callable[[LLMRequest], Any], mode: int) -> Any:
     active()  # takes over what the session has installed for its processes
-    prepared = await prepare(spec, request)
-    started = await begin(spec, prepared, AWAIT)
-    try:
-        response = await _run(spec, traced(started, spec.parent, prepared.request), func)
-        await _finish(spec, started, response)
-    except BaseException as error:
-        await fail(started, error)
+    prepared = await prepare(spec, request, mode)
+    started = await begin(spec, prepared, mode)
+    with Inside(started, ScopeType.Llm):
+        try:
+            response = await _run(spec, traced(started, spec.parent, prepared.request), func)
+            await finish(spec, started, response, mode)
+        except BaseException as error:
+            await fail(started, error, mode)
+            raise
     return response
-
-
-async def _finish(spec: Spec, started: LLMHandle, response: Any) -> None:
-    try:
-        await finish(spec, started, response)
-    except PayloadError as error:
-        raise no_payload(error) from error
 
 
 async def _run(spec: Spec, request: LLMRequest, func: Callable[[LLMRequest], Any]) -> Any:
     intercepts = visible(_EXECUTIONS)
     if not intercepts:
-        response = func(request)
-        return await response if hasattr(type(response), "__await__") else response
+        return await awaited(func(request))
 
     async def innermost(request: LLMRequest) -> Any:
         check_type(request, LLMRequest, "request")
-        response = func(request)
-        return _checked(await response if hasattr(type(response), "__await__") else response)
+        return await awaited(func(request))
 
     def arguments(request: LLMRequest, next_call: NextCall) -> tuple[Any, ...]:
         check_type(request, LLMRequest, "request")
         return spec.name, request, next_call
 
     def check(_registration: Registration, response: Any) -> Any:
-        return _checked(response)
+        return response
 
     return await through_intercepts(intercepts, request, arguments, check, innermost)
-
-
-def _checked(response: Any) -> Any:
-    try:
-        return copy_payload(response, "response")
-    except PayloadError as error:
-        raise no_payload(error) from error
 
 
 async def stream_execute(
@@ -269,8 +311,8 @@ async def stream_execute(
     Args:
         name: the provider.
         request: the request.
-        func: calls the provider: `func(request)` returns an asynchronous iterator of JSON chunks, or an
-            awaitable of one.
+        func: calls the provider: `func(request)` returns an asynchronous iterator of chunks, or an awaitable of one; a
+            synchronous iterator too, each chunk of which holds up the event loop until it has come.
         collector: `collector(chunk)` is called for each chunk, before the caller gets it; synchronous.
         finalizer: `finalizer()` makes the end event's `data` of what was collected, however the stream
             ended; synchronous. If it raises, there is no data.
@@ -281,20 +323,71 @@ async def stream_execute(
 
     Raises:
         RejectedError: a guardrail said no; the provider was not called.
-        CallbackError: the provider, a middleware or the codec raised before there was a stream. What fails
-            later is raised by the stream.
+        CallbackError: the provider, a middleware or the codec returned what it must not.
         TypeError: an argument is not of its type.
-        PayloadError: `data` or `metadata` is none; the provider was not called.
+        PayloadError: in strict mode, a payload cannot be recorded.
+        What the provider, a middleware or the codec raises passes unchanged; what fails later is raised by the stream.
     """
     spec = _spec(name, request, handle, attributes, data, metadata, model_name, codec, response_codec)
+    return await _stream_execute(spec, request, func, collector, finalizer, AWAIT)
+
+
+def stream_execute_sync(
+    name: str,
+    request: LLMRequest,
+    func: Callable[[LLMRequest], Any],
+    collector: Callable[[Any], object],
+    finalizer: Callable[[], Any],
+    *,
+    handle: ScopeHandle | None = None,
+    attributes: LLMAttributes | None = None,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    model_name: str | None = None,
+    codec: Any = None,
+    response_codec: Any = None,
+) -> LlmSyncStream:
+    """`stream_execute` for synchronous code and clients, with or without a running event loop.
+
+    Args:
+        func: calls the provider: `func(request)` returns an iterator of chunks.
+        name, request, collector, finalizer: as for `stream_execute`.
+        handle, attributes, data, metadata, model_name, codec, response_codec: as for `execute_sync`.
+
+    Returns:
+        The stream of chunks: an iterator, with `close()`, which works in `with`.
+
+    Raises:
+        MiddlewareError: the provider or an intercept waits for something: use `await stream_execute(...)`.
+        As `stream_execute`.
+    """
+    spec = _spec(name, request, handle, attributes, data, metadata, model_name, codec, response_codec)
+    return LlmSyncStream(run_now(_stream_execute(spec, request, func, collector, finalizer, BLOCK)))
+
+
+async def _stream_execute(
+    spec: Spec,
+    request: LLMRequest,
+    func: Callable[[LLMRequest], Any],
+    collector: Callable[[Any], object],
+    finalizer: Callable[[], Any],
+    mode: int,
+) -> LlmStream:
     active()  # takes over what the session has installed for its processes
-    prepared = await prepare(spec, request)
-    started = await begin(spec, prepared, AWAIT)
+    prepared = await prepare(spec, request, mode)
+    started = await begin(spec, prepared, mode)
+    before, scope = current.get(), Inside(started, ScopeType.Llm).scope
+    current.set(scope)
     try:
-        source = await _stream(visible(_STREAM_EXECUTIONS), traced(started, spec.parent, prepared.request), func)
-    except BaseException as error:
-        await fail(started, error)
-    return LlmStream(spec, started, source, collector, finalizer)
+        try:
+            source = await _stream(visible(_STREAM_EXECUTIONS), traced(started, spec.parent, prepared.request), func)
+        except BaseException as error:
+            await fail(started, error, mode)
+            end_silently(scope)
+            raise
+    finally:
+        current.set(before)
+    return LlmStream(spec, started, scope, source, collector, finalizer, mode)
 
 
 async def _stream(intercepts: Any, request: LLMRequest, func: Callable[[LLMRequest], Any]) -> AsyncIterator[Any]:
@@ -319,7 +412,9 @@ async def _opened(found: Any, who: str) -> AsyncIterator[Any]:
     if not hasattr(type(found), "__aiter__") and hasattr(type(found), "__await__"):
         found = await found
     if not hasattr(type(found), "__aiter__"):
-        raise returned(found, who, "an asynchronous iterator, such as an asynchronous generator makes")
+        if hasattr(type(found), "__next__") or isinstance(found, list | tuple):
+            return read_synchronously(found)
+        raise returned(found, who, "an iterator of chunks, such as a generator makes, asynchronous or not")
     source: AsyncIterator[Any] = found.__aiter__()
     return source
 
@@ -349,7 +444,7 @@ def request_intercepts(name: str, request: LLMRequest) -> Any:
         it. While a scope is open, the request has a `traceparent` header that names it.
 
     Raises:
-        CallbackError: an intercept failed, or is asynchronous and no event loop runs.
+        MiddlewareError: an intercept is asynchronous, and no event loop runs. What an intercept raises passes.
         TypeError: an argument is not of its type.
     """
     name = check_name(name)
@@ -379,7 +474,8 @@ def conditional_execution(request: LLMRequest) -> Any:
 
     Raises:
         RejectedError: one said no.
-        CallbackError: one failed, or is asynchronous and no event loop runs.
+        MiddlewareError: one is asynchronous, and no event loop runs. What a guardrail raises passes.
+        CallbackError: an answer is neither None nor a text.
         TypeError: it is no LLMRequest.
     """
     check_type(request, LLMRequest, "request")

@@ -13,7 +13,6 @@ to the session by themselves, whatever the start method, with these classes or w
 import concurrent.futures
 import functools
 import inspect
-import logging
 import multiprocessing
 import multiprocessing.context
 import multiprocessing.pool
@@ -23,11 +22,15 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from relay_mp._emit.carry import current_scope_text
 from relay_mp._emit.context import TaskContext, capture, forget_root, task_scope
+from relay_mp._emit.locks import ForkSafeRLock
+from relay_mp._log import logger
+from relay_mp._native import core
 from relay_mp._session import inheritance
 from relay_mp._session.configuration import diagnostics
 from relay_mp._session.membership import attach, current
@@ -48,8 +51,6 @@ __all__ = [
 P = ParamSpec("P")
 R = TypeVar("R")
 
-logger = logging.getLogger("relay_mp")
-
 
 # ---- tasks ----
 
@@ -65,14 +66,13 @@ class _Propagated(Generic[P, R]):
             _mark_coroutine_function(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        _join(self._context)
         if inspect.iscoroutinefunction(self._function):
             return cast(R, self._run_async(*args, **kwargs))
-        with task_scope(self._context):
+        with _tasks.running(self._context), task_scope(self._context):
             return self._function(*args, **kwargs)
 
     async def _run_async(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        with task_scope(self._context):
+        with _tasks.running(self._context), task_scope(self._context):
             return await cast(Awaitable[Any], self._function(*args, **kwargs))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -92,17 +92,53 @@ def _mark_coroutine_function(carrier: Any) -> None:
         carrier._is_coroutine = coroutines._is_coroutine  # type: ignore[attr-defined]
 
 
-def _join(context: TaskContext) -> None:
-    """Attaches a worker that its parent's word did not reach, or reached for an earlier session."""
-    if context.session is None:
-        return
-    session = current()
-    if session is not None and (session.path == context.session or session.is_owner):
-        return
-    try:
-        attach(context.session)
-    except SessionError as error:
-        logger.debug("a task's session cannot be attached: %s", error)
+class _Tasks:
+    """The tasks that run in this process, all of one session: a process emits into one at a time."""
+
+    def __init__(self) -> None:
+        self._lock = ForkSafeRLock()
+        self._epoch = core.fork_epoch()
+        self._running = 0
+
+    @contextmanager
+    def running(self, context: TaskContext) -> Iterator[None]:
+        """For the length of a task, which joins its session.
+
+        Raises:
+            SessionError: tasks of another session run here; they would go on in this task's.
+        """
+        with self._lock:
+            if self._epoch != core.fork_epoch():  # the parent's tasks are not run here
+                self._epoch, self._running = core.fork_epoch(), 0
+            self._join(context)
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running -= self._epoch == core.fork_epoch()
+
+    def _join(self, context: TaskContext) -> None:
+        """Attaches a worker that its parent's word did not reach, or reached for another session."""
+        session = current()
+        if context.session is None or (session is not None and session.path == context.session):
+            return
+        if session is not None and session.is_open:
+            if session.is_owner:
+                return
+            if self._running:
+                raise SessionError(
+                    f"a task of the session of {context.session} was given to process {os.getpid()} while "
+                    f"{self._running} of {session.path} run in it, and a process emits into one session at a time: "
+                    "use workers of its own for each session, or one task at a time"
+                )
+        try:
+            attach(context.session)
+        except SessionError as error:
+            logger.debug("a task's session cannot be attached: %s", error)
+
+
+_tasks = _Tasks()
 
 
 def propagate(function: Callable[P, R]) -> Callable[P, R]:

@@ -25,7 +25,6 @@ started after `configure` inherit its sources through the environment.
 import fnmatch
 import importlib
 import json
-import logging
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -34,13 +33,13 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any, Protocol, TypeAlias
 
+from relay_mp._log import logger
 from relay_mp.annotated import AnnotatedLLMResponse
 from relay_mp.errors import ConfigurationError
 from relay_mp.types import JsonObject
 
 __all__ = ["GENAI_PRICES", "VARIABLE", "PriceTable", "configure", "cost_of", "is_on", "priced"]
 
-logger = logging.getLogger("relay_mp")
 
 GENAI_PRICES = "genai-prices"
 """The source that is the package of that name."""

@@ -64,7 +64,8 @@ def metric(
     Raises:
         TypeError: an argument is not of its type.
         ValueError: the timestamp is naive.
-        PayloadError: there is no measurement, or one does not hold together; the message says which.
+        PayloadError: there is no measurement, or one does not hold together; the message says which. One whose value
+            is NaN or infinite is left out and counted (`stats().replaced`), unless in strict mode.
         UnicodeEncodeError: the name has a lone surrogate.
     """
     if not active():
@@ -76,4 +77,6 @@ def metric(
     if timestamp is not None:
         to_microseconds(timestamp)  # refused before the measurements are looked at
     payload = measurements_payload(measurements)
+    if payload is None:
+        return
     event(name, handle=handle, data=payload, data_schema=METRIC_SCHEMA, metadata=metadata, timestamp=timestamp)

@@ -1,6 +1,7 @@
 """Tool calls: a start and an end event around a piece of work, and the middleware that guards it.
 
     result = await tools.execute("search", {"query": q}, search)        managed: the whole pipeline
+    result = tools.execute_sync("search", {"query": q}, search)         the same for synchronous code
 
     handle = tools.call("search", {"query": q})                         manual: the two events
     tools.call_end(handle, ToolExecutionResult({"hits": 3}))
@@ -9,37 +10,42 @@ A managed call asks the conditional guardrails, passes the arguments through the
 the start, runs the tool through the execution intercepts, and emits the end. Sanitizers change what the
 events show, never what the tool gets or returns. See `relay_mp.guardrails` and `relay_mp.intercepts`.
 
-A call is no scope: what the tool emits is under the scope that the call was made in.
+A managed call returns what the tool returned, and raises what it, or a middleware, raised: that very exception.
+It is a scope: while the tool runs, it is the current one, so that what the tool emits stands below it. A manual call
+is not: what is emitted between `call` and `call_end` is under the scope that the call was made in.
 
 Full ring: each event may hold the call up to the session's `block_timeout`, and is dropped and counted
-after that; with `on_full="drop"` at once. While nobody listens, no event is made and payloads are not
-checked; guardrails and intercepts run all the same.
+after that; with `on_full="drop"` at once. While nobody listens, no event is made; guardrails and intercepts run
+all the same.
 
 Every verb may be called from any thread, asyncio task and process, and after fork. A handle may be ended
 by another process than the one that made it.
 """
 
+import functools
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from relay_mp._emit.arguments import check_name, freeze, thaw
+from relay_mp._emit.arguments import check_name, thaw
 from relay_mp._emit.calls import ToolExecutionInterceptOutcome, ToolExecutionResult, ToolHandle, check_type
+from relay_mp._emit.failures import STATUS_OK
 from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.managed import (
-    STATUS_OK,
+    Inside,
     NextCall,
+    awaited,
     begin_call,
     check_guardrails,
     copy_payload,
+    copy_to_go_on_with,
     emit_marks,
     end_call,
     fail_call,
-    failure,
+    intercepted,
     managed_metadata,
     manual_metadata,
-    no_payload,
     parent_of,
     reject_mark,
     returned,
@@ -47,12 +53,12 @@ from relay_mp._emit.managed import (
     through_intercepts,
 )
 from relay_mp._emit.middleware import Registration, registry, visible
-from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now, settle
+from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now
 from relay_mp._native.core import active
-from relay_mp.errors import PayloadError, RejectedError
+from relay_mp.errors import RejectedError
 from relay_mp.types import Json, RuntimeRegistrationKind, ScopeType, ToolAttributes
 
-__all__ = ["call", "call_end", "conditional_execution", "execute", "request_intercepts"]
+__all__ = ["call", "call_end", "conditional_execution", "execute", "execute_sync", "request_intercepts"]
 
 _T = TypeVar("_T")
 
@@ -135,8 +141,6 @@ def call_end(
     check_type(result, ToolExecutionResult, "result")
     if not active():
         return
-    if data is not None:
-        freeze(data, "data")
     shown = result.result
     if registry.tools:
         shown = run_now(_sanitized(_RESPONSE_SANITIZERS, handle._name, shown, BLOCK))
@@ -157,8 +161,13 @@ async def execute(
 ) -> ToolExecutionResult[_T]:
     """Runs a tool through the managed pipeline, see the module.
 
-    The end's metadata gets `otel.status_code`: OK; ERROR, with `error.type`, for an exception or a
-    cancellation; UNSET for what ends the program. A synchronous tool runs in the event loop's thread.
+    The end's metadata gets `otel.status_code`: OK; ERROR, with `error.type` and the exception's type, message and
+    stack trace, for an exception or a cancellation; UNSET for what ends the program.
+
+    A synchronous tool runs in the event loop's thread, and holds up the loop while it runs: it may belong to that
+    thread, as a connection to SQLite does, and a thread for each call costs ten times what the call does. For a tool
+    that takes long, `await asyncio.to_thread(tools.execute_sync, name, args, func)` runs the whole call elsewhere,
+    under the same scope.
 
     Args:
         name: the tool.
@@ -176,31 +185,80 @@ async def execute(
 
     Raises:
         RejectedError: a guardrail said no; the tool was not run.
-        CallbackError: the tool or a middleware raised (its `__cause__`), or returned what it must not.
+        CallbackError: the tool or a middleware returned what it must not.
         TypeError: an argument is not of its type.
-        PayloadError: `args`, `data` or `metadata` is none; the tool was not run.
+        PayloadError: in strict mode, a payload cannot be recorded.
+        What the tool or a middleware raises passes unchanged.
     """
+    return await _execute(name, args, func, handle, attributes, data, metadata, tool_call_id, AWAIT)
+
+
+def execute_sync(
+    name: str,
+    args: Json,
+    func: Callable[[Any], ToolExecutionResult[_T]],
+    *,
+    handle: ScopeHandle | None = None,
+    attributes: ToolAttributes | None = None,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    tool_call_id: str | None = None,
+) -> ToolExecutionResult[_T]:
+    """`execute` for synchronous code, with or without a running event loop.
+
+    Asynchronous guardrails and sanitizers run in a thread, each for at most `RELAY_MP_MIDDLEWARE_TIMEOUT_SECONDS`. An
+    asynchronous execution intercept takes part as long as it waits for nothing but `next_call`.
+
+    Args:
+        name, args, handle, attributes, data, metadata, tool_call_id: as for `execute`.
+        func: the tool: `func(args)`, synchronous.
+
+    Returns:
+        What the tool, or an execution intercept, returned.
+
+    Raises:
+        MiddlewareError: the tool or an execution intercept waits for something: use `await execute(...)`.
+        As `execute`.
+    """
+    result: ToolExecutionResult[_T] = run_now(
+        _execute(name, args, func, handle, attributes, data, metadata, tool_call_id, BLOCK)
+    )
+    return result
+
+
+async def _execute(
+    name: str,
+    args: Any,
+    func: Callable[[Any], Any],
+    handle: ScopeHandle | None,
+    attributes: ToolAttributes | None,
+    data: Any,
+    metadata: Any,
+    tool_call_id: str | None,
+    mode: int,
+) -> ToolExecutionResult[Any]:
     if type(name) is not str:
         name = check_name(name)
     parent = parent_of(handle)
     bits, profile = _bits(attributes), _profile(tool_call_id)
     active()  # takes over what the session has installed for its processes
     if registry.tools:
-        return await _execute_guarded(name, args, func, parent, bits, data, metadata, profile)
+        return await _execute_guarded(name, args, func, parent, bits, data, metadata, profile, mode)
     call = begin_call(ToolHandle, _TOOL, name, parent, bits, data, metadata, profile, args, None)
-    try:
-        result: Any = func(args)
-        if type(result) is not ToolExecutionResult:
-            result = await _result(name, result)
-    except BaseException as error:
-        fail_call(call, _TOOL, error, thaw(call._data))
-    _end(call, result, result._result)
+    with Inside(call, ScopeType.Tool):
+        try:
+            result: Any = func(args)
+            if type(result) is not ToolExecutionResult:
+                result = await _result(name, result)
+            _end(call, result, result._result)
+        except BaseException as error:
+            fail_call(call, _TOOL, error, thaw(call._data))
+            raise
     return result  # type: ignore[no-any-return]
 
 
 async def _result(name: str, result: Any) -> ToolExecutionResult[Any]:
-    if hasattr(type(result), "__await__"):
-        result = await result
+    result = await awaited(result)
     if not isinstance(result, ToolExecutionResult):
         raise returned(result, f"tool {name!r}", "ToolExecutionResult, such as ToolExecutionResult(payload)")
     return result
@@ -208,10 +266,7 @@ async def _result(name: str, result: Any) -> ToolExecutionResult[Any]:
 
 def _end(call: ToolHandle, result: ToolExecutionResult[Any], shown: Any) -> None:
     profile = call._profile if result._annotation is None else _end_profile(call, result)
-    try:
-        end_call(call, _TOOL, shown, managed_metadata(call, STATUS_OK), profile, fallback=thaw(call._data))
-    except PayloadError as error:  # the encoder's look at the result is the first
-        fail_call(call, _TOOL, no_payload(error), thaw(call._data))
+    end_call(call, _TOOL, shown, managed_metadata(call, STATUS_OK), profile, fallback=thaw(call._data))
 
 
 async def _execute_guarded(
@@ -223,35 +278,35 @@ async def _execute_guarded(
     data: Any,
     metadata: Any,
     profile: dict[str, Any],
+    mode: int,
 ) -> ToolExecutionResult[Any]:
-    args = copy_payload(args, "args")
     try:
-        await _ask_guardrails(name, args, parent, metadata, AWAIT)
+        await _ask_guardrails(name, args, parent, metadata, mode)
     except RejectedError as error:
         reject_mark(name, parent, error, metadata)
         raise
-    args = await _intercept_request(name, args, AWAIT)
-    shown = await _sanitized(_REQUEST_SANITIZERS, name, args, AWAIT)
+    args = await _intercept_request(name, args, mode)
+    shown = await _sanitized(_REQUEST_SANITIZERS, name, args, mode)
     call = begin_call(ToolHandle, _TOOL, name, parent, bits, data, metadata, profile, shown, None)
     marks: list[Any] = []
-    try:
-        result = await _run(name, args, func, marks)
-        shown = await _sanitized(_RESPONSE_SANITIZERS, name, result._result, AWAIT)
-    except BaseException as error:
-        fail_call(call, _TOOL, error, thaw(call._data))
-    _end(call, result, shown)
+    with Inside(call, ScopeType.Tool):
+        try:
+            result = await _run(name, args, func, marks)
+            shown = await _sanitized(_RESPONSE_SANITIZERS, name, result._result, mode)
+            _end(call, result, shown)
+        except BaseException as error:
+            fail_call(call, _TOOL, error, thaw(call._data))
+            raise
     emit_marks(marks, call._uuid)
     return result
 
 
 async def _run(name: str, args: Any, func: Callable[[Any], Any], marks: list[Any]) -> ToolExecutionResult[Any]:
     async def innermost(value: Any) -> ToolExecutionResult[Any]:
-        result = await _result(name, func(copy_payload(value, "args")))
-        _require_payload(result)
-        return result
+        return await _result(name, func(value))
 
     def arguments(value: Any, next_call: NextCall) -> tuple[Any, ...]:
-        return name, copy_payload(value, "args"), next_call
+        return name, copy_to_go_on_with(value, "args"), next_call
 
     def check(registration: Registration, outcome: Any) -> ToolExecutionResult[Any]:
         if not isinstance(outcome, ToolExecutionInterceptOutcome):
@@ -260,14 +315,6 @@ async def _run(name: str, args: Any, func: Callable[[Any], Any], marks: list[Any
         return ToolExecutionResult(outcome.result, outcome.annotation)
 
     return await through_intercepts(visible(_EXECUTIONS), args, arguments, check, innermost)  # type: ignore[no-any-return]
-
-
-def _require_payload(result: ToolExecutionResult[Any]) -> None:
-    try:
-        freeze(result._result, "result")
-        freeze(result._annotation, "annotation")
-    except PayloadError as error:
-        raise no_payload(error) from error
 
 
 # --------------------------------------------------------------------------------- parts of the pipeline
@@ -284,11 +331,9 @@ def request_intercepts(name: str, args: Json) -> Any:
         The arguments that the last intercept returned; in a running event loop an awaitable of them.
 
     Raises:
-        CallbackError: an intercept failed, or is asynchronous and no event loop runs.
-        PayloadError: `args` is no JSON.
+        MiddlewareError: an intercept is asynchronous, and no event loop runs. What an intercept raises passes.
     """
     name = check_name(name)
-    args = copy_payload(args, "args")
     active()  # takes over what the session has installed for its processes
     if loop_is_running():
         return _intercept_request(name, args, AWAIT)
@@ -307,11 +352,10 @@ def conditional_execution(name: str, args: Json) -> Any:
 
     Raises:
         RejectedError: one said no.
-        CallbackError: one failed, or is asynchronous and no event loop runs.
-        PayloadError: `args` is no JSON.
+        MiddlewareError: one is asynchronous, and no event loop runs. What a guardrail raises passes.
+        CallbackError: an answer is neither None nor a text.
     """
     name = check_name(name)
-    args = copy_payload(args, "args")
     parent = parent_of(None)
     active()  # takes over what the session has installed for its processes
     if loop_is_running():
@@ -328,14 +372,7 @@ async def _ask_guardrails(name: str, args: Any, parent: ScopeHandle, metadata: A
 
 async def _intercept_request(name: str, args: Any, mode: int) -> Any:
     for registration in visible(_REQUESTS):
-        try:
-            args = await settle(registration.callback(name, copy_payload(args, "args")), mode)
-        except Exception as error:
-            raise failure(error) from error
-        try:
-            args = copy_payload(args, "args")
-        except PayloadError as error:
-            raise no_payload(error) from error
+        args = await intercepted(args, functools.partial(registration.callback, name), mode)
         if registration.break_chain:
             break
     return args

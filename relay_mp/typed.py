@@ -22,6 +22,7 @@ from typing import Any, Generic, TypeVar
 from relay_mp import llm, tools
 from relay_mp._emit.calls import LLMRequest, ToolExecutionResult
 from relay_mp._emit.handle import ScopeHandle
+from relay_mp._emit.managed import returned
 from relay_mp.annotated import MAX_DEPTH
 from relay_mp.codecs import LlmCodec, LlmResponseCodec
 from relay_mp.errors import PayloadError
@@ -313,7 +314,7 @@ async def tool_execute(
         if inspect.isawaitable(result):
             result = await result
         if not isinstance(result, ToolExecutionResult):
-            raise TypeError(f"the tool returned a {type(result).__name__}; expected ToolExecutionResult")
+            raise returned(result, f"tool {name!r}", "ToolExecutionResult")
         return ToolExecutionResult(result_codec.to_json(result.result), result.annotation)
 
     done = await tools.execute(

@@ -24,6 +24,7 @@ from hypothesis import settings as hypothesis_settings
 
 import relay_mp
 from relay_mp import plugin
+from relay_mp._log import WRITER_NAME, logger
 from relay_mp._plugins import files
 from relay_mp._session import naming, settings
 
@@ -184,8 +185,12 @@ def _nothing_is_left_behind() -> Iterator[Scripts]:
     scripts = Scripts()
     descriptors, children, variables = _descriptors(), _children(), _variables()
     threads = set(threading.enumerate())
+    logger.forget()
     yield scripts
     _stop_helpers()
+    for thread in threading.enumerate():
+        if thread.name == WRITER_NAME:  # it ends by itself, once there is no more to write
+            thread.join(5.0)
     new_threads = [thread.name for thread in threading.enumerate() if thread not in threads]
     new_children = {pid: what for pid, what in _children().items() if pid not in children}
     new_segments = _segments({os.getpid(), *scripts.pids, *new_children})

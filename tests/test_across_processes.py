@@ -323,7 +323,7 @@ def test_what_cannot_cross_is_told_once_by_the_parent(session, seen, caplog, cap
     (told,) = caplog.messages
     assert told.startswith(f"mark_sanitize_guardrail '{name}' does not reach workers that are not forked: ")
     assert "package.module:attribute" in told
-    assert capfd.readouterr().err == ""  # nor do the workers repeat it
+    assert "does not reach" not in capfd.readouterr().err  # nor do the workers repeat it
     (found,) = plugin.report()["runtime_diagnostics"]
     assert (found["code"], found["component"], found["count"]) == ("middleware.unreachable", name, 1)
 

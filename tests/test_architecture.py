@@ -32,7 +32,7 @@ FORMATS = sorted(module.removesuffix(".exporter") for module in MODULES if modul
 # compiled half calls, and `types` what everybody does: both import nothing of the package. Integrations, fleet, view
 # and cli are rooms that are still empty.
 LAYERS = [
-    ["relay_mp.errors", "relay_mp.types", "relay_mp._native.convert"],
+    ["relay_mp._log", "relay_mp.errors", "relay_mp.types", "relay_mp._native.convert"],
     ["relay_mp._native"],
     ["relay_mp._records"],
     ["relay_mp.events", "relay_mp.annotated"],

@@ -72,7 +72,22 @@ def parametrize(*cases):
     (TypeError, ["name is a int; expected str"], lambda: scope.event(3)),
     (TypeError, ["name is a bytes; expected str"], lambda: scope.push(b"bad", ScopeType.Agent)),
     (TypeError, ["name is a NoneType; expected str"], lambda: scope.metric(None, [])),
-    (TypeError, ["scope_type is a str; expected ScopeType"], lambda: scope.push("bad", "agent")),
+    (TypeError, ["scope_type is a str; expected ScopeType, write ScopeType.Agent"], lambda: scope.push("bad", "agent")),
+    (TypeError, ["scope_type is a str; expected ScopeType, write ScopeType.Agent"],
+     lambda: scope.scope("bad", "Agent").__enter__()),
+    (TypeError, ["scope_type is a LogSeverity; expected ScopeType", "ScopeType.Agent, ScopeType.Function"],
+     lambda: scope.push("bad", relay_mp.LogSeverity.Info)),
+    (TypeError, ["scope.scope() was given no scope_type", "ScopeType.Agent, ScopeType.Function",
+                 "scope.scope('search', ScopeType.Tool)"], lambda: scope.scope("bad")),
+    (TypeError, ["scope.push() was given no scope_type"], lambda: scope.push(name="bad")),
+    (TypeError, ["scope.event() was given 2 arguments by position", "scope.event('found', data={...})"],
+     lambda: scope.event("bad", {"a": 1})),
+    (TypeError, ["scope.scope() was given 3 arguments by position", "input={...}"],
+     lambda: scope.scope("bad", ScopeType.Agent, {"a": 1})),
+    (TypeError, ["scope.push() was given 3 arguments by position"],
+     lambda: scope.push("bad", ScopeType.Agent, {"a": 1})),
+    (TypeError, ["event() takes exactly 1 positional argument (0 given)"], lambda: scope.event()),  # noqa: PLW0108
+    (TypeError, ["unexpected keyword argument", "date"], lambda: scope.event("bad", date=1)),
     (TypeError, ["attributes is a int; expected ScopeAttributes", "ScopeAttributes(ScopeAttributes.PARALLEL)"],
      lambda: scope.push("bad", ScopeType.Agent, attributes=ScopeAttributes.PARALLEL)),
     (TypeError, ["handle is a str; expected ScopeHandle"], lambda: scope.event("bad", handle=UUID)),
@@ -84,7 +99,6 @@ def parametrize(*cases):
      lambda: scope.event("bad", data_schema={"name": "n"})),
     (RuntimeError, ["metadata is a list; expected a dict where a severity is given"],
      lambda: scope.event("bad", metadata=[1], severity=relay_mp.LogSeverity.Info)),
-    (UnicodeEncodeError, ["surrogates not allowed"], lambda: scope.event("bad\ud800")),
     (TypeError, ["stack is a str; expected ScopeStack"], lambda: relay_mp.set_thread_scope_stack("x")),
     (TypeError, ["callback is a int; expected a callable that takes an event", "package.module:attribute"],
      lambda: subscribers.register("x", 3)),
@@ -116,9 +130,12 @@ def test_wrong_measurements(refuses, error, parts, call):
         refuses(error, parts, emit)
 
 
-# ---- payloads ----
+# ---- payloads, in strict mode; else they are replaced, see test_program_first.py ----
+
+strict = pytest.mark.parametrize("session", [{"strict": True}], indirect=True, ids=["strict"])
 
 
+@strict
 @parametrize(
     (relay_mp.PayloadError, ["data.user.created: unsupported type Foo"],
      lambda: scope.event("bad", data={"user": {"created": Foo()}})),
@@ -134,17 +151,21 @@ def test_wrong_measurements(refuses, error, parts, call):
     (ValueError, ["data.x: unsupported type Foo"], lambda: scope.push("bad", ScopeType.Agent, data={"x": Foo()})),
     (ValueError, ["metadata.x: unsupported type Foo"],
      lambda: scope.push("bad", ScopeType.Agent, metadata={"x": Foo()})),
+    (UnicodeEncodeError, ["surrogates not allowed"], lambda: scope.event("bad\ud800")),
+    (UnicodeEncodeError, ["surrogates not allowed"], lambda: scope.push("bad\ud800", ScopeType.Agent)),
 )  # fmt: skip
 def test_unserialisable_payloads_name_the_path(refuses, error, parts, call):
     refuses(error, parts, call)
 
 
+@strict
 def test_a_payload_that_holds_itself(refuses):
     loop = {}
     loop["again"] = [loop]
     refuses(relay_mp.PayloadError, ["data.again[0]"], lambda: scope.event("bad", data=loop))
 
 
+@strict
 def test_a_bad_output_leaves_the_scope_open(refuses, seen):
     handle = scope.push("s", ScopeType.Agent)
     refuses(relay_mp.PayloadError, ["data.x: unsupported type Foo"], lambda: scope.pop(handle, output={"x": Foo()}))
@@ -205,14 +226,6 @@ def test_popped_out_of_order(refuses, seen):
     scope.pop(outer)
     subscribers.flush()
     assert len([event for event in seen if event.name in ("outer", "inner")]) == 4
-
-
-def test_popped_inside_its_own_block(refuses):
-    def block():
-        with scope.scope("s", ScopeType.Agent) as handle:
-            scope.pop(handle)
-
-    refuses(RuntimeError, ["cannot pop scope 's'", "it has ended already"], block)
 
 
 def test_the_root(refuses):

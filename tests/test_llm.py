@@ -10,6 +10,7 @@ import pytest
 import relay_mp
 from relay_mp import LLMAttributes, LLMRequest, LLMRequestInterceptOutcome, ScopeType
 
+strict = pytest.mark.parametrize("session", [{"strict": True}], indirect=True, ids=["strict"])
 REQUEST = LLMRequest({"X-A": "1"}, {"model": "m"})
 SECRET = "s3cr3t-value"
 CREDENTIALS = {
@@ -47,9 +48,22 @@ def test_a_request_is_its_own_copy_and_hides_its_values():
     for bad in (lambda: LLMRequest(None, {}), lambda: LLMRequest([], {})):
         with pytest.raises(TypeError):
             bad()
+
+
+@strict
+def test_in_strict_mode_a_request_that_cannot_be_recorded_is_refused(session):
     for headers, content in [({"a": object()}, {}), ({}, object()), ({1: 2}, {})]:
         with pytest.raises(relay_mp.PayloadError):
             LLMRequest(headers, content)
+
+
+def test_a_body_that_cannot_be_recorded_reaches_the_provider_as_it_is(session, seen):
+    body = {"image": b"\x89PNG", "caption": "cat"}
+    given = []
+    run(relay_mp.llm.execute("p", LLMRequest({}, body), lambda request: given.append(request.content)))
+    session.flush()
+    assert given[0] is body
+    assert seen[0].data["content"] == {"caption": "cat", "image": {"relay_mp.unrecorded": {"type": "bytes"}}}
 
 
 @pytest.mark.parametrize("content", [{"b": [1, {"é": None}], "a": 0.5}, [], "text", 7, 0.5, True, None])
@@ -83,6 +97,7 @@ def test_manual_call_is_a_pair_of_events(session, seen):
     assert end["category_profile"] == {"model_name": "mm", "annotated_response": {"id": "x"}}
 
 
+@strict
 def test_bad_arguments_are_refused_and_emit_nothing(session, seen):
     handle = relay_mp.llm.call("p", REQUEST)
     session.flush()
@@ -163,16 +178,24 @@ def test_failures_cancellations_and_values_that_are_none(session, seen):
         raise KeyError("k")
 
     async def main():
-        for provider in (failing, lambda request: object(), 3):
-            with pytest.raises(relay_mp.CallbackError):
+        for provider, error in ((failing, KeyError), (3, TypeError)):
+            with pytest.raises(error):
                 await relay_mp.llm.execute("p", REQUEST, provider, data={"d": 1})
         assert await relay_mp.llm.execute("p", REQUEST, lambda request: None, data={"d": 2}) is None
 
     run(main())
     session.flush()
     ends = [e for e in seen if e.scope_category == "end"]
-    assert [e.metadata.get("exception.type") for e in ends] == ["KeyError", None, "TypeError", None]
-    assert [e.data for e in ends] == [{"d": 1}] * 3 + [{"d": 2}]
+    assert [e.metadata.get("exception.type") for e in ends] == ["KeyError", "TypeError", None]
+    assert [e.data for e in ends] == [{"d": 1}] * 2 + [{"d": 2}]
+
+
+@strict
+def test_in_strict_mode_a_response_that_cannot_be_recorded_fails_the_call(session, seen):
+    with pytest.raises(relay_mp.PayloadError, match="^data: unsupported type object"):
+        run(relay_mp.llm.execute("p", REQUEST, lambda request: object(), data={"d": 1}))
+    session.flush()
+    assert (seen[-1].data, seen[-1].metadata["otel.status_code"]) == ({"d": 1}, "ERROR")
 
 
 # ------------------------------------------------------------------------------------------- codecs
@@ -244,18 +267,26 @@ def test_with_a_codec_an_intercept_changes_the_view_only(session, seen, request_
     ]
     for outcome in outcomes:
         request_intercept(outcome)
-        with pytest.raises(relay_mp.CallbackError, match="invalid argument"):
+        with pytest.raises(relay_mp.CallbackError, match="left annotated_request out|changed the request"):
             run(relay_mp.llm.execute("p", REQUEST, lambda request: 1, codec=Codec()))
     session.flush()
     assert seen == []
 
 
-def test_a_request_codec_that_fails_fails_the_call_a_response_codec_does_not(session, seen):
-    for step in ("decode", "encode"):
-        with pytest.raises(relay_mp.CallbackError, match=step):
-            run(relay_mp.llm.execute("p", REQUEST, lambda request: 1, codec=Codec([step])))
+def test_a_request_codec_that_fails_where_an_intercept_needs_it_fails_the_call(session, seen, request_intercept):
+    request_intercept(lambda name, request, view: LLMRequestInterceptOutcome(request, view))
+    with pytest.raises(ValueError, match="decode"):
+        run(relay_mp.llm.execute("p", REQUEST, lambda request: 1, codec=Codec(["decode"])))
+    with pytest.raises(relay_mp.CallbackError, match="encode returned a dict; expected LLMRequest"):
+        run(relay_mp.llm.execute("p", REQUEST, lambda request: 1, codec=Codec(["encode"])))
     session.flush()
     assert seen == []
+
+
+def test_a_codec_that_fails_where_only_events_need_it_costs_the_annotation(session, seen):
+    assert run(relay_mp.llm.execute("p", REQUEST, lambda r: 1, codec=Codec(["decode"]))) == 1
+    session.flush()
+    assert [event.category_profile for event in seen] == [{}, {}]
     assert run(relay_mp.llm.execute("p", REQUEST, lambda r: 1, response_codec=Codec(["decode_response"]))) == 1
     session.flush()
     assert (seen[-1].data, seen[-1].category_profile) == (1, {})
@@ -411,17 +442,16 @@ def test_a_reader_that_is_cancelled_interrupts_the_stream(session, seen):
 
 
 @pytest.mark.parametrize(
-    ("failing", "error", "data", "kind"),
+    ("failing", "data", "kind"),
     [
-        ("provider", "KeyError", {"n": 2}, "KeyError"),
-        ("collector", "KeyError", {"n": 0}, "KeyError"),
-        ("chunk", "PayloadError", {"n": 1}, None),
+        ("provider", {"n": 2}, "KeyError"),
+        ("collector", {"n": 0}, "KeyError"),
     ],
 )
-def test_what_fails_in_a_stream_ends_it_with_error(session, seen, failing, error, data, kind):
+def test_what_fails_in_a_stream_ends_it_with_error(session, seen, failing, data, kind):
     async def main():
         stream = await reading.open()
-        with pytest.raises(relay_mp.CallbackError, match=error):
+        with pytest.raises(KeyError):
             async for _ in stream:
                 pass
         with pytest.raises(StopAsyncIteration):
@@ -432,6 +462,15 @@ def test_what_fails_in_a_stream_ends_it_with_error(session, seen, failing, error
     end = end_of(session, seen)
     assert (end.data, end.metadata["otel.status_code"], end.metadata.get("exception.type")) == (data, "ERROR", kind)
     assert reading.closed
+
+
+def test_a_chunk_that_cannot_be_recorded_reaches_the_reader_as_it_is(session, seen):
+    async def main():
+        return [chunk async for chunk in await reading.open()]
+
+    reading = Reading(["chunk"])
+    assert [type(chunk) for chunk in run(main())] == [dict, object, dict]
+    assert end_of(session, seen).metadata == {"otel.status_code": "OK"}
 
 
 def test_a_finalizer_that_fails_leaves_the_end_without_data(session, seen):
@@ -447,8 +486,12 @@ def test_what_fails_before_there_is_a_stream_is_raised_by_the_call(session, seen
     async def failing(request):
         raise KeyError("k")
 
-    for provider, match in [(failing, "KeyError"), (lambda request: [1], "asynchronous iterator"), (3, "TypeError")]:
-        with pytest.raises(relay_mp.CallbackError, match=match):
+    for provider, error, match in [
+        (failing, KeyError, "k"),
+        (lambda request: 1, relay_mp.CallbackError, "iterator"),
+        (3, TypeError, "callable"),
+    ]:
+        with pytest.raises(error, match=match):
             run(Reading().open(provider))
     session.flush()
     assert [e.scope_category for e in seen] == ["start", "end"] * 3

@@ -13,6 +13,7 @@ from relay_mp._emit.metrics import MAX_BOUNDARIES
 from relay_mp.errors import PayloadError
 
 
+@pytest.mark.parametrize("session", [{"strict": True}], indirect=True, ids=["strict"])
 def test_measurements_are_taken_and_refused_as_by_the_peer(session):
     command = [sys.executable, metric_cases.__file__]
     peers = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)

@@ -238,12 +238,18 @@ def test_a_guardrail_that_fails_or_answers_rubbish_fails_the_call_and_the_stack_
     def raising(name, args):
         raise KeyError("k")
 
-    answers = [raising, lambda name, args: 3, lambda name, args: False, lambda name: None, lambda name, args: {}]
+    answers = {
+        raising: KeyError,
+        lambda name, args: 3: relay_mp.CallbackError,
+        lambda name, args: False: relay_mp.CallbackError,
+        lambda name: None: TypeError,
+        lambda name, args: {}: relay_mp.CallbackError,
+    }
     with relay_mp.scope.scope("agent", ScopeType.Agent) as scope:
-        for answer in answers:
+        for answer, error in answers.items():
             name = "g"
             guardrails.register_tool_conditional_execution(name, 0, answer)
-            with pytest.raises(relay_mp.CallbackError):
+            with pytest.raises(error):
                 run(relay_mp.tools.execute("t", 1, tool))
             guardrails.deregister_tool_conditional_execution(name)
             assert relay_mp.scope.get_handle() == scope
@@ -296,7 +302,7 @@ def test_helpers_run_one_chain_in_and_outside_of_an_event_loop(session, seen, gu
     guard("tool_request", lambda name, args: {**args, "sync": 1}, 0, None, False)
     assert relay_mp.tools.request_intercepts("t", {}) == {"sync": 1}
     guard("tool_request", asynchronous, 1, None, False)
-    with pytest.raises(relay_mp.CallbackError, match="asynchronous"):
+    with pytest.raises(relay_mp.MiddlewareError, match="asynchronous"):
         relay_mp.tools.request_intercepts("t", {})
 
     async def main():
@@ -324,6 +330,7 @@ async def raising_later(*arguments):
 RUBBISH = [raising, raising_later, lambda: None, lambda *arguments: object(), lambda *arguments: threading.Lock()]
 
 
+@pytest.mark.parametrize("session", [{}, {"strict": True}], indirect=True, ids=["lenient", "strict"])
 @pytest.mark.parametrize("verbs", ["tool_sanitize_request", "llm_sanitize_request", "scope_sanitize_start"])
 def test_sanitizers_fail_closed_and_the_call_goes_on(session, seen, guard, caplog, verbs):
     request = relay_mp.LLMRequest({}, {"secret": SECRET})
@@ -343,7 +350,10 @@ def test_sanitizers_fail_closed_and_the_call_goes_on(session, seen, guard, caplo
     session.flush()
     categories = ["tool", "llm"] if verbs.startswith("scope") else [verbs.split("_", maxsplit=1)[0]]
     shown = [e.data for e in seen if e.category in categories and e.scope_category == "start"]
-    assert shown == [None] * (2 * len(categories) * len(RUBBISH))
+    withheld = [None] * len(RUBBISH)
+    if verbs == "tool_sanitize_request" and not session.settings.strict:  # of these two, any value is an answer
+        withheld[3:] = [{"relay_mp.unrecorded": {"type": name}} for name in ("object", "lock")]
+    assert shown == [data for data in withheld for _ in range(2 * len(categories))]
     assert [e.data for e in seen if e.scope_category == "end"] == [True] * (2 * len(RUBBISH))
 
 
@@ -363,7 +373,8 @@ def test_event_sanitizers_run_before_anything_is_in_shared_memory(session, seen,
         assert SECRET.encode() not in segment.read()
 
 
-def test_a_payload_that_is_none_is_the_callers_error_with_sanitizers_too(session, seen, guard):
+@pytest.mark.parametrize("session", [{"strict": True}], indirect=True, ids=["strict"])
+def test_in_strict_mode_a_payload_that_cannot_be_recorded_is_refused_with_sanitizers_too(session, seen, guard):
     guard("mark_sanitize", lambda event, fields: fields)
     guard("tool_sanitize_request", lambda name, args: args)
     with pytest.raises(relay_mp.PayloadError, match="data.x: unsupported type object"):
@@ -424,12 +435,12 @@ def test_injectors_only_add_and_fail_open(session, seen, guard):
     assert (seen[-1].metadata, {e.data for e in seen if e.name == "bad"}) == ([1], {1})
 
 
-def test_a_failing_callback_is_logged_each_time_its_failures_have_doubled(session, seen, guard, caplog):
+def test_a_failing_callback_is_logged_once_and_another_one_too(session, seen, guard, caplog):
+    guard("injector", raising)
     guard("injector", raising)
     for _ in range(9):
         relay_mp.scope.event("mark")
-    logged = [r.getMessage() for r in caplog.records if "injector" in r.getMessage()]
-    assert [int(text.split("(")[1].split()[0]) for text in logged] == [1, 2, 4, 8]
+    assert len([r for r in caplog.records if "injector" in r.getMessage()]) == 2
 
 
 # --------------------------------------------------------------------------------------- gates

@@ -1,6 +1,7 @@
 """`relay_mp.testing`: what users' own tests of emitting programs are given."""
 
 import json
+import multiprocessing
 import re
 
 import pytest
@@ -130,3 +131,98 @@ def test_it(relay_events, own, other):
     workers, sessions = zip(*re.findall(r"^(gw\d) (\S+)$", done.stdout, re.MULTILINE), strict=True)
     assert sorted(workers) == ["gw0", "gw1"]
     assert len(set(sessions)) == 2
+
+
+# ----------------------------------------------------------------- programs that have a session of their own
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_program_that_begins_a_session_joins_the_tests(relay_events, times):
+    for _ in range(times):
+        seen = []
+        with relay_mp.session(ring_bytes=65536) as session:
+            subscribers.register("the program's", seen.append)
+            work(1)
+        assert not session.is_open
+        assert [event.name for event in seen] == ["task", "step", "task"]
+        session.close()
+    assert relay_events.session.is_open
+    assert subscribers.deregister("the program's") is False
+    work(2)
+    assert [node.name for node in relay_events.tree()] == ["task"] * (times + 1)
+    relay_events.assert_no_loss()
+
+
+def test_what_the_test_has_registered_outlives_the_programs_session(relay_events):
+    seen = []
+    subscribers.register("the test's", seen.append)
+    with relay_mp.session():
+        subscribers.deregister("the test's")
+        subscribers.register("the test's", seen.append)
+    work(1)
+    relay_events.session.flush()
+    assert len(seen) == 3
+
+
+def test_a_session_joined_by_nobody_is_refused_once_the_test_is_over(run_script, tmp_path):
+    (tmp_path / "test_user.py").write_text(
+        """
+import pytest
+import relay_mp
+
+def test_a_registers():
+    relay_mp.subscribers.register("app", id)
+
+@pytest.mark.parametrize("number", range(2))
+def test_b_listens_to_that_one(relay_events, number):
+    with relay_mp.session(), relay_mp.scope.scope("work", relay_mp.ScopeType.Function):
+        pass
+    assert [node.name for node in relay_events.tree()] == ["work"]
+
+def test_c_the_session_goes_on_and_is_lent_no_more():
+    assert relay_mp.subscribers.deregister("app")
+    with pytest.raises(relay_mp.SessionError, match="a session inside a session"):
+        relay_mp.session()
+    relay_mp.scope.event("m", data=b"lenient again")
+"""
+    )
+    assert "4 passed" in run_script(PYTEST, tmp_path, "-q", "-s").stdout
+
+
+def test_the_fixture_is_strict(relay_events):
+    with pytest.raises(relay_mp.PayloadError, match="data.image"):
+        scope.event("m", data={"image": b"x"})
+    assert relay_events.events == []
+
+
+@pytest.mark.relay_mp(strict=False)
+def test_the_fixture_replaces_where_it_is_told_to(relay_events):
+    scope.event("m", data={"image": b"x"})
+    assert relay_events.marks()[0].data == {"image": {"relay_mp.unrecorded": {"type": "bytes"}}}
+
+
+def refused(results):
+    try:
+        scope.event("m", data=b"x")
+    except relay_mp.PayloadError as error:
+        results.put(str(error))
+
+
+def test_the_fixture_is_strict_in_child_processes(relay_events):
+    context = multiprocessing.get_context("spawn")
+    results = context.SimpleQueue()
+    child = context.Process(target=refused, args=(results,))
+    child.start()
+    assert results.get().startswith("data: unsupported type bytes")
+    child.join()
+    results.close()
+    child.close()
+
+
+def test_its_methods_take_what_the_functions_take(relay_events):
+    work(1)
+    assert_balanced(relay_events)
+    relay_events.assert_balanced(relay_events.events)
+    relay_events.assert_no_loss(relay_events.session.stats())
+    assert [node.name for node in relay_events.tree(relay_events.marks())] == ["step"]
+    assert len(list(relay_events)) == 3

@@ -95,10 +95,10 @@ def give(question):
     ("func", "codecs", "error", "events"),
     [
         (lambda question: Answer("no"), {}, CallbackError, 2),
-        (lambda question: ToolExecutionResult(5), {}, CallbackError, 2),
-        (lambda question: 1 / 0, {}, CallbackError, 2),
-        (give, {"args_codec": Failing("in")}, CallbackError, 2),
-        (give, {"result_codec": Failing("out")}, CallbackError, 2),
+        (lambda question: ToolExecutionResult(5), {}, TypeError, 2),
+        (lambda question: 1 / 0, {}, ZeroDivisionError, 2),
+        (give, {"args_codec": Failing("in")}, LookupError, 2),
+        (give, {"result_codec": Failing("out")}, LookupError, 2),
         (give, {"args_codec": Failing("out")}, LookupError, 0),
         (give, {"result_codec": Failing("in")}, LookupError, 2),
         (give, {"args": 5}, TypeError, 0),
@@ -117,7 +117,7 @@ def test_a_response_has_the_callers_type(seen):
 
     assert asyncio.run(call(Answer("hello"))) == Answer("hello")
     assert events_of(seen)[1] == ("scope", "end", {"text": "hello"})
-    with pytest.raises(CallbackError):
+    with pytest.raises(TypeError):
         asyncio.run(call(5))
 
 
@@ -158,13 +158,13 @@ def test_a_collector_that_fails_fails_the_stream(seen):
     def refuse(chunk):
         raise LookupError("no more")
 
-    with pytest.raises(CallbackError, match="no more"):
+    with pytest.raises(LookupError, match="no more"):
         asyncio.run(read(refuse, lambda: Answer("")))
     assert len(events_of(seen)) == 2
 
 
 def test_chunks_of_another_type_fail_the_stream(seen):
-    with pytest.raises(CallbackError, match="text"):
+    with pytest.raises(TypeError, match="text"):
         asyncio.run(read(print, lambda: Answer(""), Chunks()))
     assert len(events_of(seen)) == 2
 

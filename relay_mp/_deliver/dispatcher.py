@@ -19,7 +19,6 @@ queue behind, and are dropped and counted if the ring is full, since waiting wou
 register, deregister and fork; it may not flush.
 """
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
@@ -31,14 +30,13 @@ from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness
 from relay_mp._deliver.replacement import Named, replace
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._emit import middleware
+from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.core import UNIT_BYTES, is_dispatching
 from relay_mp._native.reader import Reader, Record
 from relay_mp._native.segments import Segment
 from relay_mp.errors import RecordError, SegmentError, SessionError, SubscriberError
 from relay_mp.events import Event, MarkEvent, decode, view_of
-
-logger = logging.getLogger("relay_mp")
 
 BATCH_EVENTS = 256
 RUN_EVENTS = 64

@@ -7,12 +7,11 @@ that is killed ends with lines of events that its successor delivers: those are 
 
 import fcntl
 import json
-import logging
 import os
 import weakref
 from typing import Protocol
 
-logger = logging.getLogger("relay_mp")
+from relay_mp._log import logger
 
 _LINE_START = b'{"atof_version"'
 

@@ -6,7 +6,6 @@ delivered, what was emitted before a registration never is, whenever the dispatc
 """
 
 import contextlib
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,10 +13,9 @@ from typing import Any
 
 from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._emit import middleware
+from relay_mp._log import logger
 from relay_mp.errors import SessionError, SubscriberError
 from relay_mp.types import RuntimeRegistrationKind
-
-logger = logging.getLogger("relay_mp")
 
 Callback = Callable[[Any], object]
 

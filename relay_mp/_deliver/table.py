@@ -7,7 +7,6 @@ of rows: one a registration, and one of three fields, ["reports", events deliver
 The segment is not trusted: what is no row is passed over, for an error would end each successor too.
 """
 
-import logging
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
@@ -15,10 +14,9 @@ import msgpack  # type: ignore[import-untyped]
 from relay_mp._deliver import named
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
+from relay_mp._log import logger
 from relay_mp._native.segments import Segment
 from relay_mp.errors import SubscriberError
-
-logger = logging.getLogger("relay_mp")
 
 _READS = 3
 """A reader that is overtaken by two writes finds neither copy whole; it looks again."""

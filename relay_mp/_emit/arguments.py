@@ -9,20 +9,21 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from relay_mp._native.core import active
-from relay_mp._native.encoder import pack
+from relay_mp._native.encoder import pack, pack_payload
 from relay_mp._records.payloads import read_payload
 from relay_mp.errors import PayloadError, ScopeError
 from relay_mp.events import SEVERITY_KEY, canonical_payload
-from relay_mp.types import DataSchema, LogSeverity, ScopeAttributes
+from relay_mp.types import DataSchema, LogSeverity, ScopeAttributes, ScopeType
 
 __all__ = [
     "attribute_bits",
     "check_name",
     "check_schema",
     "freeze",
-    "freeze_if_heard",
+    "freeze_setting",
     "merge_metadata",
+    "misuse",
+    "scope_type_error",
     "thaw",
     "to_microseconds",
     "with_severity",
@@ -30,6 +31,8 @@ __all__ = [
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+_SCOPE_TYPES = ", ".join(f"ScopeType.{member.name}" for member in ScopeType)
 
 _SCALARS = frozenset({type(None), bool, float})
 
@@ -49,6 +52,38 @@ def to_microseconds(timestamp: object) -> int:
             "such as datetime.now(timezone.utc)"
         )
     return (timestamp - _EPOCH) // _MICROSECOND
+
+
+def scope_type_error(found: str, scope_type: object) -> TypeError:
+    """The error for what is no ScopeType: the one that is meant, if its name or value was given, or all of them."""
+    meant = [f"ScopeType.{member.name}" for member in ScopeType if scope_type in (member.name, member.value)]
+    expected = f"write {meant[0]}" if meant else f"one of {_SCOPE_TYPES}"
+    return TypeError(f"{found}, {expected}; such as scope.scope('search', ScopeType.Tool)")
+
+
+def misuse(verb: str, positional: int, names: tuple[str, ...] | None) -> None:
+    """Refuses a call whose arguments by position are not those that a verb takes, and says how it is written.
+
+    Args:
+        verb: `event`, `push` or `scope`.
+        positional: how many arguments were given by position.
+        names: of the others.
+
+    Raises:
+        TypeError: there are too many, or there is no scope type. What else is wrong is the verb's own to refuse.
+    """
+    if verb == "event" and positional > 1:
+        raise TypeError(
+            f"scope.event() was given {positional} arguments by position; expected the name, and the others by their "
+            "names: scope.event('found', data={...})"
+        )
+    if verb != "event" and positional > 2:
+        raise TypeError(
+            f"scope.{verb}() was given {positional} arguments by position; expected name and scope_type, and the "
+            f"others by their names: scope.{verb}('search', ScopeType.Tool, input={{...}})"
+        )
+    if verb != "event" and positional < 2 and "scope_type" not in (names or ()):
+        raise scope_type_error(f"scope.{verb}() was given no scope_type; expected ScopeType", None)
 
 
 def check_name(name: object) -> str:
@@ -90,10 +125,19 @@ def check_schema(data_schema: object) -> DataSchema:
 
 
 def freeze(value: object, argument: str) -> Any:
-    """A payload as a handle keeps it: packed, and so checked, and safe from later changes.
+    """A payload as a handle keeps it: packed, and so safe from later changes. What cannot be recorded is replaced.
 
     Raises:
-        PayloadError: it is no payload; the path starts with `argument`.
+        PayloadError: in strict mode, something in it cannot be recorded; the path starts with `argument`.
+    """
+    return value if type(value) in _SCALARS else pack_payload(value, argument)
+
+
+def freeze_setting(value: object, argument: str) -> Any:
+    """`freeze` for what is no event's, such as a plugin's configuration: nothing in it is replaced.
+
+    Raises:
+        PayloadError: it contains a value that is not JSON; the path starts with `argument`.
     """
     if type(value) in _SCALARS:
         return value
@@ -105,16 +149,6 @@ def freeze(value: object, argument: str) -> Any:
         if not message.startswith("value"):
             raise
         raise PayloadError(argument + message.removeprefix("value")) from None
-
-
-def freeze_if_heard(value: object, argument: str) -> Any:
-    """`freeze`; while nobody listens, nothing raises for what nobody would have seen."""
-    if active():
-        return freeze(value, argument)
-    try:
-        return freeze(value, argument)
-    except PayloadError:
-        return None
 
 
 def thaw(frozen: Any) -> Any:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._emit.arguments import check_name, check_schema, freeze, thaw
-from relay_mp._native.encoder import Packed, pack
+from relay_mp._native.encoder import Packed, pack, replaced_so_far
 from relay_mp.errors import PayloadError
 from relay_mp.events import SEVERITY_KEY, canonical_uuid
 from relay_mp.types import (
@@ -85,16 +85,20 @@ class LLMRequest:
         content: the body: any JSON, mostly an object.
 
     Raises:
-        TypeError: `headers` is no dict.
-        PayloadError: one of the two is no JSON.
+        TypeError: `headers` is not a dict.
+        PayloadError: in strict mode, something in one of the two cannot be recorded.
     """
 
-    __slots__ = ("_content", "_headers", "_shown")
+    # What events show is packed; `_original` is the body itself, where that contains what is not JSON: the provider
+    # gets what the program gave.
+    __slots__ = ("_content", "_headers", "_original", "_shown")
 
     def __init__(self, headers: Mapping[str, JsonValue], content: JsonValue) -> None:
         check_type(headers, dict, "headers")
         self._headers = freeze(headers, "headers")
+        before = replaced_so_far()
         self._content = freeze(content, "content")
+        self._original = None if replaced_so_far() == before else content
         self._shown: Packed | None = None
 
     @property
@@ -105,19 +109,21 @@ class LLMRequest:
 
     @property
     def content(self) -> Any:
-        """A copy of the body, keys sorted at every depth."""
-        return thaw(self._content)
+        """A copy of the body, keys sorted at every depth; the body itself where it contains what is not JSON."""
+        return thaw(self._content) if self._original is None else self._original
 
     def with_headers(self, headers: Mapping[str, JsonValue]) -> "LLMRequest":
         """The same body under other headers."""
         other = LLMRequest({}, None)
-        other._headers, other._content = freeze(headers, "headers"), self._content
+        other._headers = freeze(headers, "headers")
+        other._content, other._original = self._content, self._original
         return other
 
     def with_content_of(self, other: "LLMRequest") -> "LLMRequest":
         """The other's body under these headers."""
         request = LLMRequest({}, None)
-        request._headers, request._content = self._headers, other._content
+        request._headers = self._headers
+        request._content, request._original = other._content, other._original
         return request
 
     def observed(self) -> dict[str, Any]:
@@ -294,22 +300,25 @@ class ToolExecutionInterceptOutcome:
 
     Raises:
         TypeError: a mark is no PendingMarkSpec.
-        PayloadError: `result` or `annotation` is no JSON.
+        PayloadError: in strict mode, something in `result` or `annotation` cannot be recorded.
     """
 
-    __slots__ = ("_annotation", "_marks", "_result")
+    # As in a request: `_original` is the result itself, where that contains what is not JSON.
+    __slots__ = ("_annotation", "_marks", "_original", "_result")
 
     def __init__(
         self, result: Json, pending_marks: Sequence[PendingMarkSpec] = (), *, annotation: Json | None = None
     ) -> None:
+        before = replaced_so_far()
         self._result = freeze(result, "result")
+        self._original = None if replaced_so_far() == before else result
         self._annotation = freeze(annotation, "annotation")
         self._marks = _marks(pending_marks)
 
     @property
     def result(self) -> Any:
-        """A copy of the result."""
-        return thaw(self._result)
+        """A copy of the result; the result itself where it contains what is not JSON."""
+        return thaw(self._result) if self._original is None else self._original
 
     @property
     def annotation(self) -> Json | None:

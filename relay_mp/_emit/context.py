@@ -39,6 +39,7 @@ from relay_mp.errors import ScopeError
 __all__ = [
     "ScopeStack",
     "TaskContext",
+    "begin_at_root",
     "capture",
     "create_scope_stack",
     "fork_asyncio_context",
@@ -58,6 +59,12 @@ def forget_root() -> None:
     if handle is None or handle._outer is None:
         thread_scopes.root = None
         _current.set(None)
+
+
+def begin_at_root() -> None:
+    """This context and its thread begin anew, whatever was current: a worker's, after a fork in somebody's scope."""
+    thread_scopes.root = thread_scopes.installed = None
+    _current.set(None)
 
 
 # ---------------------------------------------------------------------------------------------- stacks

@@ -165,16 +165,25 @@ cdef int _require_innermost(ScopeHandle handle) except -1:
 
 
 cdef int leave(ScopeHandle handle) except -1:
-    """The last step of a pop: this context goes back to the nearest open scope around it.
+    """The last step of an end: this context goes back to the nearest open scope around it, also from a scope inside.
 
     The chain is shortened to that scope, for those that still hold this one: see context.py.
     """
+    cdef object stored
     cdef ScopeHandle outer = outer_of(handle)
     if outer is None:
         return 0
     if not outer.is_open:
         outer = nearest_open(outer)
         set_outer(handle, outer)
-    if stored_scope() is handle:
+    stored = stored_scope()
+    if stored is handle or (stored is not None and _is_inside(<ScopeHandle>stored, handle)):
         store_scope(outer)
     return 0
+
+
+cdef bint _is_inside(ScopeHandle inner, ScopeHandle handle):
+    inner = outer_of(inner)
+    while inner is not None and inner is not handle:
+        inner = outer_of(inner)
+    return inner is not None

@@ -12,7 +12,6 @@ the same middleware, MAX_NESTING deep; beyond that, events lose their payloads, 
 emits for each event it sees comes to an end.
 """
 
-import logging
 import os
 import re
 from contextvars import ContextVar
@@ -25,11 +24,10 @@ from relay_mp._emit.calls import peek
 from relay_mp._emit.families import END_SANITIZERS, EVENT_INJECTORS, MARK_SANITIZERS, START_SANITIZERS
 from relay_mp._emit.middleware import Registration, registry, visible
 from relay_mp._emit.settle import BLOCK, run_now, settle
+from relay_mp._log import logger
 from relay_mp._native.core import thread_id
 from relay_mp.errors import MiddlewareError
 from relay_mp.events import Event, decode
-
-logger = logging.getLogger("relay_mp")
 
 __all__ = ["MAX_NESTING", "report"]
 
@@ -192,15 +190,10 @@ _WHAT = {
 
 
 def report(registration: Registration, error: BaseException) -> None:
-    """Logs a failed callback: its first failure, and then each time their number has doubled."""
-    registration.failures += 1
-    if registration.failures & (registration.failures - 1):
-        return
+    """Logs a failed callback. How often is the log's to bound."""
     logger.error(
-        "%s %r failed (%d so far); %s: %s",
-        registration.family.kind.value,
-        registration.name,
-        registration.failures,
+        "%s failed; %s: %s",
+        f"{registration.family.kind.value} {registration.name!r}",
         _WHAT[registration.family.failure],
         error if isinstance(error, MiddlewareError) else type(error).__name__,
         exc_info=None if isinstance(error, MiddlewareError) else error,

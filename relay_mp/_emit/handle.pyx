@@ -13,7 +13,7 @@ from libc.string cimport memcmp, memcpy
 from relay_mp._native.core cimport own_fork_epoch
 from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
-from relay_mp._emit.arguments import thaw
+from relay_mp._emit.arguments import scope_type_error, thaw
 from relay_mp._native.core import uuid7
 from relay_mp.events import canonical_uuid
 from relay_mp.types import ScopeAttributes, ScopeType
@@ -41,7 +41,7 @@ cdef int type_code_of(object scope_type) except -1:
     for code in range(_type_count):
         if _type_members[code] == <PyObject*>scope_type:
             return code
-    raise TypeError(f"scope_type is a {type(scope_type).__name__}; expected ScopeType")
+    raise scope_type_error(f"scope_type is a {type(scope_type).__name__}; expected ScopeType", scope_type)
 
 
 cdef bint _set_uuid(uint8_t* field, bytes uuid) except -1:

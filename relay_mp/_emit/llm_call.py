@@ -11,12 +11,12 @@ has what tools and LLMs share.
 Headers of `calls.CREDENTIAL_HEADERS` are taken out before a sanitizer sees a request, and again after.
 """
 
-import logging
 from collections.abc import Callable
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from relay_mp._emit.arguments import merge_metadata, thaw
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, PendingMarkSpec
+from relay_mp._emit.failures import STATUS_OK
 from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_codec import (
@@ -28,7 +28,6 @@ from relay_mp._emit.llm_codec import (
     encode_request,
 )
 from relay_mp._emit.managed import (
-    STATUS_OK,
     WITHHELD,
     begin_call,
     check_guardrails,
@@ -36,7 +35,6 @@ from relay_mp._emit.managed import (
     emit_marks,
     end_call,
     fail_call,
-    failure,
     managed_metadata,
     reject_mark,
     returned,
@@ -44,12 +42,11 @@ from relay_mp._emit.managed import (
 )
 from relay_mp._emit.middleware import Registration, visible
 from relay_mp._emit.propagation import format_traceparent
-from relay_mp._emit.settle import AWAIT, settle
+from relay_mp._emit.settle import settle
+from relay_mp._log import logger
 from relay_mp._native.core import active
 from relay_mp.errors import CallbackError, RejectedError
 from relay_mp.types import RuntimeRegistrationKind, ScopeType
-
-logger = logging.getLogger("relay_mp")
 
 __all__ = [
     "LLM",
@@ -110,37 +107,44 @@ async def ask_guardrails(request: LLMRequest, parent: ScopeHandle, metadata: Any
     await check_guardrails(_GUARDRAILS, None, arguments, parent, metadata, mode)
 
 
-async def prepare(spec: Spec, request: LLMRequest) -> Prepared:
+async def prepare(spec: Spec, request: LLMRequest, mode: int) -> Prepared:
     """All that comes before the start event.
 
     Raises:
         RejectedError: a guardrail said no; the mark has been emitted.
-        CallbackError: a guardrail, an intercept or the codec failed.
+        CallbackError: a guardrail or an intercept returned what it must not. What they or the codec raise passes.
     """
     try:
-        await ask_guardrails(request, spec.parent, spec.metadata, AWAIT)
+        await ask_guardrails(request, spec.parent, spec.metadata, mode)
     except RejectedError as error:
         reject_mark(spec.name, spec.parent, error, spec.metadata)
         raise
-    annotated = None if spec.codec is None else decode_request(spec.codec, request)
-    prepared = await intercept_request(spec.name, Prepared(request, annotated), spec.codec is not None, AWAIT)
-    if spec.codec is None:
+    annotated = None if spec.codec is None else _decoded(spec.codec, request)
+    prepared = await intercept_request(spec.name, Prepared(request, annotated), annotated is not None, mode)
+    if annotated is None or not visible(_REQUESTS):  # nobody has seen it, and so nobody has changed it
         return prepared
     return prepared._replace(request=encode_request(spec.codec, prepared.annotated, prepared.request))
+
+
+def _decoded(codec: Any, request: LLMRequest) -> Any:
+    """The request in its normalized form. Where only events want it, and the codec fails, there is none."""
+    try:
+        return decode_request(codec, request)
+    except Exception:
+        if visible(_REQUESTS):
+            raise
+        logger.exception("the codec %r failed; the event has no annotation of the request", type(codec).__name__)
+        return None
 
 
 async def intercept_request(name: str, prepared: Prepared, has_codec: bool, mode: int) -> Prepared:
     """Passes a request through the request intercepts.
 
     Raises:
-        CallbackError: one failed, or changed what the codec is to write.
+        CallbackError: one returned what it must not, or changed what the codec is to write. What it raises passes.
     """
     for registration in visible(_REQUESTS):
-        try:
-            outcome = await settle(registration.callback(name, prepared.request, prepared.annotated), mode)
-        except Exception as error:
-            wrapped = failure(error)
-            raise wrapped from wrapped.__cause__
+        outcome = await settle(registration.callback(name, prepared.request, prepared.annotated), mode)
         if not isinstance(outcome, LLMRequestInterceptOutcome):
             found = type(outcome).__name__
             raise CallbackError(
@@ -219,8 +223,8 @@ def _annotate_again(codec: Any, shown: LLMRequest) -> Any:
         return None
     try:
         return decode_request(codec, shown)
-    except CallbackError as error:
-        logger.error("%s; the event has no annotation of the sanitized request", error)
+    except Exception:
+        logger.exception("the codec failed; the event has no annotation of the sanitized request")
         return None
 
 
@@ -280,27 +284,23 @@ def _copy(value: Any) -> Any:
     return copy_payload(value, "response")
 
 
-async def finish(spec: Spec, handle: LLMHandle, response: Any) -> None:
-    """Emits the end of a managed call that went well.
-
-    Raises:
-        PayloadError: the response is none; no end was emitted.
-    """
+async def finish(spec: Spec, handle: LLMHandle, response: Any, mode: int) -> None:
+    """Emits the end of a managed call that went well."""
     if not active():
         return
     if response is None:
         response = thaw(handle._data)
-    shown, annotation = await show_response(response, spec.response_codec, None, AWAIT)
+    shown, annotation = await show_response(response, spec.response_codec, None, mode)
     metadata: Any = STATUS_OK if handle._metadata is None else managed_metadata(handle, STATUS_OK)
     end_call(handle, LLM, shown, metadata, end_profile(handle, annotation))
 
 
-async def fail(handle: LLMHandle, error: BaseException) -> NoReturn:
-    """Emits the end of a call that raised, and raises as `fail_call` does."""
+async def fail(handle: LLMHandle, error: BaseException, mode: int) -> None:
+    """Emits the end of a call that raised; the caller raises the error on."""
     shown: Any = None
     try:
         if handle._data is not None and active():
-            shown, _annotation = await show_response(thaw(handle._data), None, None, AWAIT)
+            shown, _annotation = await show_response(thaw(handle._data), None, None, mode)
     finally:
         fail_call(handle, LLM, error, shown)
 

@@ -4,14 +4,11 @@ Runs in the emitting process. A codec is any object with `decode` and `encode` (
 `decode_response`; the built-in ones are in `relay_mp.codecs`, and have a `codec_id`.
 """
 
-import logging
 from typing import Any, Literal, NamedTuple
 
-from relay_mp._emit.arguments import freeze
 from relay_mp._emit.calls import LLMRequest
+from relay_mp._log import logger
 from relay_mp.errors import CallbackError, PayloadError
-
-logger = logging.getLogger("relay_mp")
 
 __all__ = [
     "LlmCodecIdentity",
@@ -78,36 +75,22 @@ class LlmSanitizeResponseContext(_SanitizeContext):
     __slots__ = ()
 
 
-def _failed(step: str, error: Exception) -> CallbackError:
-    return CallbackError(f"the codec's {step} failed: {type(error).__name__}: {error}")
-
-
 def decode_request(codec: Any, request: LLMRequest) -> Any:
-    """The request in its normalized form.
-
-    Raises:
-        CallbackError: the codec failed.
-    """
-    try:
-        annotated = codec.decode(request)
-        annotation_of(annotated, "annotated_request")
-    except Exception as error:
-        raise _failed("decode", error) from error
+    """The request in its normalized form. What the codec raises passes."""
+    annotated = codec.decode(request)
+    annotation_of(annotated, "annotated_request")
     return annotated
 
 
 def encode_request(codec: Any, annotated: Any, request: LLMRequest) -> LLMRequest:
-    """The request with what was changed in its normalized form. Its headers stay.
+    """The request with what was changed in its normalized form. Its headers stay. What the codec raises passes.
 
     Raises:
-        CallbackError: the codec failed.
+        CallbackError: the codec returned what is no request.
     """
-    try:
-        encoded = codec.encode(annotated, request)
-        if not isinstance(encoded, LLMRequest):
-            raise TypeError(f"it returned a {type(encoded).__name__}; expected LLMRequest")
-    except Exception as error:
-        raise _failed("encode", error) from error
+    encoded = codec.encode(annotated, request)
+    if not isinstance(encoded, LLMRequest):
+        raise CallbackError(f"the codec's encode returned a {type(encoded).__name__}; expected LLMRequest")
     return request.with_content_of(encoded)
 
 
@@ -128,11 +111,10 @@ def annotation_of(annotated: Any, argument: str) -> Any:
         argument: what it is called, for the error.
 
     Raises:
-        PayloadError: it is neither, or no JSON.
+        PayloadError: it is neither.
     """
     if hasattr(annotated, "to_dict"):
         annotated = annotated.to_dict()
     if not isinstance(annotated, dict):
         raise PayloadError(f"{argument} is a {type(annotated).__name__}; expected an annotation or a dict")
-    freeze(annotated, argument)
     return annotated

@@ -2,44 +2,36 @@
 
 Runs in the caller's event loop. The provider's iterator is pulled, never read ahead: each `__anext__`
 
-    source.__anext__()  ->  payload check  ->  mark `llm.chunk`  ->  collector(chunk)  ->  the caller
+    source.__anext__()  ->  mark `llm.chunk`  ->  collector(chunk)  ->  the caller
 
 However the stream ends, its end event is emitted once, with what `finalizer()` made of the chunks so far:
 at its natural end; when the source or the collector raises; when the caller's task is cancelled while it
 waits for a chunk; when it is closed early, or dropped without being closed (then by the garbage
 collector). The last three are interrupted ends: status ERROR.
 
-The source runs under the scope that the call was made in, and keeps the scopes it opens to itself: a
-generator that yields inside `with scope(...)` does not change the caller's current scope.
+The call is a scope: the source, the collector and the finalizer run in it, the reader does not. A source keeps the
+scopes it opens to itself: a generator that yields inside `with scope(...)` does not change its reader's.
+
+    LlmStream        for asynchronous readers
+    LlmSyncStream    the same for synchronous ones: it takes the steps of an LlmStream, none of which waits
 """
 
-import logging
-from collections.abc import AsyncIterator, Callable, Generator
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from typing import Any, Self
 
-from relay_mp._emit.arguments import freeze, thaw
+from relay_mp._emit.arguments import thaw
 from relay_mp._emit.calls import LLMHandle
-from relay_mp._emit.current import _current, current_scope
+from relay_mp._emit.current import _current as current
+from relay_mp._emit.failures import DESCRIPTION_KEY, STATUS_KEY, STATUS_OK
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_call import LLM, Spec, end_profile, show_response
-from relay_mp._emit.managed import (
-    DESCRIPTION_KEY,
-    STATUS_KEY,
-    STATUS_OK,
-    emit_mark,
-    end_call,
-    fails,
-    failure,
-    managed_metadata,
-    no_payload,
-)
-from relay_mp._emit.settle import AWAIT, BLOCK, is_awaitable, run_now
+from relay_mp._emit.managed import emit_mark, end_call, fails, managed_metadata
+from relay_mp._emit.settle import BLOCK, is_awaitable, run_now
+from relay_mp._emit.verbs import end_silently
+from relay_mp._log import logger
 from relay_mp._native.core import active
-from relay_mp.errors import PayloadError
 
-logger = logging.getLogger("relay_mp")
-
-__all__ = ["LlmStream", "close_source"]
+__all__ = ["LlmStream", "LlmSyncStream", "close_source", "read_synchronously"]
 
 CHUNK_MARK = "llm.chunk"
 
@@ -66,6 +58,15 @@ async def close_source(source: Any) -> None:
     closing = close()
     if is_awaitable(closing):
         await closing
+
+
+async def read_synchronously(source: Iterable[Any]) -> AsyncIterator[Any]:
+    """A synchronous stream as an asynchronous one: each chunk holds up the event loop until it has come."""
+    try:
+        for chunk in source:
+            yield chunk
+    finally:
+        await close_source(source)
 
 
 def describe_chunk(index: int, chunk: Any) -> dict[str, Any]:
@@ -95,22 +96,24 @@ def describe_chunk(index: int, chunk: Any) -> dict[str, Any]:
 class LlmStream:
     """The chunks of a streamed LLM response, as `llm.stream_execute` returns it: an asynchronous iterator.
 
-    Read it to its end, or close it with `aclose()`: until then the call has not ended. Not to be made by
-    hand.
+    Read it to its end, leave its `async with`, or close it with `aclose()`: until then the call has not ended. Not to
+    be made by hand.
     """
 
     __slots__ = (
-        "__weakref__", "_collector", "_ended", "_finalizer", "_handle", "_index", "_lock", "_own_scope", "_scope",
-        "_source", "_spec",
+        "__weakref__", "_collector", "_ended", "_finalizer", "_handle", "_index", "_lock", "_mode", "_own_scope",
+        "_scope", "_source", "_spec",
     )  # fmt: skip
 
     def __init__(
         self,
         spec: Spec,
         handle: LLMHandle,
+        scope: ScopeHandle,
         source: AsyncIterator[Any],
         collector: Callable[[Any], object],
         finalizer: Callable[[], Any],
+        mode: int,
     ) -> None:
         import asyncio
 
@@ -122,9 +125,10 @@ class LlmStream:
         self._index = 0
         self._ended = False
         self._lock = asyncio.Lock()
-        # Where the call was made, and where its source is: a source may open scopes between its chunks.
-        self._scope: ScopeHandle = current_scope()
-        self._own_scope: ScopeHandle = self._scope
+        self._mode = mode
+        # The call's own, and where its source is: a source may open scopes between its chunks.
+        self._scope = scope
+        self._own_scope: ScopeHandle | None = scope
 
     def __aiter__(self) -> "LlmStream":
         return self
@@ -134,36 +138,41 @@ class LlmStream:
         return self
         yield
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.aclose()
+
     async def __anext__(self) -> Any:
         """The next chunk, as the stream intercepts left it.
 
         Raises:
             StopAsyncIteration: the stream has ended.
-            CallbackError: the provider, an intercept or the collector raised, or a chunk is no JSON.
+            What the provider, an intercept or the collector raises passes; the stream has ended then.
         """
         async with self._lock:
             if self._ended:
                 raise StopAsyncIteration
-            before = _current.get()
-            _current.set(self._own_scope)
+            before = current.get()
+            current.set(self._own_scope)
             try:
                 return await self._next()
             finally:
-                _current.set(before)
+                current.set(before)
 
     async def _next(self) -> Any:
         try:
             chunk = await self._source.__anext__()
-            self._own_scope = current_scope()
-            _current.set(self._scope)
+            self._own_scope = current.get()
+            current.set(self._scope)
             self._take(chunk)
         except StopAsyncIteration:
             await self._end(STATUS_OK)
             raise
         except Exception as error:
-            wrapped = failure(error)
-            await self._break(fails(wrapped))
-            raise wrapped from wrapped.__cause__
+            await self._break(fails(error))
+            raise
         except BaseException:
             await self._break(_INTERRUPTED)
             raise
@@ -171,10 +180,6 @@ class LlmStream:
 
     def _take(self, chunk: Any) -> None:
         if active():
-            try:
-                freeze(chunk, "chunk")
-            except PayloadError as error:
-                raise no_payload(error) from error
             emit_mark(CHUNK_MARK, self._handle._uuid, describe_chunk(self._index, chunk), None)
         self._index += 1
         self._collector(chunk)
@@ -184,12 +189,12 @@ class LlmStream:
         async with self._lock:
             if self._ended:
                 return
-            before = _current.get()
-            _current.set(self._own_scope)
+            before = current.get()
+            current.set(self._own_scope)
             try:
                 await self._break(_INTERRUPTED)
             finally:
-                _current.set(before)
+                current.set(before)
 
     async def _break(self, status: dict[str, str]) -> None:
         try:
@@ -199,17 +204,22 @@ class LlmStream:
         finally:
             await self._end(status)
 
-    async def _end(self, status: dict[str, str], mode: int = AWAIT) -> None:
+    async def _end(self, status: dict[str, str]) -> None:
         self._ended = True
+        current.set(self._scope)
         response = self._finalize()
-        if not active():
-            return
-        _current.set(self._scope)
+        try:
+            if active():
+                await self._emit_end(response, status)
+        finally:
+            end_silently(self._scope)
+
+    async def _emit_end(self, response: Any, status: dict[str, str]) -> None:
         handle = self._handle
         if response is None:
             response = thaw(handle._data)
         try:
-            shown, annotation = await show_response(response, self._spec.response_codec, None, mode)
+            shown, annotation = await show_response(response, self._spec.response_codec, None, self._mode)
         except BaseException:
             end_call(handle, LLM, None, managed_metadata(handle, _INTERRUPTED), handle._profile)
             raise
@@ -217,21 +227,58 @@ class LlmStream:
 
     def _finalize(self) -> Any:
         try:
-            response = self._finalizer()
-            freeze(response, "the finalizer's response")
+            return self._finalizer()
         except Exception:
             logger.exception("the finalizer of the stream of %r failed; its end has no data", self._spec.name)
             return None
-        return response
 
     def __del__(self) -> None:
         # Dropped before its end: nothing can be awaited here, and nothing may be raised.
         if getattr(self, "_ended", True):
             return
-        before = _current.get()
+        before = current.get()
         try:
-            run_now(self._end(_INTERRUPTED, BLOCK))
+            self._mode = BLOCK
+            run_now(self._end(_INTERRUPTED))
         except Exception:
             logger.exception("the stream of %r could not be ended", self._spec.name)
         finally:
-            _current.set(before)
+            current.set(before)
+
+
+class LlmSyncStream:
+    """The chunks of a streamed LLM response, as `llm.stream_execute_sync` returns it: an iterator.
+
+    Read it to its end, leave its `with`, or close it: until then the call has not ended. Not to be made by hand.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: LlmStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def __next__(self) -> Any:
+        """The next chunk, as the stream intercepts left it.
+
+        Raises:
+            StopIteration: the stream has ended.
+            MiddlewareError: the source waits for something asynchronous: use `llm.stream_execute`.
+            What the provider, an intercept or the collector raises passes; the stream has ended then.
+        """
+        try:
+            return run_now(self._stream.__anext__())
+        except StopAsyncIteration:
+            raise StopIteration from None
+
+    def close(self) -> None:
+        """Ends the stream here: closes the provider's iterator, and emits the end. Any number of times."""
+        run_now(self._stream.aclose())

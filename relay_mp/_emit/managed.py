@@ -10,40 +10,56 @@ verbs; what differs between the two is theirs. A managed call, in order:
     end_call         the end event, its payload sanitized, and the marks that intercepts asked for
     fail_call        the end event of what raised, with `otel.status_code` ERROR and `error.type`
 
-A call is no scope: what the callback emits is under the scope that the call was made in.
+A managed call is a scope: from `begin_call` to `end_call` it is the current one (`Inside`), so that what its callback
+and its execution intercepts emit stands below it.
+
+What a callback or middleware raises passes unchanged: the very exception. A `CallbackError` is for a return value that
+the pipeline cannot use; a `RejectedError` for what a guardrail has rejected.
 
 A full ring: each event may hold the call up, as any emit; see `relay_mp.scope`. While nobody listens, no
 event is made and payloads are not looked at; middleware runs all the same, for it guards the call itself.
 """
 
-import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, Self, TypeVar
 
 from relay_mp._emit.arguments import freeze, merge_metadata, thaw, to_microseconds
 from relay_mp._emit.calls import PendingMarkSpec, _CallHandle
-from relay_mp._emit.current import _current, current_scope, record_stack
+from relay_mp._emit.current import _current as current
+from relay_mp._emit.current import current_scope, record_stack
 from relay_mp._emit.event_middleware import report
+from relay_mp._emit.failures import (
+    STATUS_KEY,
+    describe,
+    failure_status,
+    is_cancellation,
+    plain_text,
+    type_name,
+)
 from relay_mp._emit.families import Family
 from relay_mp._emit.handle import ScopeHandle, check_handle
 from relay_mp._emit.middleware import Registration, visible
-from relay_mp._emit.settle import settle
-from relay_mp._native.core import active, emit, uuid7
-from relay_mp.errors import CallbackError, PayloadError, RejectedError
+from relay_mp._emit.settle import is_awaitable, settle
+from relay_mp._emit.verbs import end_silently
+from relay_mp._native.core import active, emit, fork_epoch, uuid7
+from relay_mp._native.encoder import replaced_so_far
+from relay_mp.errors import CallbackError, RejectedError
 from relay_mp.events import KIND_END, KIND_MARK, KIND_START
 from relay_mp.types import ScopeType
 
 __all__ = [
-    "STATUS_OK",
     "WITHHELD",
+    "Inside",
+    "awaited",
     "begin_call",
     "check_guardrails",
     "copy_payload",
+    "copy_to_go_on_with",
     "emit_marks",
     "end_call",
     "fail_call",
     "fails",
-    "failure",
+    "intercepted",
     "parent_of",
     "reject_mark",
     "returned",
@@ -53,12 +69,6 @@ __all__ = [
 
 _H = TypeVar("_H", bound=_CallHandle)
 
-STATUS_KEY = "otel.status_code"
-DESCRIPTION_KEY = "otel.status_description"
-
-# Never changed: the encoder reads it, and merging copies.
-STATUS_OK = {STATUS_KEY: "OK"}
-
 WITHHELD = object()
 """What `sanitize` gives where the payload is not to be shown."""
 
@@ -66,12 +76,19 @@ _GUARDRAIL = ScopeType.Guardrail.code
 
 
 def copy_payload(value: Any, argument: str) -> Any:
-    """A payload of the same JSON, keys sorted, that shares nothing with it.
+    """A payload of the same JSON, keys sorted, that shares nothing with it. What cannot be recorded is replaced.
 
     Raises:
-        PayloadError: it is none.
+        PayloadError: in strict mode, something in it cannot be recorded.
     """
     return thaw(freeze(value, argument))
+
+
+def copy_to_go_on_with(value: Any, argument: str) -> Any:
+    """`copy_payload` for what the call goes on with: the value itself, where it contains what cannot be recorded."""
+    before = replaced_so_far()
+    copy = copy_payload(value, argument)
+    return copy if replaced_so_far() == before else value
 
 
 def parent_of(handle: ScopeHandle | None) -> ScopeHandle:
@@ -89,29 +106,6 @@ def parent_of(handle: ScopeHandle | None) -> ScopeHandle:
 # ------------------------------------------------------------------------------------------- failures
 
 
-def plain_text(text: str) -> str:
-    """A text as an event can have it: lone surrogates are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def describe(error: BaseException) -> str:
-    """An exception's type and text, as far as it can be had."""
-    try:
-        text = plain_text(str(error))
-    except Exception:
-        text = "<its text could not be had>"
-    return f"{type(error).__name__}: {text}"
-
-
-def failure(error: Exception) -> CallbackError:
-    """What a callback raised, as the call raises it. What is one already stays as it is."""
-    if isinstance(error, CallbackError):
-        return error
-    wrapped = CallbackError(describe(error), exception_type=type(error).__name__)
-    wrapped.__cause__ = error
-    return wrapped
-
-
 def returned(value: object, who: str, expected: str) -> CallbackError:
     """The error for a callback that returned what it must not."""
     # Not the value itself: this text goes into an event, past the sanitizers.
@@ -119,29 +113,12 @@ def returned(value: object, who: str, expected: str) -> CallbackError:
     return CallbackError(message, error_type="invalid_argument")
 
 
-def no_payload(error: PayloadError) -> CallbackError:
-    """The error for a callback whose value is no payload: the value is at fault, nothing was raised."""
-    wrapped = CallbackError(describe(error))
-    wrapped.__cause__ = error
-    return wrapped
-
-
-def is_cancellation(error: BaseException) -> bool:
-    """Whether asyncio has cancelled the task. Whoever was cancelled has imported it."""
-    exceptions = sys.modules.get("asyncio.exceptions")
-    return exceptions is not None and isinstance(error, exceptions.CancelledError)
-
-
 def fails(error: BaseException) -> dict[str, str]:
     """The end event's metadata of what raised: ERROR, or UNSET for what ends the program."""
-    if isinstance(error, CallbackError):
-        found = {"error.type": error.error_type, STATUS_KEY: "ERROR", DESCRIPTION_KEY: str(error)}
-        if error.exception_type is not None:
-            found["exception.type"] = error.exception_type
-        return found
-    if is_cancellation(error):
-        return {STATUS_KEY: "ERROR", DESCRIPTION_KEY: "execution cancelled"}
-    return {STATUS_KEY: "UNSET"}
+    found = failure_status(error)
+    if found[STATUS_KEY] == "ERROR":
+        found["error.type"] = error.error_type if isinstance(error, CallbackError) else type_name(error)
+    return found
 
 
 # --------------------------------------------------------------------------------------------- events
@@ -266,17 +243,33 @@ def manual_metadata(handle: _CallHandle, metadata: Any) -> Any:
     return metadata if handle._metadata is None else merge_metadata(handle._metadata, metadata)
 
 
-def fail_call(handle: _CallHandle, category: int, error: BaseException, shown: Any) -> NoReturn:
-    """Emits the end of a call that raised, with `shown` as its data, and raises.
+def fail_call(handle: _CallHandle, category: int, error: BaseException, shown: Any) -> None:
+    """Emits the end of a call that raised, with `shown` as its data. The caller raises the error on."""
+    end_call(handle, category, shown, managed_metadata(handle, fails(error)), handle._profile)
 
-    Raises:
-        CallbackError: its cause is the error; the error itself if it is one, or ends the program or task.
+
+class Inside:
+    """Makes a managed call the current scope of this context, for a `with` block; it ends as a scope with the block.
+
+    Args:
+        call: the call.
+        scope_type: Tool or Llm.
     """
-    wrapped = failure(error) if isinstance(error, Exception) else error
-    end_call(handle, category, shown, managed_metadata(handle, fails(wrapped)), handle._profile)
-    if wrapped is error:
-        raise error
-    raise wrapped from error
+
+    __slots__ = ("_outer", "scope")
+
+    def __init__(self, call: _CallHandle, scope_type: ScopeType) -> None:
+        self._outer = outer = current_scope()
+        uuid = call._uuid
+        trace = outer._trace or uuid
+        self.scope = ScopeHandle(uuid, call._parent, call._name, scope_type, 0, None, None, outer, trace, fork_epoch())
+
+    def __enter__(self) -> Self:
+        current.set(self.scope)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        end_silently(self.scope)
 
 
 def emit_mark(
@@ -318,7 +311,7 @@ async def check_guardrails(
 
     Raises:
         RejectedError: one said no.
-        CallbackError: one failed, or its answer is neither None nor a text.
+        CallbackError: an answer is neither None nor a text. What a guardrail raises passes.
     """
     for registration in visible(family):
         await _ask(registration, target, arguments, parent, metadata, mode)
@@ -342,9 +335,8 @@ async def _ask(
             found = type(reason).__name__
             raise CallbackError(f"guardrail {registration.name!r} returned a {found}; expected str or None")
     except Exception as error:
-        wrapped = failure(error)
-        _end_guardrail(call, metadata, {"allowed": False, "error": str(wrapped)})
-        raise wrapped from wrapped.__cause__
+        _end_guardrail(call, metadata, {"allowed": False, "error": f"{type_name(error)}: {describe(error)}"})
+        raise
     except BaseException as error:
         answer: dict[str, Any] = {"allowed": False, "error": "guardrail evaluation interrupted"}
         if is_cancellation(error):
@@ -418,6 +410,31 @@ async def sanitize(
 
 # ----------------------------------------------------------------------------------------- intercepts
 
+
+async def intercepted(value: Any, ask: Callable[[Any], Any], mode: int) -> Any:
+    """What a request intercept makes of a payload. It is given a copy, or the value itself where that contains what
+    cannot be recorded; the value goes on unless the intercept changes it.
+
+    So what a tool is called with is what the program passed, also where that is not JSON, unless an intercept says
+    otherwise.
+
+    Args:
+        value: the payload so far.
+        ask: calls the intercept with a copy of it.
+        mode: see `settle`.
+    """
+    given = copy_to_go_on_with(value, "args")
+    found = await settle(ask(given), mode)
+    if found is value or (given is not value and found == copy_payload(value, "args")):
+        return value
+    return copy_to_go_on_with(found, "args")
+
+
+async def awaited(found: Any) -> Any:
+    """What a callback returned, awaited if it is to be. In a synchronous call nothing may wait: see `run_now`."""
+    return await found if is_awaitable(found) else found
+
+
 Inner = Callable[[Any], Awaitable[Any]]
 
 
@@ -425,8 +442,7 @@ class NextCall:
     """The rest of a call, as an execution intercept gets it: await it with what is to be passed on.
 
     It may be awaited any number of times, also at once, while the intercept runs; each time in a branch
-    of the scope stack of its own. Afterwards it raises. What the rest of the call raised comes as a
-    CallbackError, whose cause it is.
+    of the scope stack of its own. Afterwards it raises. What the rest of the call raises comes as it is.
     """
 
     __slots__ = ("_inner", "is_active")
@@ -440,14 +456,11 @@ class NextCall:
 
     async def _run(self, value: Any) -> Any:
         self._require_active()
-        before = _current.get()
+        before = current.get()
         try:
             found = await self._inner(value)
-        except Exception as error:
-            wrapped = failure(error)
-            raise wrapped from wrapped.__cause__
         finally:
-            _current.set(before)
+            current.set(before)
         self._require_active()
         return found
 
@@ -473,7 +486,7 @@ async def through_intercepts(
         innermost: the callback itself.
 
     Raises:
-        CallbackError: one of them, or the callback, raised or returned what it must not.
+        CallbackError: one of them, or the callback, returned what it must not. What it raises passes.
     """
     if not intercepts:
         return await innermost(value)
@@ -484,13 +497,7 @@ async def through_intercepts(
 
     next_call = NextCall(inner)
     try:
-        found = registration.callback(*arguments(value, next_call))
-        if hasattr(type(found), "__await__"):
-            found = await found
+        found = await awaited(registration.callback(*arguments(value, next_call)))
         return check(registration, found)
-    except CallbackError:
-        raise
-    except Exception as error:
-        raise failure(error) from error
     finally:
         next_call.is_active = False

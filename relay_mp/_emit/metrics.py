@@ -1,7 +1,8 @@
 """Measurements, checked and made into the data of a metric mark.
 
 Runs in the emitting process, called by `scope.metric` before anything is emitted: one bad measurement
-refuses them all, by its place in the list. The limits are OpenTelemetry's for instruments, so that an
+refuses them all, by its place in the list; but one whose value is NaN or infinite, as a computation gives it, is left
+out and counted (an error in strict mode). The limits are OpenTelemetry's for instruments, so that an
 exporter downstream never has to drop a measurement that the emitter thought was recorded.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
+from relay_mp._native.encoder import is_strict, tell_replaced
 from relay_mp.errors import PayloadError
 from relay_mp.types import DataSchema, Json, MetricKind, MetricMeasurement, MetricValueType
 
@@ -33,8 +35,8 @@ _VALUE_TYPES = {
 }
 
 
-def measurements_payload(measurements: Iterable[MetricMeasurement]) -> dict[str, Any]:
-    """The data of the mark that carries the measurements.
+def measurements_payload(measurements: Iterable[MetricMeasurement]) -> dict[str, Any] | None:
+    """The data of the mark that carries the measurements; None: all of them were left out.
 
     Raises:
         PayloadError: there is none, one does not hold together, or two disagree about an instrument.
@@ -56,7 +58,11 @@ def measurements_payload(measurements: Iterable[MetricMeasurement]) -> dict[str,
                 f"{place}: {measurement.name!r} differs in kind, value_type or unit from "
                 f"measurements[{first}], which has the same name"
             )
+        if _is_left_out(measurement, place):
+            continue
         encoded.append(measurement.to_dict())
+    if not encoded and instruments:
+        return None
     if not encoded:
         raise PayloadError("measurements is empty; expected at least one")
     return {"measurements": encoded}
@@ -85,7 +91,7 @@ def _check(measurement: MetricMeasurement, place: str) -> None:
 def _check_value(measurement: MetricMeasurement, place: str) -> None:
     value = measurement.value
     if measurement.value_type is MetricValueType.F64:
-        if not _is_number(value) or not _is_finite(value):
+        if not _is_number(value) or (is_strict() and not _is_finite(value)):
             raise PayloadError(f"{place}.value is {value!r:.80}; expected a finite number")
     else:
         unsigned = measurement.value_type is MetricValueType.U64
@@ -94,6 +100,13 @@ def _check_value(measurement: MetricMeasurement, place: str) -> None:
             raise PayloadError(f"{place}.value is {value!r:.80}; expected an int from {lowest} to {_MAX_INTEGER}")
     if measurement.kind is MetricKind.Counter and value < 0:
         raise PayloadError(f"{place}.value is {value!r:.80}; a counter only goes up")
+
+
+def _is_left_out(measurement: MetricMeasurement, place: str) -> bool:
+    if measurement.value_type is not MetricValueType.F64 or _is_finite(measurement.value):
+        return False
+    tell_replaced(f"{place}.value", repr(measurement.value))
+    return True
 
 
 def _is_number(value: object) -> bool:

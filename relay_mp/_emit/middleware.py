@@ -15,7 +15,6 @@ registrations are this process's, and a forked child has its parent's. `on_chang
 is named, and `exchange` install it.
 """
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -24,6 +23,7 @@ from relay_mp._emit import scope_end
 from relay_mp._emit.current import current_scope, stack_uuids
 from relay_mp._emit.families import EVENT_FAMILIES, FAMILIES, TOOL_FAMILIES, Family
 from relay_mp._emit.locks import ForkSafeRLock
+from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp.errors import MiddlewareError
 from relay_mp.types import (
@@ -31,8 +31,6 @@ from relay_mp.types import (
     RuntimeRegistrationOwner,
     RuntimeRegistrationOwnerKind,
 )
-
-logger = logging.getLogger("relay_mp")
 
 __all__ = [
     "GLOBAL_API",
@@ -63,7 +61,6 @@ class Registration:
         owner: who registered it.
         local_name: its name within a plugin; the name itself where there is none.
         arrived: it was installed for this process by another; one of the process's own takes its place.
-        failures: how often it has failed.
     """
 
     family: Family
@@ -77,7 +74,6 @@ class Registration:
     owner: RuntimeRegistrationOwner = GLOBAL_API
     local_name: str = ""
     arrived: bool = False
-    failures: int = 0
 
     def __post_init__(self) -> None:
         self.local_name = self.local_name or self.name

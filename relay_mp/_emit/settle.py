@@ -76,13 +76,20 @@ async def settle(result: Any, mode: int) -> Any:
 
 
 def run_now(chain: Coroutine[Any, Any, Any]) -> Any:
-    """Runs a chain that does not wait, because its mode is not AWAIT."""
+    """Runs a chain in synchronous code: its own steps do not wait, because its mode is not AWAIT.
+
+    Raises:
+        MiddlewareError: a callback in it waits for something that needs an event loop.
+    """
     try:
         chain.send(None)
     except StopIteration as stop:
         return stop.value
     chain.close()
-    raise AssertionError("a chain that was to run at once has waited")
+    raise MiddlewareError(
+        "a callback of a synchronous call waits for something asynchronous: make the callback synchronous, or use the "
+        "asynchronous form of the call"
+    )
 
 
 def _close(awaitable: Any) -> None:

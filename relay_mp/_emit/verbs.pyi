@@ -42,6 +42,7 @@ def pop(
     metadata: Json | None = None,
     timestamp: datetime | None = None,
 ) -> None: ...
+def end_silently(handle: ScopeHandle) -> None: ...
 
 class scope:
     def __init__(

@@ -49,13 +49,15 @@ from relay_mp._emit.arguments import (
     attribute_bits,
     check_name,
     check_schema,
-    freeze_if_heard,
+    freeze,
     merge_metadata,
+    misuse,
     to_microseconds,
     with_severity,
 )
-from relay_mp._emit.block import STATUS_OK as _STATUS_OK, failure_status, run_in_blocks
 from relay_mp._emit.current import ended_already
+from relay_mp._emit.decorator import run_in_blocks
+from relay_mp._emit.failures import STATUS_OK as _STATUS_OK, failure_status
 from relay_mp.errors import ScopeError
 from relay_mp.events import KIND_END as _KIND_END, KIND_MARK as _KIND_MARK, KIND_START as _KIND_START
 
@@ -68,8 +70,11 @@ cdef extern from *:
     bint rmp_close_once(int* is_open) noexcept
     object PyObject_Vectorcall(object callable, PyObject* const* arguments, size_t flags, PyObject* names)
     ctypedef object (*vectorcallfunc)(object callable, PyObject* const* arguments, size_t flags, PyObject* names)
+    size_t PyVectorcall_NARGS(size_t flags)
     ctypedef struct PyTypeObject:
         vectorcallfunc tp_vectorcall
+        Py_ssize_t tp_vectorcall_offset
+    PyTypeObject* Py_TYPE(object o)
 
 
 # What is looked at in every event, without a look into the module's dict.
@@ -148,9 +153,9 @@ cdef ScopeHandle _push(object name, object scope_type, object parent, object att
     if attributes is not None:
         handle.attribute_bits = attribute_bits(attributes)
     if data is not None:
-        handle.frozen_data = freeze_if_heard(data, "data")
+        handle.frozen_data = freeze(data, "data")
     if metadata is not None:
-        handle.frozen_metadata = freeze_if_heard(metadata, "metadata")
+        handle.frozen_metadata = freeze(metadata, "metadata")
     now = clock_us()
     make_uuid7(handle.uuid_bytes, now)
     memcpy(handle.parent_bytes, enclosing.uuid_bytes, UUID_BYTES)
@@ -188,12 +193,41 @@ cdef int _end_scope(ScopeHandle handle, object output, object metadata, object t
     try:
         if is_listening():
             _emit_end(handle, output, metadata, timestamp)
-    except BaseException:
+    except (TypeError, ValueError):  # an argument was refused: the scope is still the caller's to end
         handle.is_open = 1
+        raise
+    except BaseException:  # a signal's handler has raised meanwhile: the event is counted as lost, the scope has ended
+        leave(handle)
         raise
     leave(handle)
     if _local_scopes and handle._uuid in _local_scopes:
         _scope_end.end(handle._uuid)
+    return 0
+
+
+def end_silently(ScopeHandle handle not None) -> None:
+    """Ends a scope for this process, without an event: what is inside goes on below what is around it. Idempotent."""
+    if rmp_close_once(&handle.is_open):
+        leave(handle)
+        if _local_scopes and handle._uuid in _local_scopes:
+            _scope_end.end(handle._uuid)
+
+
+cdef int _leave_block(ScopeHandle handle, object status, object timestamp) except -1:
+    """The end of a `with` block: the scope ends, whatever happened inside, and the scope around it is current again.
+
+    What the block left open inside, such as the scope of a generator that was left early, ends later, under it. A
+    scope that was popped inside has ended. If a signal's handler raises meanwhile, the scope has ended all the same.
+    """
+    if not rmp_close_once(&handle.is_open):
+        return 0
+    try:
+        if is_listening():
+            _emit_end(handle, None, status, timestamp)
+    finally:
+        leave(handle)
+        if _local_scopes and handle._uuid in _local_scopes:
+            _scope_end.end(handle._uuid)
     return 0
 
 
@@ -282,13 +316,18 @@ cdef class scope:
 
     The end's metadata gets `otel.status_code`: OK; ERROR, with the exception's text as
     `otel.status_description`, for an Exception or a cancellation; UNSET for what ends the program, such
-    as KeyboardInterrupt and GeneratorExit. There is no end `data`: use `push` and `pop` for an output.
+    as KeyboardInterrupt, and for GeneratorExit. What left the block is in `exception.type`,
+    `exception.message` and `exception.stacktrace`. There is no end `data`: use `push` and `pop` for one.
 
     A child forked inside the block leaves it silently: the scope is its parent's to end.
 
     Emits two events: a full ring may hold the block's entry and exit up, see the module. One object
-    serves any number of blocks, one after the other. As a decorator it opens a scope for each call;
-    of an `async def`, for as long as the coroutine runs.
+    serves any number of blocks, one after the other. As a decorator it opens a scope for each call,
+    which spans the work: of a coroutine function the awaiting, of a generator function the reading,
+    during which the scope is current while the body runs, and not while its reader does.
+
+    Leaving a block never raises, and hides no exception. A scope that was opened inside and is still
+    open, such as that of a generator that was left early, ends later; it stays under this one.
 
     Args:
         name: what the work is called.
@@ -305,7 +344,6 @@ cdef class scope:
         A context manager whose target is the scope's handle.
 
     Raises:
-        ScopeError: on leaving, if the block popped the scope itself, or left one inside it open.
         TypeError, ValueError, PayloadError, UnicodeEncodeError: on entering, as `push`.
     """
 
@@ -336,7 +374,7 @@ cdef class scope:
         if handle.epoch != <int64_t>own_fork_epoch():
             leave(handle)
             return
-        _end_scope(handle, None, _status_ok if exc is None else failure_status(exc), self._end_timestamp)
+        _leave_block(handle, _status_ok if exc is None else failure_status(exc), self._end_timestamp)
 
     def __call__(self, function):
         """The function, with a scope around each of its calls."""
@@ -374,8 +412,35 @@ cdef object _make_block = _new_block
 
 
 cdef object _call_scope(object kind, PyObject* const* arguments, size_t flags, PyObject* names):
+    if PyVectorcall_NARGS(flags) != 2:
+        misuse("scope", PyVectorcall_NARGS(flags), <object>names if names != NULL else None)
     return PyObject_Vectorcall(_make_block, arguments, flags, names)
 
 
 # `scope(...)` without a tuple and a dict for its arguments: a tenth of a `with` block. Subclasses do not inherit it.
 (<PyTypeObject*>scope).tp_vectorcall = _call_scope
+
+
+# So that a call with the wrong arguments by position is told how to write it: a number is compared before the call.
+
+cdef vectorcallfunc _call_of_event, _call_of_push
+
+
+cdef object _checked_event(object function, PyObject* const* arguments, size_t flags, PyObject* names):
+    if PyVectorcall_NARGS(flags) > 1:
+        misuse("event", PyVectorcall_NARGS(flags), None)
+    return _call_of_event(function, arguments, flags, names)
+
+
+cdef object _checked_push(object function, PyObject* const* arguments, size_t flags, PyObject* names):
+    if PyVectorcall_NARGS(flags) != 2:
+        misuse("push", PyVectorcall_NARGS(flags), <object>names if names != NULL else None)
+    return _call_of_push(function, arguments, flags, names)
+
+
+cdef vectorcallfunc* _place_of_call(object function) noexcept:
+    return <vectorcallfunc*>(<char*><PyObject*>function + Py_TYPE(function).tp_vectorcall_offset)
+
+
+_call_of_event, _call_of_push = _place_of_call(event)[0], _place_of_call(push)[0]
+_place_of_call(event)[0], _place_of_call(push)[0] = _checked_event, _checked_push

@@ -15,6 +15,8 @@ value that needs a step of its own; the encoder goes on from there and knows the
 | timedelta | seconds, as a float |
 | UUID, and any os.PathLike | string |
 | NumPy array | nested arrays (`tolist()`); a 0-d array is its item |
+| pydantic models, SDK responses: what has `model_dump`, or `to_dict` | what that returns |
+| attrs instance | map of its fields |
 | NumPy scalar | its Python value; datetime64 an ISO 8601 string, timedelta64 seconds, NaT nil |
 
 Nothing is imported to recognise a type. An instance of a class exists only where its module has been
@@ -46,7 +48,12 @@ def simplify(value: Any) -> Any:
     return convert(value)
 
 
-def _conversion(value: Any) -> Callable[[Any], Any] | None:
+def as_text(value: Any) -> str | None:
+    """What stands for an unsupported value that has an exact text; None: it has none."""
+    return str(value) if _is(value, "decimal", "Decimal") else None
+
+
+def _conversion(value: Any) -> Callable[[Any], Any] | None:  # noqa: PLR0911
     # Before the builtin types: a member of `class Colour(str, Enum)` may have a value that is not its
     # text, and a dataclass that derives from dict is meant as its fields.
     if _is(value, "enum", "Enum"):
@@ -59,6 +66,11 @@ def _conversion(value: Any) -> Callable[[Any], Any] | None:
     for module_name, class_name, convert in _LIBRARY:
         if _is(value, module_name, class_name):
             return convert
+    for method, convert in _KNOW_THEIR_JSON:
+        if callable(getattr(type(value), method, None)):
+            return convert
+    if hasattr(type(value), "__attrs_attrs__"):
+        return _attrs_fields
     return _path_text if hasattr(type(value), "__fspath__") else None
 
 
@@ -76,6 +88,24 @@ def _dataclass_fields(value: Any) -> dict[str, Any]:
     # Shallow, unlike dataclasses.asdict: the encoder recurses by itself and needs no deep copy.
     fields = sys.modules["dataclasses"].fields(value)
     return {field.name: getattr(value, field.name) for field in fields}
+
+
+def _model_dump(value: Any) -> Any:
+    try:
+        return value.model_dump(mode="json")
+    except Exception:  # a field that is not JSON: the encoder replaces it alone
+        return value.model_dump()
+
+
+def _to_dict(value: Any) -> Any:
+    return value.to_dict()
+
+
+_KNOW_THEIR_JSON = (("model_dump", _model_dump), ("to_dict", _to_dict))
+
+
+def _attrs_fields(value: Any) -> dict[str, Any]:
+    return {field.name: getattr(value, field.name) for field in type(value).__attrs_attrs__}
 
 
 def _path_text(value: Any) -> Any:
@@ -141,7 +171,6 @@ _ADVICE: tuple[tuple[str, str, str], ...] = (
     ("builtins", "memoryview", _BYTES_ADVICE),
     ("builtins", "complex", _COMPLEX_ADVICE),
     ("decimal", "Decimal", "pass str(value) or float(value)"),
-    ("pydantic", "BaseModel", "pass value.model_dump(mode='json')"),
 )
 _EXPECTED = "expected JSON types, dataclasses, enums, dates, UUIDs, paths or NumPy values, so convert it first"
 

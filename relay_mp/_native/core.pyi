@@ -60,6 +60,7 @@ def emit(
     category_profile: Any,
     data_schema: Any,
 ) -> int: ...
+def set_replaced_hook(hook: Callable[[str, str], None] | None) -> None: ...
 def set_event_hook(
     hook: Callable[
         [int, bytes, bytes | None, int, str, int | str | None, int, bytes | None, Any, Any, Any, Any],

@@ -37,7 +37,7 @@ from relay_mp._native.encode cimport (
     rmp_write_raw,
     rmp_write_str,
 )
-from relay_mp._native.encoder cimport conversions_run, encode_value
+from relay_mp._native.encoder cimport conversions_run, encode_name, encode_value
 from relay_mp._native.fork cimport rmp_fork_epoch
 from relay_mp._native.eventcount cimport rmp_monotonic_ns
 from relay_mp._native.layout cimport (
@@ -84,6 +84,8 @@ from relay_mp._native.ring cimport RMP_FULL, RMP_OK, RMP_SEALED, rmp_ring, rmp_r
 from relay_mp._native.segment cimport rmp_segment
 from relay_mp._native.uuid7 cimport rmp_realtime_us, rmp_uuid7
 
+from relay_mp._native.encoder import Packed, pack, set_replaced_hook as _set_encoders_hook
+from relay_mp._native.shorten import shorten
 from relay_mp.errors import RegistryFullError, SessionError
 
 
@@ -94,7 +96,7 @@ cdef extern from *:
     enum {
         rmp_at_state = RMP_SLOT_FIELD(state), rmp_at_start_time = RMP_SLOT_FIELD(start_time), rmp_at_pid_namespace = RMP_SLOT_FIELD(pid_namespace),
         rmp_at_thread_id = RMP_SLOT_FIELD(thread_id), rmp_at_retired_tail = RMP_SLOT_FIELD(retired_tail), rmp_at_emitted = RMP_SLOT_FIELD(emitted),
-        rmp_at_cut = RMP_SLOT_FIELD(cut), rmp_at_controls = RMP_SLOT_FIELD(controls), rmp_at_control_seq = RMP_SLOT_FIELD(controls.high),
+        rmp_at_cut = RMP_SLOT_FIELD(cut), rmp_at_replaced = RMP_SLOT_FIELD(replaced), rmp_at_base_replaced = RMP_SLOT_FIELD(base_replaced), rmp_at_controls = RMP_SLOT_FIELD(controls), rmp_at_control_seq = RMP_SLOT_FIELD(controls.high),
         rmp_at_base_controls = RMP_SLOT_FIELD(base_controls), rmp_at_lost_full = RMP_SLOT_FIELD(lost_full), rmp_at_lost_writer_died = RMP_SLOT_FIELD(lost_writer_died),
         rmp_at_lost_fenced = RMP_SLOT_FIELD(lost_fenced), rmp_at_lost_corrupt = RMP_SLOT_FIELD(lost_corrupt), rmp_at_base_emitted = RMP_SLOT_FIELD(base_emitted),
         rmp_at_base_delivered = RMP_SLOT_FIELD(base_delivered), rmp_at_base_cut = RMP_SLOT_FIELD(base_cut), rmp_at_base_lost_full = RMP_SLOT_FIELD(base_lost_full),
@@ -105,7 +107,7 @@ cdef extern from *:
     """
     enum:
         rmp_at_state, rmp_at_start_time, rmp_at_pid_namespace, rmp_at_thread_id
-        rmp_at_retired_tail, rmp_at_emitted, rmp_at_cut, rmp_at_lost_full
+        rmp_at_retired_tail, rmp_at_emitted, rmp_at_cut, rmp_at_replaced, rmp_at_base_replaced, rmp_at_lost_full
         rmp_at_lost_writer_died, rmp_at_lost_fenced, rmp_at_lost_corrupt, rmp_at_base_emitted
         rmp_at_base_delivered, rmp_at_base_cut, rmp_at_base_lost_full, rmp_at_base_lost_writer_died
         rmp_at_base_lost_fenced, rmp_at_base_lost_corrupt, rmp_at_passed, rmp_at_passed_lost, rmp_at_controls, rmp_at_control_seq, rmp_at_base_controls
@@ -123,7 +125,7 @@ SLOT_BYTES = RMP_SLOT_BYTES
 SLOT_FIELDS = {
     "state": rmp_at_state, "start_time": rmp_at_start_time, "pid_namespace": rmp_at_pid_namespace,
     "thread_id": rmp_at_thread_id, "retired_tail": rmp_at_retired_tail, "emitted": rmp_at_emitted,
-    "cut": rmp_at_cut, "lost_full": rmp_at_lost_full, "lost_writer_died": rmp_at_lost_writer_died,
+    "cut": rmp_at_cut, "replaced": rmp_at_replaced, "base_replaced": rmp_at_base_replaced, "lost_full": rmp_at_lost_full, "lost_writer_died": rmp_at_lost_writer_died,
     "lost_fenced": rmp_at_lost_fenced, "lost_corrupt": rmp_at_lost_corrupt, "base_emitted": rmp_at_base_emitted,
     "base_delivered": rmp_at_base_delivered, "base_cut": rmp_at_base_cut, "base_lost_full": rmp_at_base_lost_full,
     "base_lost_writer_died": rmp_at_base_lost_writer_died, "base_lost_fenced": rmp_at_base_lost_fenced, "base_lost_corrupt": rmp_at_base_lost_corrupt,
@@ -335,7 +337,10 @@ cdef inline int _write_name(rmp_buffer* buffer, str name) except -1:
     if PyUnicode_IS_COMPACT_ASCII(<PyObject*>name):
         return _checked(rmp_write_str(buffer, <const char*>PyUnicode_DATA(<PyObject*>name),
                                       <size_t>PyUnicode_GET_LENGTH(<PyObject*>name)))
-    text = PyUnicode_AsUTF8AndSize(<PyObject*>name, &length)
+    try:
+        text = PyUnicode_AsUTF8AndSize(<PyObject*>name, &length)
+    except UnicodeEncodeError:
+        return encode_name(buffer, name)
     return _checked(rmp_write_str(buffer, text, length))
 
 
@@ -358,8 +363,10 @@ cdef int _write_value(rmp_buffer* buffer, object value, object path) except -1:
     return _checked(rmp_bin32_end(buffer, offset))
 
 
-cdef int _cut(rmp_buffer* buffer, const size_t* ends, uint32_t limit) except -1:
-    """Replaces payloads by their sizes, the largest first, until the record fits.
+cdef int _cut(rmp_buffer* buffer, const size_t* ends, uint32_t limit, bint is_request) except -1:
+    """Replaces the largest texts of payloads by their sizes, then whole payloads, the largest first, until the record fits.
+
+    Of a request to the dispatcher no part would do: the dispatcher refuses it, by the marker of the whole.
 
     `ends[0]` is where the first payload starts, `ends[i + 1]` where payload i ends.
     """
@@ -367,6 +374,8 @@ cdef int _cut(rmp_buffer* buffer, const size_t* ends, uint32_t limit) except -1:
     cdef size_t total = ends[4], largest
     cdef int i, victim
     cdef rmp_buffer shorter
+    cdef list shortened = [None] * 4
+    cdef bytes payload
     for i in range(4):
         kept[i] = True
     while total > limit:
@@ -377,13 +386,23 @@ cdef int _cut(rmp_buffer* buffer, const size_t* ends, uint32_t limit) except -1:
         if victim < 0:
             break
         kept[victim] = False
-        total -= largest - 40
+        # Behind the header of a bin, which has 5 bytes.
+        payload = buffer.bytes[ends[victim] + 5:ends[victim + 1]]
+        if is_request or total - largest >= limit:
+            payload = None
+        else:
+            payload = shorten(payload, max(<int64_t>(limit - (total - largest)) - 5, 0))
+        shortened[victim] = payload
+        total -= largest - (40 if payload is None else len(payload) + 5)
     shorter.bytes, shorter.length, shorter.capacity = NULL, 0, 0
     try:
         _checked(rmp_write_raw(&shorter, buffer.bytes, ends[0]))
         for i in range(4):
             if kept[i]:
                 _checked(rmp_write_raw(&shorter, buffer.bytes + ends[i], ends[i + 1] - ends[i]))
+            elif shortened[i] is not None:
+                payload = shortened[i]
+                _checked(rmp_write_bin(&shorter, PyBytes_AS_STRING(payload), len(payload)))
             else:
                 _write_payload(&shorter, {"relay_mp.cut": {"bytes": ends[i + 1] - ends[i] - 5}}, "cut")
         buffer.length = 0
@@ -558,7 +577,7 @@ cdef int _emit_record(const rmp_envelope* envelope, str name, str category_name,
                     shorter.category = RMP_NO_CATEGORY
                 return _emit_record(&shorter, name[:limit // 16], None, _ends_of(stack, limit // 2),
                                     {"relay_mp.cut": {"bytes": buffer.length}}, None, None, None)
-            _cut(&buffer, ends, limit)
+            _cut(&buffer, ends, limit, envelope.kind == KIND_CONTROL_CODE)
         result = _commit(&segment.ring, producer, &buffer)
         return result
     finally:
@@ -567,6 +586,26 @@ cdef int _emit_record(const rmp_envelope* envelope, str name, str category_name,
         else:
             rmp_buffer_free(&buffer)
 
+
+cdef object _replaced_hook = None
+
+
+def set_replaced_hook(hook) -> None:
+    """Tells who is told of each value that could not be recorded and was replaced: `hook(path, what)`. It must not raise."""
+    global _replaced_hook
+    _replaced_hook = hook
+
+
+def _count_replaced(str path, str what) -> None:
+    """The encoder has replaced a value in a payload of this thread's."""
+    cdef rmp_producer* producer = rmp_producer_own()
+    if producer != NULL and producer.slot:
+        add_u64(&producer.counters.replaced, 1)
+    if _replaced_hook is not None:
+        _replaced_hook(path, what)
+
+
+_set_encoders_hook(_count_replaced)
 
 cdef object _event_hook = None
 
@@ -703,6 +742,7 @@ def emit_control(name: str, data) -> tuple:
     Raises:
         SessionError: not attached, the session ended, or the ring stayed full.
         RegistryFullError: no slot left.
+        PayloadError: `data` has what is not JSON; in a request nothing is replaced.
     """
     cdef rmp_producer* producer
     cdef rmp_slot* counters
@@ -713,6 +753,7 @@ def emit_control(name: str, data) -> tuple:
     envelope.timestamp_us = clock_us()
     make_uuid7(uuid, envelope.timestamp_us)
     envelope.uuid, envelope.parent = uuid, NULL
+    data = Packed(pack(data))
     producer = rmp_producer_own()
     counters = producer.counters if producer != NULL and producer.slot else NULL
     if counters != NULL:

@@ -7,12 +7,23 @@ may change what is being encoded, or emit events itself. So:
 
   - every object is held by a strong reference while it is looked at;
   - a dict's or list's size is compared after each item, and what was written is counted: a container
-    changed under our hands is a PayloadError, never a wrong count in the header;
+    changed under our hands is replaced as a whole, or a PayloadError, never a wrong count in the header;
   - the caller's buffer must not be reachable by code that the conversion runs. core.pyx takes its
     per-thread buffer out of its place for as long as encode_value runs.
 
 Where a value is, is known from a chain of rmp_place on the C stack (one store per item) and becomes
-text only when there is an error to report.
+text only when there is something to report.
+
+What cannot be recorded, in an event's payload, is replaced where it stands, and its neighbours stay:
+
+    unsupported, or its conversion raises     {"relay_mp.unrecorded": {"type": "Foo"}}
+    nested deeper than RMP_MAX_DEPTH          {"relay_mp.cut": {"depth": 128}}
+    lone surrogate in a text or a key         U+FFFD
+    integer outside -2**63..2**64-1           its text
+    key that is no string                     its text
+
+Each is counted, and told to `set_replaced_hook`. In strict mode, and where a value is not an event's (`pack`), it is a
+PayloadError that names the path.
 """
 
 cimport cython
@@ -59,7 +70,7 @@ from relay_mp._native.python cimport (
     Py_DECREF,
 )
 
-from relay_mp._native.convert import Unsupported, simplify
+from relay_mp._native.convert import Unsupported, as_text, simplify
 from relay_mp.errors import PayloadError
 
 
@@ -133,22 +144,65 @@ cdef extern from *:
 cdef struct rmp_place:
     rmp_place* parent       # NULL: the payload itself, whose name is `key`
     PyObject* key           # borrowed from that frame; NULL: an item of an array
-    Py_ssize_t index
+    Py_ssize_t index        # of the payload itself: whether what cannot be recorded is replaced
     int depth               # containers around the value
 
 
+# A session's setting, and this process's. Both off: what cannot be recorded is replaced.
+cdef bint _session_is_strict = False
+cdef bint _process_is_strict = False
+
+
+def set_strict(session: bool | None = None, process: bool | None = None) -> None:
+    """Whether what cannot be recorded is a PayloadError rather than replaced.
+
+    Args:
+        session: as the session says that this process is in; None: as it is.
+        process: as this process says, whatever the session; None: as it is.
+    """
+    global _session_is_strict, _process_is_strict
+    if session is not None:
+        _session_is_strict = session
+    if process is not None:
+        _process_is_strict = process
+
+
+def is_strict() -> bool:
+    """Whether what cannot be recorded is a PayloadError."""
+    return _session_is_strict or _process_is_strict
+
+
+_replaced_hook = None
+cdef uint64_t _replaced = 0
+
+
+def replaced_so_far() -> int:
+    """How many values this process has replaced: who finds it unchanged has what it packed whole."""
+    return _replaced
+
+
+def set_replaced_hook(hook) -> None:
+    """Tells who is told of each value that was replaced: `hook(path, what)`. It must not raise."""
+    global _replaced_hook
+    _replaced_hook = hook
+
+
 cdef int encode_value(rmp_buffer* buffer, object value, object path) except -1:
-    """Appends one value; on an exception `buffer.length` is what it was.
+    """Appends one value of an event; on an exception `buffer.length` is what it was.
 
     `path` is the name that a PayloadError's message starts with. The value may run user code, which may
     come back here: `buffer` must not be shared with it (see the head of this file).
     """
+    return _encode_whole(buffer, value, path, not (_session_is_strict or _process_is_strict))
+
+
+cdef int _encode_whole(rmp_buffer* buffer, object value, object path, bint is_lenient) except -1:
     cdef rmp_place place
     cdef size_t start = buffer.length
     cdef bint done = False
     place.parent = NULL
     place.key = <PyObject*>path
-    place.index = 0
+    place.index = is_lenient
     place.depth = 0
     try:
         _encode(buffer, <PyObject*>value, &place)
@@ -156,6 +210,21 @@ cdef int encode_value(rmp_buffer* buffer, object value, object path) except -1:
     finally:
         if not done:
             buffer.length = start
+    return 0
+
+
+cdef int encode_name(rmp_buffer* buffer, str name) except -1:
+    """Appends an event's name that has a lone surrogate.
+
+    Raises:
+        UnicodeEncodeError: in strict mode.
+    """
+    if _session_is_strict or _process_is_strict:
+        name.encode()
+    tell_replaced("name", "lone surrogate")
+    cdef bytes mended = name.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    if rmp_write_str(buffer, PyBytes_AS_STRING(mended), PyBytes_GET_SIZE(mended)):
+        raise MemoryError("no memory for the encoded name")
     return 0
 
 
@@ -175,7 +244,7 @@ cdef class Packed:
 
 
 def pack(value) -> bytes:
-    """Encodes a payload on its own, exactly as an event's `data` is encoded.
+    """Encodes a value that is no event's, such as a setting: nothing in it is replaced.
 
     Args:
         value: JSON types, and what relay_mp._native.convert lists.
@@ -186,12 +255,32 @@ def pack(value) -> bytes:
     Raises:
         PayloadError: unsupported; the message names the place, starting with `value`.
     """
+    return _packed(value, "value", False)
+
+
+def pack_payload(value, str name not None) -> bytes:
+    """Encodes a payload on its own, exactly as in an event: what cannot be recorded is replaced, unless strict.
+
+    Args:
+        value: anything.
+        name: what the payload is called, for what is told of it.
+
+    Returns:
+        msgpack.
+
+    Raises:
+        PayloadError: in strict mode; the message names the place.
+    """
+    return _packed(value, name, not (_session_is_strict or _process_is_strict))
+
+
+cdef bytes _packed(object value, str name, bint is_lenient):
     cdef rmp_buffer buffer
     buffer.bytes = NULL
     buffer.length = 0
     buffer.capacity = 0
     try:
-        encode_value(&buffer, value, "value")
+        _encode_whole(&buffer, value, name, is_lenient)
         return PyBytes_FromStringAndSize(<const char*>buffer.bytes, <Py_ssize_t>buffer.length)
     finally:
         rmp_buffer_free(&buffer)
@@ -251,7 +340,10 @@ cdef int _encode_wide_text(rmp_buffer* buffer, PyObject* o, rmp_place* place) ex
     try:
         utf8 = PyUnicode_AsUTF8AndSize(o, &size)
     except UnicodeEncodeError as failure:
-        raise _refused(place, _surrogate_text("string", failure)) from None
+        if not _is_lenient(place):
+            raise _refused(place, _surrogate_text("string", failure)) from None
+        _tell_replaced(place, "lone surrogate")
+        return _write_mended(buffer, <str>o, place)
     return _written(rmp_write_str(buffer, utf8, <size_t>size), place)
 
 
@@ -268,6 +360,9 @@ cdef int _encode_big_int(rmp_buffer* buffer, object value, int overflow, rmp_pla
     if overflow > 0 and value.bit_length() <= 64:
         number = PyLong_AsUnsignedLongLong(<PyObject*>value)
         return _written(rmp_write_uint(buffer, number), place)
+    if _is_lenient(place):
+        _tell_replaced(place, "int out of range")
+        return _write_mended(buffer, _int_text(value), place)
     # Beyond some thousand digits CPython refuses to print an int at all.
     shown = str(value) if value.bit_length() <= 128 else f"an int of {value.bit_length()} bits"
     raise _refused(place, f"{shown} is outside -2**63..2**64-1; pass it as a str or a float")
@@ -279,8 +374,10 @@ cdef int _encode_dict(rmp_buffer* buffer, PyObject* o, rmp_place* place) except 
     cdef Py_ssize_t position = 0
     cdef PyObject* key = NULL
     cdef PyObject* item = NULL
+    cdef size_t start = buffer.length
     cdef rmp_place inner
-    _enter(&inner, place)
+    if not _enter(&inner, place):
+        return _write_too_deep(buffer, place)
     _written(rmp_write_map_header(buffer, <size_t>count), place)
     # The count also ends a loop over a dict that is emptied and refilled at its own size.
     while written < count and rmp_dict_next(o, &position, &key, &item):
@@ -295,7 +392,7 @@ cdef int _encode_dict(rmp_buffer* buffer, PyObject* o, rmp_place* place) except 
         if PyDict_GET_SIZE(o) != count:
             break
     if written != count or PyDict_GET_SIZE(o) != count:
-        raise _refused(place, "dict changed while it was encoded; pass a copy of it")
+        return _write_changed(buffer, start, "dict", place)
     return 0
 
 
@@ -312,13 +409,19 @@ cdef int _encode_rare_key(rmp_buffer* buffer, PyObject* key, rmp_place* place) e
     cdef const char* utf8
     # A subclass of str (a StrEnum member) counts by its characters, as in json.
     if not PyUnicode_Check(key):
-        raise _refused(
-            place, f"unsupported key {_key_text(<object>key)}; keys must be str, convert them first"
-        )
+        if not _is_lenient(place):
+            raise _refused(
+                place, f"unsupported key {_key_text(<object>key)}; keys must be str, convert them first"
+            )
+        _tell_replaced(place, f"key of type {type(<object>key).__name__}")
+        return _write_mended(buffer, _text_of_key(<object>key), place)
     try:
         utf8 = PyUnicode_AsUTF8AndSize(key, &size)
     except UnicodeEncodeError as failure:
-        raise _refused(place, _surrogate_text(f"key {_shortened(<object>key)!r}", failure)) from None
+        if not _is_lenient(place):
+            raise _refused(place, _surrogate_text(f"key {_shortened(<object>key)!r}", failure)) from None
+        _tell_replaced(place, "lone surrogate in a key")
+        return _write_mended(buffer, str.__str__(<object>key), place)
     return _written(rmp_write_str(buffer, utf8, <size_t>size), place)
 
 
@@ -326,8 +429,10 @@ cdef int _encode_list(rmp_buffer* buffer, PyObject* o, rmp_place* place) except 
     cdef Py_ssize_t count = PyList_GET_SIZE(o)
     cdef Py_ssize_t index = 0
     cdef PyObject* item
+    cdef size_t start = buffer.length
     cdef rmp_place inner
-    _enter(&inner, place)
+    if not _enter(&inner, place):
+        return _write_too_deep(buffer, place)
     _written(rmp_write_array_header(buffer, <size_t>count), place)
     while index < count:
         item = rmp_list_item(o, index)
@@ -340,7 +445,7 @@ cdef int _encode_list(rmp_buffer* buffer, PyObject* o, rmp_place* place) except 
             Py_DECREF(item)
         index += 1
     if index != count or PyList_GET_SIZE(o) != count:
-        raise _refused(place, "list changed while it was encoded; pass a copy of it")
+        return _write_changed(buffer, start, "list", place)
     return 0
 
 
@@ -348,7 +453,8 @@ cdef int _encode_tuple(rmp_buffer* buffer, PyObject* o, rmp_place* place) except
     cdef Py_ssize_t count = PyTuple_GET_SIZE(o)
     cdef Py_ssize_t index
     cdef rmp_place inner
-    _enter(&inner, place)
+    if not _enter(&inner, place):
+        return _write_too_deep(buffer, place)
     _written(rmp_write_array_header(buffer, <size_t>count), place)
     # A tuple keeps its items for as long as the caller keeps the tuple: lending is safe here.
     for index in range(count):
@@ -357,16 +463,13 @@ cdef int _encode_tuple(rmp_buffer* buffer, PyObject* o, rmp_place* place) except
     return 0
 
 
-cdef inline int _enter(rmp_place* inner, rmp_place* place) except -1:
+cdef inline bint _enter(rmp_place* inner, rmp_place* place) noexcept:
+    """False: this would be too deep."""
     inner.parent = place
     inner.key = NULL
     inner.index = 0
     inner.depth = place.depth + 1
-    if inner.depth > RMP_MAX_DEPTH:
-        raise _refused(
-            place, f"nested deeper than {RMP_MAX_DEPTH} levels; does it contain itself? pass a flatter value"
-        )
-    return 0
+    return inner.depth <= RMP_MAX_DEPTH
 
 
 # How often user code may have run: who finds it unchanged, GIL held, knows that the world is as it was.
@@ -386,23 +489,107 @@ cdef int _encode_converted(rmp_buffer* buffer, object value, rmp_place* place) e
         try:
             simpler = simplify(simpler)
         except Unsupported as refusal:
+            if _is_lenient(place):
+                return _write_unrecorded(buffer, value, place)
             raise _refused(place, str(refusal)) from None
         except MemoryError:
             raise
         except Exception as failure:
+            if _is_lenient(place):
+                return _write_unrecorded(buffer, value, place)
             raise _refused(
                 place,
                 f"converting {type(value).__name__} raised {type(failure).__name__}; pass a plain value",
             ) from failure
         if rmp_is_plain(<PyObject*>simpler):
             return _encode(buffer, <PyObject*>simpler, place)
+    if _is_lenient(place):
+        return _write_unrecorded(buffer, value, place)
     raise _refused(
         place,
-        f"{type(value).__name__} is no JSON type after {RMP_MAX_CONVERSIONS} conversions; pass a plain value",
+        f"{type(value).__name__} is not a JSON type after {RMP_MAX_CONVERSIONS} conversions; pass a plain value",
     )
 
 
-# What follows runs only when there is an error to report.
+# What follows runs only when something is replaced, or refused.
+
+cdef bint _is_lenient(rmp_place* place) noexcept:
+    while place.parent != NULL:
+        place = place.parent
+    return place.index != 0
+
+
+cdef int _tell_replaced(rmp_place* place, str what) except -1:
+    tell_replaced(_path_text(place), what)
+    return 0
+
+
+def tell_replaced(str path not None, str what not None) -> None:
+    """Counts a value that was replaced, and tells the hook, which may log, and so run user code."""
+    global _replaced, conversions_run
+    _replaced += 1
+    conversions_run += 1
+    if _replaced_hook is not None:
+        _replaced_hook(path, what)
+
+
+cdef int _write_mended(rmp_buffer* buffer, str text, rmp_place* place) except -1:
+    # Through UTF-16, which joins the two halves of a character that stand side by side; the rest becomes U+FFFD.
+    cdef bytes mended = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    return _written(rmp_write_str(buffer, PyBytes_AS_STRING(mended), PyBytes_GET_SIZE(mended)), place)
+
+
+cdef int _write_marker(rmp_buffer* buffer, str key, str name, object value, rmp_place* place) except -1:
+    cdef bytes packed = _packed({key: {name: value}}, "value", True)
+    return _written(rmp_write_raw(buffer, PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed)), place)
+
+
+cdef int _write_unrecorded(rmp_buffer* buffer, object value, rmp_place* place) except -1:
+    cdef str name = type(value).__name__
+    cdef object text = as_text(value)
+    _tell_replaced(place, name)
+    if text is not None:
+        return _write_mended(buffer, text, place)
+    return _write_marker(buffer, "relay_mp.unrecorded", "type", name, place)
+
+
+cdef int _write_too_deep(rmp_buffer* buffer, rmp_place* place) except -1:
+    if not _is_lenient(place):
+        raise _refused(
+            place, f"nested deeper than {RMP_MAX_DEPTH} levels; does it contain itself? pass a flatter value"
+        )
+    _tell_replaced(place, f"nested deeper than {RMP_MAX_DEPTH}")
+    return _write_marker(buffer, "relay_mp.cut", "depth", RMP_MAX_DEPTH, place)
+
+
+cdef int _write_changed(rmp_buffer* buffer, size_t start, str name, rmp_place* place) except -1:
+    if not _is_lenient(place):
+        raise _refused(place, f"{name} changed while it was encoded; pass a copy of it")
+    buffer.length = start
+    _tell_replaced(place, f"{name} that changed while it was encoded")
+    return _write_marker(buffer, "relay_mp.unrecorded", "type", name, place)
+
+
+cdef str _int_text(object value):
+    # Beyond some thousand digits CPython refuses decimal text, which takes quadratic time; hexadecimal is always had.
+    return str(value) if value.bit_length() <= 4096 else hex(value)
+
+
+cdef str _text_of_key(object key):
+    """As json writes such a key; of other types what `str` gives, which may be user code."""
+    if key is None:
+        return "null"
+    if key is True:
+        return "true"
+    if key is False:
+        return "false"
+    if type(key) is int:
+        return _int_text(key)
+    try:
+        return str.__str__(str(key))
+    except Exception:
+        return f"<{type(key).__name__}>"
+
 
 cdef object _refused(rmp_place* place, str reason):
     return PayloadError(f"{_path_text(place)}: {reason}")
@@ -421,6 +608,8 @@ cdef str _path_text(rmp_place* place):
 
 
 cdef str _key_step(object key):
+    if not isinstance(key, str):  # replaced by its text
+        return f"[{key!r}]" if _has_plain_repr(key) else f"[<{type(key).__name__}>]"
     # str's own methods: a subclass may have overridden them, and this must not run user code.
     if str.isidentifier(key):
         return f".{_shortened(key)}"
@@ -434,10 +623,12 @@ cdef str _shortened(object text):
 
 cdef str _key_text(object key):
     name = type(key).__name__
+    return f"{key!r} of type {name}" if _has_plain_repr(key) else f"of type {name}"
+
+
+cdef bint _has_plain_repr(object key):
     # Of other types the repr is user code, or long.
-    if type(key) in (bool, float, type(None)) or (type(key) is int and key.bit_length() <= 128):
-        return f"{key!r} of type {name}"
-    return f"of type {name}"
+    return type(key) in (bool, float, type(None)) or (type(key) is int and key.bit_length() <= 128)
 
 
 cdef str _surrogate_text(str subject, object failure):

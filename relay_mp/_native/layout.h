@@ -28,7 +28,7 @@
 #include "atomics.h"
 
 #define RMP_MAGIC 0x31504d59414c4552ull /* "RELAYMP1" */
-#define RMP_LAYOUT_VERSION 3u
+#define RMP_LAYOUT_VERSION 4u
 
 #define RMP_UNIT_BYTES 64u
 #define RMP_RECORD_HEADER_BYTES 24u
@@ -110,6 +110,7 @@ typedef struct rmp_header {
     uint32_t dispatcher_is_process;
     char session_id[36];
     uint32_t max_deliveries; /* of one event, if they kill the dispatcher */
+    uint32_t is_strict; /* what cannot be recorded is an error, not replaced */
 
     /* the newest claim: {pos, owner << 32 | units}; CASed by every producer */
     __attribute__((aligned(RMP_LINE))) rmp_pair tail;
@@ -153,7 +154,7 @@ typedef struct rmp_slot {
     uint64_t pid_namespace;
     uint64_t thread_id;
     uint64_t retired_tail; /* the tail when the owner was found gone */
-    uint64_t base_emitted, base_delivered, base_cut, base_controls;
+    uint64_t base_emitted, base_delivered, base_cut, base_replaced, base_controls;
     uint64_t base_lost_full, base_lost_writer_died, base_lost_fenced, base_lost_corrupt, base_lost_poison;
     /* stored by the producer only */
     __attribute__((aligned(RMP_LINE))) uint64_t emitted; /* events begun; the newest one's owner_seq */
@@ -162,7 +163,8 @@ typedef struct rmp_slot {
      * before that is emitted, so that who counts events knows on which side of its count the newest is. One that
      * could not be emitted is taken back, so `low` may return: loaded as a pair by the slot's owner alone */
     rmp_pair controls;
-    uint64_t cut; /* delivered, but without the payload that was over the limit */
+    uint64_t cut; /* delivered, but without what was over the limit */
+    uint64_t replaced; /* values in payloads that could not be recorded */
     /* stored by the dispatcher */
     __attribute__((aligned(RMP_LINE))) rmp_pair passed; /* {newest owner_seq passed, of these lost} */
     rmp_pair poison; /* {events given up though they had arrived, owner_seq of the newest}; not in passed.high */

@@ -44,6 +44,7 @@ cdef extern from "layout.h" nogil:
         uint32_t drop_when_full
         uint32_t dispatcher_is_process
         uint32_t max_deliveries
+        uint32_t is_strict
         char session_id[36]
         uint64_t read_pos
         uint64_t free_pos
@@ -69,6 +70,7 @@ cdef extern from "layout.h" nogil:
         uint64_t emitted
         uint64_t lost_full
         uint64_t cut
+        uint64_t replaced
         rmp_pair controls
         uint64_t lost_writer_died
         uint64_t lost_fenced

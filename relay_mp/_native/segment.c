@@ -66,6 +66,7 @@ static void identify(rmp_header *header, const rmp_segment_options *options) {
     header->drop_when_full = options->drop_when_full;
     header->dispatcher_is_process = options->dispatcher_is_process;
     header->max_deliveries = options->max_deliveries;
+    header->is_strict = options->is_strict;
     header->delivery_awaited = RMP_NOBODY_WAITS;
     strncpy(header->session_id, options->session_id, sizeof header->session_id - 1);
     rmp_store_relaxed(&header->session_state, RMP_OPEN);

@@ -29,6 +29,7 @@ typedef struct rmp_segment_options {
     uint32_t drop_when_full;
     uint32_t dispatcher_is_process;
     uint32_t max_deliveries;
+    uint32_t is_strict;
 } rmp_segment_options;
 
 enum rmp_segment_error {

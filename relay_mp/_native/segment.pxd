@@ -22,6 +22,7 @@ cdef extern from "segment.h" nogil:
         uint32_t drop_when_full
         uint32_t dispatcher_is_process
         uint32_t max_deliveries
+        uint32_t is_strict
     enum:
         RMP_SEGMENT_FOREIGN
         RMP_SEGMENT_MODE

@@ -19,6 +19,7 @@ class Segment:
         drop_when_full: bool,
         dispatcher_is_process: bool,
         max_deliveries: int = 3,
+        strict: bool = False,
     ) -> Segment: ...
     @staticmethod
     def attach(path: str) -> Segment: ...

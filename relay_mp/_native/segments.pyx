@@ -68,6 +68,7 @@ from relay_mp._native.segment cimport (
 import errno as _errno
 import os as _os
 
+from relay_mp._native.encoder import set_strict
 from relay_mp.errors import ConfigurationError, SegmentError, SessionError
 
 
@@ -106,7 +107,7 @@ cdef class Segment:
     @staticmethod
     def create(str path not None, *, str session_id not None, ring_bytes: int, max_producers: int, max_event_bytes: int,
                subscriptions_bytes: int, configuration_bytes: int, block_timeout_ns: int, stall_timeout_ns: int,
-               drop_when_full: bool, dispatcher_is_process: bool, max_deliveries: int = 3) -> Segment:
+               drop_when_full: bool, dispatcher_is_process: bool, max_deliveries: int = 3, strict: bool = False) -> Segment:
         cdef Segment self = Segment.__new__(Segment)
         cdef rmp_segment_options options
         cdef bytes native_path = _os.fsencode(path)
@@ -122,6 +123,7 @@ cdef class Segment:
         options.drop_when_full = drop_when_full
         options.dispatcher_is_process = dispatcher_is_process
         options.max_deliveries = max_deliveries
+        options.is_strict = bool(strict)
         _check_segment(rmp_segment_create(&self._segment, native_path, &options), path, "creating")
         self.path = path
         self._open = True
@@ -145,6 +147,7 @@ cdef class Segment:
         """Emits of this process go here from now on."""
         self._header()
         attach_to(&self._segment)
+        set_strict(session=self._header().is_strict != 0)
         self._current = True
 
     def close(self) -> None:
@@ -153,6 +156,7 @@ cdef class Segment:
             return
         self._open = False
         if self._current:
+            set_strict(session=False)
             detach()
         else:
             rmp_segment_close(&self._segment, is_mapping_in_use())

@@ -59,6 +59,7 @@ static void identify(rmp_slot *slot, rmp_process process) {
     rmp_store_relaxed(&slot->base_delivered, passed.low - passed.high - poison.low);
     rmp_store_relaxed(&slot->base_controls, settled_controls(slot));
     rmp_store_relaxed(&slot->base_cut, rmp_load_relaxed(&slot->cut));
+    rmp_store_relaxed(&slot->base_replaced, rmp_load_relaxed(&slot->replaced));
     rmp_store_relaxed(&slot->base_lost_full, rmp_load_relaxed(&slot->lost_full));
     rmp_store_relaxed(&slot->base_lost_writer_died, rmp_load_relaxed(&slot->lost_writer_died));
     rmp_store_relaxed(&slot->base_lost_fenced, rmp_load_relaxed(&slot->lost_fenced));

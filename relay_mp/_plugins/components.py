@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from relay_mp._deliver import named
-from relay_mp._emit.arguments import freeze, thaw
+from relay_mp._emit.arguments import freeze_setting, thaw
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp.errors import PluginError, SubscriberError
 from relay_mp.types import RuntimeRegistrationOwner, RuntimeRegistrationOwnerKind
@@ -113,7 +113,7 @@ def find(kind: str) -> Kind | None:
 
 def copied(config: dict[str, Any]) -> Any:
     """A component's config, for a plugin to keep."""
-    return thaw(freeze(config, "config"))
+    return thaw(freeze_setting(config, "config"))
 
 
 def make(plugin: Any, kind: str, ordinal: int, config: dict[str, Any]) -> "PluginContext":

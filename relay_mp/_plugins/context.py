@@ -9,7 +9,7 @@ while the component is active, take effect at once and end with it.
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from relay_mp._emit.arguments import freeze, thaw
+from relay_mp._emit.arguments import freeze_setting, thaw
 from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.middleware import Gate, Registration
 from relay_mp.errors import PluginError
@@ -156,7 +156,7 @@ class PluginContext:
             known == effective for known in [*(n for n, _ in self.subscribers), *(e.name for e in self.exporters)]
         )
         self._require_free(taken, "subscriber or exporter", name)
-        kept = thaw(freeze(arguments, "arguments"))
+        kept = thaw(freeze_setting(arguments, "arguments"))
         self._note(self.exporters, ExporterSpec(self._kind, effective, target, kept, name, field, prepare), name)
 
     def register_conditional_middleware_guardrail(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NotRequired, TypedDict
 
-from relay_mp._emit.arguments import freeze, thaw
+from relay_mp._emit.arguments import freeze_setting, thaw
 from relay_mp._plugins.components import copied
 from relay_mp.errors import PluginConfigError, PluginError
 from relay_mp.types import JsonObject
@@ -142,7 +142,7 @@ def plain(config: object) -> dict[str, Any]:
         PluginConfigError: it is none.
         PayloadError: a value in it is no JSON; the message names its path.
     """
-    document = thaw(freeze(_as_mapping(config), "config"))
+    document = thaw(freeze_setting(_as_mapping(config), "config"))
     if not isinstance(document, dict):
         raise PluginConfigError(f"the configuration is a {type(config).__name__}; expected PluginConfig or a dict")
     document = {key: value for key, value in document.items() if value is not None}

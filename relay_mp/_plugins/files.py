@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from relay_mp._emit.arguments import freeze, thaw
+from relay_mp._emit.arguments import freeze_setting, thaw
 from relay_mp._plugins.document import DEFAULT_POLICY, VERSION, ConfigDiagnostic, diagnostic, parse
 from relay_mp.errors import PluginConfigError, PluginError, RelayError
 
@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, Any]:
             text = file.read(MAX_FILE_BYTES + 1)
         if len(text) > MAX_FILE_BYTES:
             raise PluginConfigError(f"it has more than {MAX_FILE_BYTES} bytes")
-        document: dict[str, Any] = thaw(freeze(tomllib.loads(text.decode()), "document"))
+        document: dict[str, Any] = thaw(freeze_setting(tomllib.loads(text.decode()), "document"))
         if (version := document.get("version", VERSION)) != VERSION or type(version) is not int:
             raise PluginConfigError(f"its version is {version!r:.80}; expected {VERSION}")
         kinds = [component.kind for component in parse(document, "document").components]

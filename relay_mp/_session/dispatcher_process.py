@@ -10,9 +10,10 @@ import sys
 import time
 
 from relay_mp._deliver import table
-from relay_mp._deliver.dispatcher import Dispatcher, logger
+from relay_mp._deliver.dispatcher import Dispatcher
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._deliver.subscriptions import Subscriptions
+from relay_mp._log import logger, work_in_background
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
 from relay_mp._session import membership
@@ -66,6 +67,7 @@ def _take_lease(segment: Segment) -> None:
 def main(path: str) -> int:
     """Dispatches until there is no more to come. Returns the exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    work_in_background()
     segment = Segment.attach(path)
     subscriptions = Subscriptions(segment.set_subscribers, lambda: table.save(segment, subscriptions))
     membership.adopt(segment, subscriptions)

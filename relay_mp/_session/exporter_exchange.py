@@ -6,13 +6,13 @@
 They are the session's, and run where its dispatcher runs: the session's owner alone installs and removes them.
 """
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from relay_mp._deliver.replacement import Named
 from relay_mp._deliver.reports import FAILING, ExporterReport
+from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._plugins.context import ExporterSpec
 from relay_mp._session.exporting import FLUSH_TIMEOUT_SECONDS, is_closed, wait, wait_async
@@ -23,7 +23,6 @@ from relay_mp.types import JsonObject
 
 __all__ = ["await_ended", "await_ended_async", "described", "exchange", "lost", "reports", "troubles"]
 
-logger = logging.getLogger("relay_mp")
 
 Trouble = tuple[str, str, str, int, str]
 """Of a runtime diagnostic: code, component, message, count, field."""

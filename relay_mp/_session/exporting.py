@@ -4,17 +4,16 @@ Any process. Exporters run where the dispatcher runs; they are asked to flush by
 they are. Every wait has a deadline, after which they go on by themselves.
 """
 
-import logging
 import time
 from collections.abc import Callable, Generator, Sequence
 
 from relay_mp._deliver.reports import CLOSED, ExporterReport
+from relay_mp._log import logger
 from relay_mp._session.membership import current
 from relay_mp._session.session import Session
 
 __all__ = ["FLUSH_TIMEOUT_SECONDS", "is_closed", "wait", "wait_async"]
 
-logger = logging.getLogger("relay_mp")
 
 FLUSH_TIMEOUT_SECONDS = 10.0
 """How long is waited for what sinks still have to send, unless the caller says."""

@@ -11,8 +11,9 @@ import threading
 import time
 
 from relay_mp._deliver import table
-from relay_mp._deliver.dispatcher import Dispatcher, logger
+from relay_mp._deliver.dispatcher import Dispatcher
 from relay_mp._deliver.subscriptions import Subscriptions
+from relay_mp._log import logger, work_in_background
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
 from relay_mp._session import inheritance
@@ -62,6 +63,7 @@ class ThreadHost:
         self._thread.start()
 
     def _run(self) -> None:
+        work_in_background()
         try:
             self._dispatcher.run()
         except Exception:
@@ -138,6 +140,7 @@ class ProcessHost:
             time.sleep(0.002)
 
     def _watch_over(self) -> None:
+        work_in_background()
         try:
             self._restart_when_dead()
         finally:

@@ -8,25 +8,24 @@ registration; a forked child has its parent's session without looking.
 """
 
 import atexit
-import logging
 import os
 import sys
 
 from relay_mp._deliver.subscriptions import Subscriptions
-from relay_mp._emit import carry, context
+from relay_mp._emit import carry, context, replaced
 from relay_mp._emit.current import set_inherited_hook
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.locks import ForkSafeRLock
+from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
-from relay_mp._session import hosts, inheritance, naming, recovery
+from relay_mp._session import hosts, inheritance, naming, pool_workers, recovery
 from relay_mp._session import settings as settings_module
 from relay_mp._session.configuration import publishing, receiving
 from relay_mp._session.session import Session, SessionHandle, ending
 from relay_mp._session.settings import Settings
+from relay_mp._session.shared import JoinedSession
 from relay_mp.errors import PropagationError, SegmentError, SessionError
-
-logger = logging.getLogger("relay_mp")
 
 _AFTER_CHILDREN = -100
 """Of multiprocessing's finalizers those with a negative priority run once the children are joined."""
@@ -52,6 +51,7 @@ class _State:
         self._inherited: ScopeHandle | None = None
         self._inherited_epoch = 0
         self.next_id: str | None = None
+        self.lent: Session | None = None
 
     def get(self) -> Session | None:
         session = self._session
@@ -99,7 +99,10 @@ class _State:
                     logger.debug("the parent's session cannot be attached: %s", error)
 
     def inherited_scope(self) -> ScopeHandle | None:
-        """The scope that this process was started under; None if none, or if it is malformed."""
+        """The scope that this process was started under; None if none, if it is malformed, or in a pool's worker."""
+        if pool_workers.is_pool_worker():
+            pool_workers.warn_once()
+            return None
         if self._inherited_epoch != core.fork_epoch():
             self._inherited_epoch = core.fork_epoch()
             text = inheritance.find_scope()
@@ -140,6 +143,8 @@ class _State:
             )
         with ending, self.lock:
             session = current()
+            if session is not None and session.is_open and session is self.lent:
+                return JoinedSession(session)
             if session is not None and session.is_open:
                 role = "owns" if session.is_owner else "is attached to"
                 raise SessionError(
@@ -201,6 +206,7 @@ def _start(settings: Settings, session_id: str) -> Session:
         drop_when_full=settings.on_full == "drop",
         dispatcher_is_process=settings.dispatcher == "process",
         max_deliveries=settings.max_deliveries,
+        strict=settings.strict,
     )
     host = None
     try:
@@ -272,6 +278,7 @@ def session(
     configuration_bytes: int | None = None,
     directory: str | None = None,
     recovery_directory: str | None = None,
+    strict: bool | None = None,
 ) -> Session:
     """Starts a session that this process owns. A context manager: leaving it closes the session.
 
@@ -329,6 +336,11 @@ def shutdown(timeout: float | None = None) -> None:
         session.close(timeout)
 
 
+def lend(session: Session | None) -> None:
+    """Lends this process's session to what calls `session()` meanwhile, which joins it; None: to nobody any more."""
+    _state.lent = session
+
+
 def session_id() -> str:
     """The id of this process's session, or of the next one it starts."""
     current()
@@ -336,5 +348,6 @@ def session_id() -> str:
 
 
 core.set_hooks(_state.resolve, _state.report_unregistered)
+core.set_replaced_hook(replaced.tell)
 context.set_session_hook(_session_path)
 set_inherited_hook(_state.inherited_scope)

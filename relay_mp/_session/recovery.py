@@ -9,10 +9,11 @@ import os
 import stat
 import threading
 
-from relay_mp._deliver.dispatcher import Dispatcher, logger
+from relay_mp._deliver.dispatcher import Dispatcher
 from relay_mp._deliver.jsonl import JsonlFile
 from relay_mp._deliver.liveness import LIVE_STATUSES, holder_is_dead, is_dead
 from relay_mp._deliver.subscriptions import Subscriptions
+from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.reader import Record
 from relay_mp._native.segments import Segment
@@ -65,7 +66,7 @@ def sweep(directory: str, recovery_directory: str) -> list[str]:
                 continue
             file = _sweep_one(path, recovery_directory)
         except (SegmentError, SessionError, OSError) as error:
-            logger.warning("could not sweep %s: %s", path, error)
+            logger.warning("could not sweep %s: %s", path, str(error))
             continue
         if file:
             logger.warning("a dead session left undelivered events in %s; they are now in %s", path, file)
@@ -82,7 +83,11 @@ def _has_ended(path: str) -> bool:
         return True
     if _is_unfinished(path):
         return False  # being made just now
-    segment = Segment.attach(path)
+    try:
+        segment = Segment.attach(path)
+    except SegmentError as error:  # of another version of this package, which its maker runs
+        logger.debug("the session of %s goes on, and cannot be looked at: %s", path, str(error))
+        return False
     try:
         return bool(segment.state == core.STATE_CLOSED)
     finally:

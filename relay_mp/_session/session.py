@@ -256,7 +256,8 @@ class Session:
         except (ImportError, OSError) as error:  # as when NumPy is first needed here, and descriptors have run out
             print(f"relay_mp: what became of the events of {self.path} cannot be told: {error}", file=sys.stderr)
             return
-        if stats.lost or stats.subscriber_errors or not complete or any(e.lost for e in stats.exporters.values()):
+        is_whole = not (stats.lost or stats.cut or stats.replaced or stats.subscriber_errors)
+        if not is_whole or not complete or any(e.lost for e in stats.exporters.values()):
             _summarise(stats, None if complete else self.path)
 
     def __enter__(self) -> Self:
@@ -277,6 +278,10 @@ def _summarise(stats: Stats, left_in: str | None) -> None:
         f"relay_mp: {stats.emitted} events emitted, {stats.delivered} delivered, {stats.lost} lost "
         f"({_listed(stats.causes)}), {stats.subscriber_errors} failures of subscribers"
     )
+    if stats.cut:
+        line += f", {stats.cut} cut to max_event_bytes"
+    if stats.replaced:
+        line += f", {stats.replaced} values replaced that cannot be recorded"
     for name, exporter in stats.exporters.items():
         if exporter.lost:
             causes = {**exporter.drops, **({"unconfirmed": exporter.unconfirmed} if exporter.unconfirmed else {})}

@@ -54,6 +54,8 @@ class Settings:
         configuration_bytes: room for the middleware and plugins that workers share with the owner.
         directory: where the segment is made; a memory file system.
         recovery_directory: where events that dead sessions left behind are written.
+        strict: whether a value that cannot be recorded is a PayloadError where it is emitted, in every process of the
+            session. If not, it is replaced in the event and counted (`stats().replaced`).
     """
 
     dispatcher: str = "thread"
@@ -68,6 +70,7 @@ class Settings:
     configuration_bytes: int = 64 * 1024
     directory: str = ""
     recovery_directory: str = ""
+    strict: bool = False
 
 
 _LIMITS: dict[str, tuple[float, float]] = {
@@ -105,6 +108,8 @@ def resolve(**arguments: Any) -> Settings:
 
 def _checked(name: str, kind: type, value: Any, source: str) -> Any:
     given = value
+    if kind is bool:
+        return _switch(value, source)
     if isinstance(given, bool) or (kind is str and not isinstance(given, (str, os.PathLike))):
         raise SessionError(f"{source}={given!r} is a {type(given).__name__}; expected {kind.__name__}")
     try:
@@ -119,6 +124,16 @@ def _checked(name: str, kind: type, value: Any, source: str) -> Any:
     if not low <= value <= high:
         raise SessionError(f"{source}={value!r} is outside {low} to {high}")
     return value
+
+
+_SWITCH = {"0": False, "false": False, "1": True, "true": True}
+
+
+def _switch(value: Any, source: str) -> bool:
+    found = value if isinstance(value, bool) else _SWITCH.get(value.lower()) if isinstance(value, str) else None
+    if found is None:
+        raise SessionError(f"{source}={value!r}; expected True or False, in the environment 1 or 0")
+    return found
 
 
 def _derived(values: dict[str, Any]) -> Settings:

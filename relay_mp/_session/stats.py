@@ -22,8 +22,9 @@ CAUSES = LOSS_CAUSES
 class ProcessStats:
     """One process's events; pid 0: of producers whose slots others have taken over since.
 
-    `emitted` = `delivered` + `lost` + `pending`. `cut` were delivered without a payload that was over
-    the size limit. `producers`: its threads that have emitted and live.
+    `emitted` = `delivered` + `lost` + `pending`. `cut` were delivered without what was over the size limit.
+    `replaced`: values in payloads that could not be recorded, and were replaced. `producers`: its threads that have
+    emitted and live.
     """
 
     pid: int
@@ -32,6 +33,7 @@ class ProcessStats:
     lost: int
     pending: int
     cut: int
+    replaced: int
     producers: int
     causes: dict[str, int] = field(default_factory=dict)
 
@@ -45,6 +47,7 @@ class Stats:
     lost: int
     pending: int
     cut: int
+    replaced: int
     causes: dict[str, int]
     processes: list[ProcessStats]
     subscriber_errors: int
@@ -97,7 +100,8 @@ def _process(pid: int, rows: Any, *, past: bool, has_ended: bool, is_broken: boo
     elif has_ended and not is_broken:  # sealed and drained: what is still under way is refused, and was never emitted
         emitted = delivered + lost
     live = 0 if past else int(((rows["state"] & 0xFF) == core.SLOT_LIVE).sum())
-    return ProcessStats(pid, emitted, delivered, lost, max(emitted - delivered - lost, 0), total("cut"), live, causes)
+    pending = max(emitted - delivered - lost, 0)
+    return ProcessStats(pid, emitted, delivered, lost, pending, total("cut"), total("replaced"), live, causes)
 
 
 def _merged(processes: list[ProcessStats], unregistered: int) -> dict[str, int]:
@@ -156,6 +160,7 @@ def collect(segment: Segment, *, has_ended: bool = False, has_stopped: bool = Fa
         lost=sum(causes.values()),
         pending=sum(p.pending for p in processes),
         cut=sum(p.cut for p in processes),
+        replaced=sum(p.replaced for p in processes),
         causes=causes,
         processes=processes,
         subscriber_errors=segment.subscriber_errors,

@@ -5,9 +5,16 @@
         relay_events.assert_balanced()
         assert [node.name for node in relay_events.tree()] == ["run"]
 
-The functions take any events: those of the fixture, of a subscriber of one's own, or read from JSON
-lines as dicts. Run where the test runs; the fixture's session is the test's own, so that tests in
+The functions take any events: the fixture itself, those of a subscriber of one's own, or read from JSON
+lines as dicts. Run where the test runs; the fixture's session is the process's own, so that tests in
 parallel processes (pytest-xdist) do not see each other's events.
+
+The program under test may begin a session of its own: `with relay_mp.session():` joins the fixture's, and closing it
+flushes and removes what the program has registered. If there is a session already, such as the default one that an
+earlier test's program has started, the fixture listens to that one, from then on.
+
+The fixture is strict: what cannot be recorded is a PayloadError, which the test sees. With
+`@pytest.mark.relay_mp(strict=False)` it is as in production, where such a value is replaced.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,6 +26,9 @@ from relay_mp._session.flush import FlushResult
 from relay_mp._session.session import Session
 from relay_mp._session.stats import Stats
 from relay_mp.events import Event, ScopeEvent
+
+SUBSCRIBER = "relay_events"
+"""The name under which the fixture listens."""
 
 __all__ = ["Node", "RelayEvents", "assert_balanced", "assert_no_loss", "tree"]
 
@@ -104,7 +114,7 @@ def assert_no_loss(found: Session | Stats | FlushResult) -> None:
 
 
 class RelayEvents:
-    """What the fixture `relay_events` gives: a session of the test's own, and the events in it.
+    """What the fixture `relay_events` gives: the test's session, and the events in it. An iterable of them.
 
     Looking at the events flushes first, so that they are all there.
     """
@@ -112,7 +122,10 @@ class RelayEvents:
     def __init__(self, session: Session) -> None:
         self.session = session
         self._seen: list[Event] = []
-        subscribers.register("relay_events", self._seen.append)
+        subscribers.register(SUBSCRIBER, self._seen.append)
+
+    def __iter__(self) -> Iterator[Event]:
+        return iter(self.events)
 
     @property
     def events(self) -> list[Event]:
@@ -132,15 +145,16 @@ class RelayEvents:
             if isinstance(event, ScopeEvent) and event.scope_category == "start" and name in (None, event.name)
         ]
 
-    def tree(self) -> list[Node]:
-        """The events so far as a forest, see `tree`."""
-        return tree(self.events)
+    def tree(self, events: Iterable[Any] | None = None) -> list[Node]:
+        """The events so far, or those given, as a forest, see `tree`."""
+        return tree(self.events if events is None else events)
 
-    def assert_balanced(self) -> None:
-        """See `assert_balanced`."""
-        assert_balanced(self.events)
+    def assert_balanced(self, events: Iterable[Any] | None = None) -> None:
+        """Of the events so far, or those given, see `assert_balanced`."""
+        assert_balanced(self.events if events is None else events)
 
-    def assert_no_loss(self) -> None:
-        """See `assert_no_loss`."""
-        self.session.flush()
-        assert_no_loss(self.session)
+    def assert_no_loss(self, found: Session | Stats | FlushResult | None = None) -> None:
+        """Of the test's session, or what is given, see `assert_no_loss`."""
+        if found is None:
+            self.session.flush()
+        assert_no_loss(found or self.session)

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relay_mp import codecs, llm, subscribers
+from relay_mp import LLMRequestInterceptOutcome, codecs, intercepts, llm, subscribers
 from relay_mp._emit.calls import LLMRequest
 from relay_mp.annotated import MAX_DEPTH, AnnotatedLLMRequest, AnnotatedLLMResponse
 from relay_mp.codecs import merge
-from relay_mp.errors import CodecError, PayloadError, RecordError
+from relay_mp.errors import CallbackError, CodecError, PayloadError, RecordError
 from relay_mp.events import KIND_END, KIND_START, decode, pack_record
 
 CODECS = [
@@ -675,13 +675,34 @@ def call_with(codec=None, response_codec=None):
     return asyncio.run(llm.execute("provider", CHAT, send, codec=codec, response_codec=response_codec))
 
 
+@pytest.mark.parametrize(
+    ("step", "error"),
+    [
+        ("decode", LookupError),
+        ("encode", LookupError),
+        ("decode returns rubbish", PayloadError),
+        ("encode returns rubbish", CallbackError),
+    ],
+)
+def test_a_request_codec_that_fails_where_an_intercept_needs_it_fails_the_call_before_its_start(seen, step, error):
+    intercepts.register_llm_request(
+        "i", 1, False, lambda name, request, view: LLMRequestInterceptOutcome(request, view)
+    )
+    try:
+        with pytest.raises(error):
+            call_with(codec=FailingCodec(step))
+        subscribers.flush()
+        assert seen == []
+        assert call_with(codec=FailingCodec("none")) == codec_cases.CHAT_RESPONSE
+    finally:
+        intercepts.deregister_llm_request("i")
+
+
 @pytest.mark.parametrize("step", ["decode", "encode", "decode returns rubbish", "encode returns rubbish"])
-def test_a_request_codec_that_fails_fails_the_call_before_its_start(seen, step):
-    with pytest.raises(RuntimeError):
-        call_with(codec=FailingCodec(step))
+def test_a_request_codec_that_fails_where_only_events_need_it_fails_no_call(seen, step):
+    assert call_with(codec=FailingCodec(step)) == codec_cases.CHAT_RESPONSE
     subscribers.flush()
-    assert seen == []
-    assert call_with(codec=FailingCodec("none")) == codec_cases.CHAT_RESPONSE
+    assert (seen[0].annotated_request is None) == step.startswith("decode")
 
 
 @pytest.mark.parametrize("step", ["decode_response", "decode_response returns rubbish"])

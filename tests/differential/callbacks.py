@@ -137,7 +137,7 @@ def tool_executions(package, name):
     async def catch(tool, args, next_call):
         try:
             return _outcome(package, (await next_call(args)).result)
-        except RuntimeError:
+        except Exception:
             return _outcome(package, "caught")
 
     async def around(tool, args, next_call):
@@ -153,12 +153,9 @@ def tool_executions(package, name):
         await next_call(args)
         _raise(name)
 
-    async def payload(tool, args, next_call):
-        return _outcome(package, (await next_call(object())).result)
-
     return {
         "wrap": wrap, "short": short, "marks": marks, "twice": twice, "catch": catch, "around": around,
-        "plain": plain, "raise": failing, "payload": payload,
+        "plain": plain, "raise": failing,
     }  # fmt: skip
 
 
@@ -176,17 +173,14 @@ def llm_executions(package, name):
     async def catch(provider, request, next_call):
         try:
             return await next_call(request)
-        except RuntimeError:
+        except Exception:
             return "caught"
 
     async def failing(provider, request, next_call):
         await next_call(request)
         _raise(name)
 
-    async def payload(provider, request, next_call):
-        return object()
-
-    return {"wrap": wrap, "short": short, "twice": twice, "catch": catch, "raise": failing, "payload": payload}
+    return {"wrap": wrap, "short": short, "twice": twice, "catch": catch, "raise": failing}
 
 
 def stream_executions(package, name):

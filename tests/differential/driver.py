@@ -37,14 +37,17 @@ BUILTIN = (RuntimeError, ValueError, TypeError, OverflowError)
 
 
 def normal_text(text):  # noqa: PLR0911
-    """A failure's text with what both packages agree on; the rest of the wording is each package's own."""
-    text = re.sub(r"^(internal error: (RuntimeError|CallbackError): )+(?=internal error|invalid argument)", "", text)
-    text = text.removeprefix("internal error: ")
+    """A failure's text with what both packages agree on; the rest of the wording is each package's own.
+
+    The peer wraps what a callback raises once at each level, and says so in the text; here it passes as it is.
+    """
+    text = re.sub(r"^(internal error: (\w+Error: )?)+", "", text)
+    text = re.sub(r"^(\w+\.)*\w+Error: ", "", text)  # as a guardrail's end has it
     if rejected := re.search(r"(guardrail rejected: |guardrail '.*?' rejected the call: )(.*)$", text):
         return f"rejected: {rejected[2]}"
     if text.startswith("invalid argument"):
         return "invalid argument"
-    if "Failed to convert to JSON" in text or text.startswith("PayloadError"):
+    if "Failed to convert to JSON" in text or "unsupported type" in text:
         return "no payload"
     if "already exists" in text or "already registered" in text:
         return "taken"
@@ -56,6 +59,11 @@ def normal_text(text):  # noqa: PLR0911
 
 
 def normal_error(error):
+    if type(error).__name__ == "PayloadError" or isinstance(error, LookupError | OSError):
+        # Raised by a callback, or for what it returned: the peer's RuntimeError has the text in it.
+        return ["raised", "RuntimeError", normal_text(str(error))]
+    if getattr(error, "error_type", None) == "invalid_argument":
+        return ["raised", "RuntimeError", "invalid argument"]
     kind = next((builtin.__name__ for builtin in BUILTIN if isinstance(error, builtin)), type(error).__name__)
     return ["raised", kind, normal_text(str(error)) if kind == "RuntimeError" else ""]
 
@@ -67,12 +75,12 @@ def normal_metadata(metadata):
     text = metadata.get("otel.status_description")
     if isinstance(text, str):
         text = metadata["otel.status_description"] = normal_text(text)
-        if text == "invalid argument":
-            metadata["error.type"] = "invalid_argument"
-        if "error.type" in metadata:
-            # An inner failure is wrapped once more by the peer at each level: its kind is in the text.
-            inner = re.match(r"(\w+): ", text)
-            metadata["exception.type"] = inner[1] if inner and inner[1] != "rejected" else None
+        # Here `error.type` is the class of what was raised, and more is told of it, of blocks too.
+        kind = metadata.pop("error.type", None)
+        for key in ("exception.type", "exception.message", "exception.stacktrace"):
+            metadata.pop(key, None)
+        if kind == "invalid_argument":
+            metadata["otel.status_description"] = "invalid argument"
     return metadata
 
 
@@ -101,7 +109,20 @@ class Stream:
     def __call__(self, event):
         self.events.append(event.to_dict())
 
+    def below_calls(self):
+        """What runs inside a managed call is its child here, and its sibling in the peer; all else stays."""
+        parents = {event["uuid"]: event["parent_uuid"] for event in self.events}
+        running = set()
+        for event in self.events:
+            if event.get("scope_category") == "end":
+                running.discard(event["uuid"])
+            while event["parent_uuid"] in running and event["name"] != "llm.chunk":
+                event["parent_uuid"] = parents[event["parent_uuid"]]
+            if event.get("scope_category") == "start" and event["category"] in ("tool", "llm"):
+                running.add(event["uuid"])
+
     def normal(self):
+        self.below_calls()
         known = {event["uuid"] for event in self.events}
         numbers = {}
         return [self._normal(event, known, numbers) for event in self.events]
@@ -315,8 +336,6 @@ class Run:
         async def run(args):
             if behaviour == "plain":
                 return {"no": "result"}
-            if behaviour == "object":
-                return package.ToolExecutionResult(object())
             if behaviour == "rejected inside":
                 return await package.tools.execute("inner", args, package.ToolExecutionResult)
             return package.ToolExecutionResult({"got": await self.run_body(behaviour, args)}, annotation)
@@ -336,8 +355,6 @@ class Run:
     async def llm(self, scopes, name, headers, content, behaviour, options):
         async def provider(request):
             self.log.setdefault("provider", []).append(callbacks.shown_request(request))
-            if behaviour == "object":
-                return object()
             return {"got": await self.run_body(behaviour, request.content)}
 
         return await self.package.llm.execute(

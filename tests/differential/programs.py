@@ -32,12 +32,12 @@ BEHAVIOURS = {
     "tool_sanitize_request": ["tag", "same", "none", "number", "object", "raise", "mutate"],
     "tool_conditional_execution": ["allow", "allow", "allow", "reject", "raise", "number", "emit"],
     "tool_request": ["tag", "same", "none", "object", "raise", "mutate"],
-    "tool_execution": ["wrap", "short", "marks", "twice", "catch", "around", "plain", "raise", "payload"],
+    "tool_execution": ["wrap", "short", "marks", "twice", "catch", "around", "plain", "raise"],
     "llm_sanitize_request": ["tag", "same", "none", "plain", "raise"],
     "llm_sanitize_response": ["tag", "same", "none", "number", "object", "raise"],
     "llm_conditional_execution": ["allow", "allow", "allow", "reject", "raise", "number"],
     "llm_request": ["tag", "same", "marks", "credentials", "none", "plain", "raise"],
-    "llm_execution": ["wrap", "short", "twice", "catch", "raise", "payload"],
+    "llm_execution": ["wrap", "short", "twice", "catch", "raise"],
     "llm_stream_execution": ["wrap", "delegate", "short", "raise", "middle", "twice"],
 }
 BEHAVIOURS["tool_sanitize_response"] = BEHAVIOURS["tool_sanitize_request"]
@@ -113,7 +113,7 @@ class Writer:
 
     def tool(self, depth: int) -> list:
         options = self.options(data=PAYLOADS, metadata=METADATA, tool_call_id=["id"], tool_bits=[0, 1])
-        behaviour = self.random.choice(["return"] * 5 + ["emit", "emit", "raise", "plain", "object", "rejected inside"])
+        behaviour = self.random.choice(["return"] * 5 + ["emit", "emit", "raise", "plain", "rejected inside"])
         annotation = self.random.choice(PAYLOADS)
         return ["tool", "tool", self.random.choice(ARGUMENTS), self.body(behaviour), annotation, options]
 
@@ -129,7 +129,7 @@ class Writer:
 
     def llm(self, depth: int) -> list:
         options = self.options(data=PAYLOADS, metadata=METADATA, model_name=["model"], llm_bits=[0, 1, 2, 3])
-        behaviour = self.random.choice(["return"] * 4 + ["emit", "raise", "object"])
+        behaviour = self.random.choice(["return"] * 4 + ["emit", "raise"])
         headers, content = self.random.choice(HEADERS), self.random.choice(CONTENTS)
         return ["llm", "llm", headers, content, self.body(behaviour), options]
 

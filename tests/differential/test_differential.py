@@ -5,8 +5,11 @@ different on purpose:
 
 | what | here | why |
 | --- | --- | --- |
-| texts of errors, `otel.status_description` | its own, beside type and cause | the peer's sentences are its own |
-| exceptions of callbacks | `CallbackError`, once, with `__cause__` | the peer wraps anew at each level, no cause |
+| texts of errors, `otel.status_description` | its own | the peer's sentences are its own |
+| exceptions of callbacks and middleware | pass as they are | the peer wraps them, anew at each level |
+| metadata after an exception | `exception.*` of blocks and calls; `error.type` is the class | the peer: of calls |
+| what runs inside a managed call | its child | the peer: its sibling |
+| what cannot be recorded | replaced; here in strict mode, and no body returns it | the peer fails the call |
 | a callback that raises CancelledError itself | is cancelled | asyncio's rule; the peer raises RuntimeError |
 | `execute()` | a coroutine, which runs when it is awaited | Python's rule; the peer begins at once, in a Future |
 | streams | read as the consumer reads | the peer reads ahead, and marks chunks that nobody took |
@@ -55,7 +58,7 @@ LONG_WORKER_PROGRAMS = 300
 
 
 def run(package: str, batch: list, *arguments: str) -> list:
-    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore", "RELAY_MP_STRICT": "1"}
     command = [sys.executable, str(HERE / "driver.py"), package, *arguments]
     done = subprocess.run(
         command, input=json.dumps(batch), capture_output=True, text=True, timeout=250, env=environment, check=False

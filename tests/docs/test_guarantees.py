@@ -9,6 +9,7 @@ PAGE = doc_blocks.DOCS / "explanation" / "guarantees.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 HEADINGS = [
     'What "returned" means',
+    "What the program gets, and what is recorded",
     "What a kill can cost",
     "What a stopped process does to the others",
     "What happens when shared memory is full",

@@ -161,3 +161,11 @@ def test_every_cause_of_an_exporters_drop_is_told():
     assert {"full", "deadline", "removed", "trajectory_full"} <= causes
     told = (REFERENCE / "exporter-outcomes.md").read_text(encoding="utf-8")
     assert [cause for cause in sorted(causes) if f'"{cause}"' not in told] == []
+
+
+def test_what_is_recorded_has_an_example_of_every_field():
+    page = doc_blocks.DOCS / "guides" / "what_is_recorded.md"
+    found = {row[0].strip("`"): row[3] for row in doc_blocks.rows(page, "Every field, with an example of each")}
+    mark = relay_mp.MarkEvent.from_fields("m", uuid=bytes(16), timestamp_us=0, seq=1, pid=1)
+    assert {name for name, in_a_mark in found.items() if in_a_mark != "-"} == set(mark.to_dict())
+    assert {name for name, in_a_mark in found.items() if in_a_mark == "-"} == {"attributes", "scope_category"}

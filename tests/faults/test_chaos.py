@@ -118,6 +118,7 @@ def stats(delivered, lost=0, pending=0, **causes):
         lost=lost,
         pending=pending,
         cut=0,
+        replaced=0,
         causes=causes,
         processes=[],
         subscriber_errors=0,

@@ -400,13 +400,8 @@ def test_refusal_names_path_and_way_out(value, start):
     message.encode()  # can be printed and logged
 
 
-def test_decimal_and_pydantic_models_get_advice_of_their_own(monkeypatch):
-    class Model:
-        pass
-
-    monkeypatch.setitem(sys.modules, "pydantic", types.SimpleNamespace(BaseModel=Model))
+def test_a_decimal_gets_advice_of_its_own():
     assert "str(value)" in refusal(decimal.Decimal(1))
-    assert "model_dump" in refusal(type("Answer", (Model,), {})())
 
 
 def test_payload_error_is_a_value_error_of_the_package():
@@ -663,7 +658,7 @@ def test_value_that_converts_to_itself_is_refused():
         A = 1
 
     Same.A._value_ = Same.A
-    assert "is no JSON type after 16 conversions" in refusal([Same.A])
+    assert "is not a JSON type after 16 conversions" in refusal([Same.A])
 
 
 def test_dict_shared_with_threads_that_change_it_never_crashes():

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay_mp._native import core
-from relay_mp._native.encoder import pack
+from relay_mp._native.encoder import pack, set_strict
 from relay_mp._native.reader import Reader
 from relay_mp._native.segments import Segment
 from relay_mp._session.configuration import receiving
@@ -243,7 +243,15 @@ def test_a_category_may_be_a_name(segment):
     assert drain(Reader(segment))[0][5] == "mine"
 
 
-def test_nothing_is_looked_at_when_nobody_listens(segment):
+@pytest.fixture
+def strict():
+    """What cannot be recorded is refused, not replaced."""
+    set_strict(process=True)
+    yield
+    set_strict(process=False)
+
+
+def test_nothing_is_looked_at_when_nobody_listens(segment, strict):
     segment.set_subscribers(0, 0)
     assert emit("m", object()) == 0
     segment.set_subscribers(1, 0)
@@ -262,7 +270,7 @@ def test_payloads_round_trip(tmp_path_factory, values):
     assert [(payload(fields, 9), payload(fields, 10)) for fields in found] == values
 
 
-def test_wrong_scalars_are_refused(segment):
+def test_wrong_scalars_are_refused(segment, strict):
     for wrong in ({"uuid": None}, {"uuid": "text"}, {"name": None}, {"name": 3}, {"kind": "mark"}, {"category": []}):
         with pytest.raises(TypeError):
             emit(**{"name": "m"} | wrong)
@@ -419,7 +427,7 @@ def test_the_largest_payload_is_cut_first(segment):
     emit("m", "d" * 3000, metadata={"k": "m" * 6000}, category_profile={"p": 1})
     (fields,) = drain(reader)
     assert payload(fields, 9) == "d" * 3000
-    assert payload(fields, 10) == {"relay_mp.cut": {"bytes": len(pack({"k": "m" * 6000}))}}
+    assert payload(fields, 10) == {"k": {"relay_mp.cut": {"bytes": len(pack("m" * 6000))}}}
     assert payload(fields, 11) == {"p": 1}
     assert counters(segment, 1)["cut"] == 1
 
@@ -596,7 +604,7 @@ def test_a_conversion_may_emit(segment):
     assert [payload(found[i], 9) for i in range(2)] == ["x" * 4000, "converted"]
 
 
-def test_a_conversion_that_raises_leaves_nothing(segment):
+def test_a_conversion_that_raises_leaves_nothing_in_strict_mode(segment, strict):
     def fail():
         emit("inner")
         raise RuntimeError("no")
@@ -607,6 +615,20 @@ def test_a_conversion_that_raises_leaves_nothing(segment):
     assert names(reader) == ["inner"]
     emit("after")
     assert names(reader) == ["after"]
+    assert sum(segment.slot_losses(1)) == 0
+
+
+def test_a_conversion_that_raises_is_replaced_and_counted(segment):
+    def fail():
+        emit("inner")
+        raise RuntimeError("no")
+
+    reader = Reader(segment)
+    emit("outer", [1, Hook(fail)])
+    inner, outer = drain(reader)
+    assert (inner[4], outer[4]) == ("inner", "outer")
+    assert payload(outer, 9) == [1, {"relay_mp.unrecorded": {"type": "Hook"}}]
+    assert counters(segment, 1)["replaced"] == 1
     assert sum(segment.slot_losses(1)) == 0
 
 

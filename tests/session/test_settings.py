@@ -25,6 +25,7 @@ VALID = {
     "configuration_bytes": 4096,
     "directory": "/tmp",
     "recovery_directory": "/var/tmp",
+    "strict": True,
 }
 
 

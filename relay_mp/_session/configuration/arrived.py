@@ -7,11 +7,11 @@
 For sanitizers and guardrails an exception means closed: the payload is withheld, or the call refused.
 """
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from relay_mp._deliver import named
+from relay_mp._log import logger
 from relay_mp._plugins import components
 from relay_mp._session.configuration.diagnostics import note_failure
 from relay_mp._session.configuration.state import state
@@ -19,8 +19,6 @@ from relay_mp._session.configuration.table import Row
 from relay_mp.errors import MiddlewareError, PluginError
 
 __all__ = ["Arrived"]
-
-logger = logging.getLogger("relay_mp")
 
 
 class Arrived:

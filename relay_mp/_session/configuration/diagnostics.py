@@ -7,18 +7,17 @@
 In the owner, what cannot be reached is what others lack; elsewhere, what this process lacks.
 """
 
-import logging
 from collections import deque
 from typing import NamedTuple
 
 from relay_mp._emit.families import Family
+from relay_mp._log import logger
 from relay_mp._session import inheritance
 from relay_mp._session.configuration.state import state
 from relay_mp._session.configuration.table import Row
 
 __all__ = ["Unreachable", "failures", "failures_of_all", "note_failure", "tell", "unreachable"]
 
-logger = logging.getLogger("relay_mp")
 
 KEPT_FAILURES = 100
 """A process keeps this many texts of what it could not use; all are counted in the segment."""

@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Sequence
 
 from relay_mp._deliver import named
-from relay_mp._emit.arguments import freeze, thaw
+from relay_mp._emit.arguments import freeze_setting, thaw
 from relay_mp._emit.middleware import Registration, registry
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
@@ -85,7 +85,7 @@ def _numbered(registrations: Sequence[Registration]) -> dict[int, Registration]:
 
 def _row(number: int, registration: Registration) -> Row:
     target, component = registration.target, _published.components.get(registration.owner)
-    arguments = None if registration.arguments is None else thaw(freeze(registration.arguments, "arguments"))
+    arguments = None if registration.arguments is None else thaw(freeze_setting(registration.arguments, "arguments"))
     if target is None and component is None:
         with contextlib.suppress(SubscriberError):
             target = named.name_of(registration.callback)

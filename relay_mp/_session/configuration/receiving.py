@@ -6,12 +6,12 @@ A process's own registration of a name keeps its place before one that arrives. 
 none of the owner's code is run.
 """
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from relay_mp._emit.families import FAMILIES, Family
 from relay_mp._emit.middleware import GLOBAL_API, Registration, registry
+from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
 from relay_mp._session.configuration.arrived import Arrived
@@ -22,7 +22,6 @@ from relay_mp.errors import ConfigurationError, MiddlewareError
 
 __all__ = ["enter", "leave", "sync"]
 
-logger = logging.getLogger("relay_mp")
 
 _READ_ATTEMPTS = 100
 """Both copies are torn only if the owner has written twice while one was read."""

@@ -16,8 +16,8 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.reports import ExporterReport
+from relay_mp._log import logger
 from relay_mp.events import Event, ScopeEvent
 from relay_mp.observability.atif.filenames import check_template, render
 from relay_mp.observability.atif.model import AgentInfo, collection_pause, trajectory_of

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
-from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.jsonl import JsonlFile
+from relay_mp._log import logger
 from relay_mp._session.membership import session_id
 from relay_mp.observability.export.base import Exporter
 

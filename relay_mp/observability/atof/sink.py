@@ -15,9 +15,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.jsonl import MAX_WRITE_BYTES, JsonlFile
 from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
+from relay_mp._log import logger
 from relay_mp._records.json_line import json_lines
 from relay_mp.events import Event
 from relay_mp.observability.export.batch_queue import BatchQueue, Limits, QueuedSink

@@ -11,7 +11,6 @@ deadline; one that is refused for good is not. Exponential backoff with full jit
 502, 503, 504), and the use of Retry-After: OTLP 1.x, "Failures", and RFC 9110, section 10.2.3.
 """
 
-import logging
 import random
 import threading
 import time
@@ -22,11 +21,11 @@ from itertools import islice
 from typing import Any, TypeAlias
 
 from relay_mp._deliver.reports import ExporterReport
+from relay_mp._log import logger, work_in_background
 from relay_mp.observability.export.sink import Sink, brief
 
 __all__ = ["BatchQueue", "Item", "Limits", "QueuedSink", "Refused", "Retryable"]
 
-logger = logging.getLogger("relay_mp")
 
 MAX_LIMIT = 1 << 40
 
@@ -202,6 +201,7 @@ class BatchQueue:
     # ---- the thread's side ----
 
     def _run(self) -> None:
+        work_in_background()
         while batch := self._next_batch():
             try:
                 self._deliver(batch)

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 from relay_mp._deliver import named
-from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.reports import CLOSED, FAILING, ExporterReport
+from relay_mp._log import logger
 from relay_mp.errors import SubscriberError
 from relay_mp.events import Event
 from relay_mp.observability.export.sink import brief

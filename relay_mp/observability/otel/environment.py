@@ -20,12 +20,13 @@ Proxies are those of the environment too: over HTTP see http.py, over gRPC its o
 `http_proxy` and `no_proxy`.
 """
 
-import logging
 import os
 import ssl
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+
+from relay_mp._log import logger
 
 try:
     from opentelemetry.util.re import parse_env_headers
@@ -47,8 +48,6 @@ __all__ = [
     "transport_name",
     "variable",
 ]
-
-logger = logging.getLogger("relay_mp")
 
 
 def variable(signal: str, name: str) -> str | None:

@@ -9,12 +9,13 @@ queue's, and there is one item at most beside the one on its way. A window that 
 no more marks: what is counted as exported is what was in it.
 """
 
-import logging
 import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
+
+from relay_mp._log import logger
 
 try:
     from opentelemetry.proto.metrics.v1.metrics_pb2 import (
@@ -41,7 +42,6 @@ from relay_mp.types import MetricKind, MetricTemporality
 
 __all__ = ["MAX_POINTS_PER_REQUEST", "MetricsSink"]
 
-logger = logging.getLogger("relay_mp")
 
 MAX_POINTS_PER_REQUEST = 4096
 """More go out in several requests: receivers bound what they take, gRPC's by default to 4 MiB."""
@@ -130,7 +130,8 @@ class MetricsSink(QueuedSink):
     def _warn(self, name: str, rejected: Rejected) -> None:
         if rejected.cause not in self._warned:
             self._warned.add(rejected.cause)
-            logger.warning("metric mark %.80r is given up: %s; others of the kind are only counted", name, rejected)
+            what = "%s: metric mark %.80r is given up: %s; others of the kind are only counted"
+            logger.warning(what, rejected.cause, name, rejected)
 
     # ---- the queue's thread ----
 

@@ -16,8 +16,9 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from relay_mp._deliver.dispatcher import RUN_EVENTS, logger
+from relay_mp._deliver.dispatcher import RUN_EVENTS
 from relay_mp._deliver.reports import ExporterReport
+from relay_mp._log import logger
 from relay_mp.events import Event
 from relay_mp.observability.export.batch_queue import BatchQueue, QueuedSink
 from relay_mp.observability.otel.environment import attempt_limits, is_disabled

@@ -17,9 +17,10 @@ itself takes 48. Spans, log records and attributes are written by `otlp.pyx`, th
 Source of what is for the moment and what is not: OTLP 1.x, "Failures" and "Partial Success".
 """
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, Protocol
+
+from relay_mp._log import logger
 
 try:
     from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
@@ -42,7 +43,6 @@ from relay_mp.observability.otel.otlp import frame
 
 __all__ = ["Envelope", "Signal", "Transport", "connect", "make_envelope"]
 
-logger = logging.getLogger("relay_mp")
 
 Signal = Literal["traces", "logs", "metrics"]
 

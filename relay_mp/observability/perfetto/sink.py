@@ -22,9 +22,9 @@ import os
 import time
 from typing import Any
 
-from relay_mp._deliver.dispatcher import logger
 from relay_mp._deliver.jsonl import last_line_break
 from relay_mp._deliver.reports import ExporterReport
+from relay_mp._log import logger
 from relay_mp._records.json_line import payload_json
 from relay_mp.events import Event, ScopeEvent
 from relay_mp.observability.export.scopes import OpenScopes

@@ -199,16 +199,15 @@ def test_odd_payloads_arrive(session, receiver):
         "infinity": [float("inf"), -float("inf")],
         "huge": 2**64 - 1,
         "empty": {"": [{}, []]},
+        "surrogate": "\ud800",
     }
     made = subscriber(receiver)
-    with pytest.raises(relay_mp.PayloadError):
-        scope.event("refused", data="\ud800")
     scope.event(CONTROLS, data=odd, metadata={CONTROLS: CONTROLS})
     scope.event("deep", data=deep(120), metadata={"d": deep(120)})
     scope.event("after")
     made.shutdown()
     first, nested, after = receiver.logs
-    expected = {**odd, "nan": None, "infinity": [None, None], "huge": str(2**64 - 1)}
+    expected = {**odd, "nan": None, "infinity": [None, None], "huge": str(2**64 - 1), "surrogate": "\ufffd"}
     assert plain(first.body) == expected
     assert first.event_name == CONTROLS
     assert attributes(first.attributes)["relay_mp.mark.metadata"] == {CONTROLS: CONTROLS}

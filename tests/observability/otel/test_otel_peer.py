@@ -38,7 +38,10 @@ TRACE, PARENT = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736", "01900000-0000-7000-80f0
 
 # What differs on purpose, by projection. Names are compared with `relay_mp` for `nemo_relay`.
 OURS_ALONE = {
-    "full": {"process.pid", "thread.id", "relay_mp.seq", "relay_mp.mark.seq"},
+    "full": {
+        "process.pid", "thread.id", "relay_mp.seq", "relay_mp.mark.seq",
+        *(f"relay_mp.end.metadata.exception.{part}" for part in ("type", "message", "stacktrace")),  # of blocks too
+    },
     "gen_ai": {
         "process.pid", "thread.id",
         "gen_ai.tool.call.arguments", "gen_ai.tool.call.result",  # the conventions have them, opt-in
