@@ -26,16 +26,18 @@ NOT_COPIED = shutil.ignore_patterns(".*", "*.so", "*.egg-info", "__pycache__", "
 
 
 def run(*command: str | Path, cwd: Path, environment: dict[str, str] | None = None) -> str:
-    """What the command says; it must end with 0."""
+    """What the command prints; it must end with 0."""
     # PYTHONPATH: what is installed is looked at, not this checkout.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RELAY_MP_", "PYTHON"))}
     inherited["PATH"] = f"{Path(command[0]).parent}{os.pathsep}{os.environ['PATH']}"  # as in an activated environment
     ran = subprocess.run(
         [str(part) for part in command],
-        cwd=cwd, env={**inherited, **(environment or {})}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, text=True, timeout=BUILD_TIMEOUT_SECONDS, check=False,
+        cwd=cwd, env={**inherited, **(environment or {})}, stdin=subprocess.DEVNULL, capture_output=True,
+        text=True, timeout=BUILD_TIMEOUT_SECONDS, check=False,
     )  # fmt: skip
-    assert ran.returncode == 0, f"{' '.join(map(str, command))} ended with {ran.returncode}:\n{ran.stdout}"
+    assert ran.returncode == 0, (
+        f"{' '.join(map(str, command))} ended with {ran.returncode}:\n{ran.stdout}\n{ran.stderr}"
+    )
     return ran.stdout
 
 
@@ -83,7 +85,10 @@ class Environment:
         run(*command, cwd=cwd or self.directory)
 
     def run(self, *arguments: str | Path, cwd: Path | None = None) -> str:
-        return run(self.python, *arguments, cwd=cwd or self.directory)
+        segments = self.directory / "segments"  # other runs' sessions are not to be found, nor this one's by them
+        segments.mkdir(exist_ok=True)
+        place = {"RELAY_MP_DIRECTORY": str(segments)}
+        return run(self.python, *arguments, cwd=cwd or self.directory, environment=place)
 
 
 @dataclass(frozen=True)

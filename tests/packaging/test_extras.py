@@ -49,8 +49,7 @@ def sources(distribution, tmp_path):
 
 def test_none_runs_the_main_job(environment_with, sources):
     environment = environment_with()
-    said = environment.run(sources / "examples" / "worker_pool.py", "What is a queue?")
-    assert said
+    assert environment.run(sources / "examples" / "worker_pool.py")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import asyncio
 import pydantic
 
 import relay_mp
-from relay_mp import typed
+from relay_mp import ToolExecutionResult, typed
 
 
 class Question(pydantic.BaseModel):
@@ -16,13 +16,14 @@ class Answer(pydantic.BaseModel):
     count: int
 
 
-def count(question: Question) -> Answer:
-    return Answer(count=len(question.words))
+def count(question: Question) -> ToolExecutionResult[Answer]:
+    return ToolExecutionResult(Answer(count=len(question.words)))
 
 
 async def main() -> None:
     codecs = typed.PydanticCodec(Question), typed.PydanticCodec(Answer)
-    print(repr(await typed.tool_execute("count", Question(words=["a", "b"]), count, *codecs)))
+    done = await typed.tool_execute("count", Question(words=["a", "b"]), count, *codecs)
+    print(repr(done.result))
 
 
 with relay_mp.session():
