@@ -3,10 +3,9 @@
     python -m tests.platforms.aarch64 [arguments of pytest for the emulated part]
 
 Needs root, debootstrap, apt with Debian's archive, gcc-aarch64-linux-gnu, a Linux from 6.7 on (each user namespace has
-programs of its own for other processors there) and, as `python`, an environment with pytest, psutil, Cython and
-setuptools. The extension is cross-compiled, against the headers and build settings of the emulated Python; wheels of
-what the tests ask for are unpacked beside it. The emulator is that of Debian's next release: what bookworm has lacks
-MADV_WIPEONFORK.
+programs of its own for other processors there) and, as `python`, the environment of tox (tox.ini). The extension is
+cross-compiled, against the headers and build settings of the emulated Python; wheels of what the tests ask for are
+unpacked beside it. The emulator is that of Debian's next release: what bookworm has lacks MADV_WIPEONFORK.
 """
 
 import os
@@ -66,11 +65,14 @@ def cross_compile(root: Path, checkout: Path, place: Path) -> Path:
 def install(root: Path, wheel: Path) -> Path:
     """What the tests ask for, and the package, unpacked in a directory of the root."""
     site = root / "root/site"
-    if not site.exists():
+    done = site / "installed"
+    if not done.exists() or done.read_text(encoding="utf-8").splitlines() != REQUIREMENTS:
+        shutil.rmtree(site, ignore_errors=True)
         platforms = [f"--platform={name}" for name in PLATFORMS]
         only = ["--only-binary=:all:", "--implementation=cp", f"--python-version={VERSION}"]
         command = [sys.executable, "-m", "pip", "install", "-q", "--target", site, *platforms, *only, *REQUIREMENTS]
         helpers.must(helpers.here(command), "unpacking wheels")
+        done.write_text("\n".join(REQUIREMENTS), encoding="utf-8")
     for old in site.glob("relay_mp*"):
         shutil.rmtree(old)
     helpers.must(helpers.here([sys.executable, "-m", "zipfile", "-e", wheel, site]), "unpacking the package")
