@@ -194,6 +194,8 @@ async def execute(
     synchronous client use `execute_sync`, in the event loop `await asyncio.to_thread(llm.execute_sync, ...)`, which
     runs the whole call elsewhere under the same scope.
 
+    What the provider, a middleware or the codec raises passes unchanged.
+
     Args:
         name: the provider.
         request: the request.
@@ -215,7 +217,6 @@ async def execute(
         CallbackError: a middleware or the codec returned what it must not.
         TypeError: an argument is not of its type.
         PayloadError: in strict mode, a payload cannot be recorded.
-        What the provider, a middleware or the codec raises passes unchanged.
     """
     spec = _spec(name, request, handle, attributes, data, metadata, model_name, codec, response_codec)
     return await _execute(spec, request, func, AWAIT)
@@ -240,6 +241,8 @@ def execute_sync(
     `RELAY_MP_MIDDLEWARE_TIMEOUT_SECONDS`. An asynchronous execution intercept takes part as long as it waits for
     nothing but `next_call`.
 
+    It raises what `execute` does, too.
+
     Args:
         func: calls the provider: `func(request)`, synchronous.
         name, request, handle, attributes, data, metadata, model_name, codec, response_codec: as for `execute`.
@@ -249,7 +252,6 @@ def execute_sync(
 
     Raises:
         MiddlewareError: the provider or an execution intercept waits for something: use `await execute(...)`.
-        As `execute`.
     """
     spec = _spec(name, request, handle, attributes, data, metadata, model_name, codec, response_codec)
     return run_now(_execute(spec, request, func, BLOCK))
@@ -308,6 +310,8 @@ async def stream_execute(
     The call ends when the stream does: read it to its end or `await stream.aclose()`. Each chunk is a mark
     `llm.chunk` under the call, with its place and kind, not its text. Nothing is read ahead.
 
+    What the provider, a middleware or the codec raises passes unchanged; what fails later is raised by the stream.
+
     Args:
         name: the provider.
         request: the request.
@@ -326,7 +330,6 @@ async def stream_execute(
         CallbackError: the provider, a middleware or the codec returned what it must not.
         TypeError: an argument is not of its type.
         PayloadError: in strict mode, a payload cannot be recorded.
-        What the provider, a middleware or the codec raises passes unchanged; what fails later is raised by the stream.
     """
     spec = _spec(name, request, handle, attributes, data, metadata, model_name, codec, response_codec)
     return await _stream_execute(spec, request, func, collector, finalizer, AWAIT)
@@ -349,6 +352,8 @@ def stream_execute_sync(
 ) -> LlmSyncStream:
     """`stream_execute` for synchronous code and clients, with or without a running event loop.
 
+    It raises what `stream_execute` does, too.
+
     Args:
         func: calls the provider: `func(request)` returns an iterator of chunks.
         name, request, collector, finalizer: as for `stream_execute`.
@@ -359,7 +364,6 @@ def stream_execute_sync(
 
     Raises:
         MiddlewareError: the provider or an intercept waits for something: use `await stream_execute(...)`.
-        As `stream_execute`.
     """
     spec = _spec(name, request, handle, attributes, data, metadata, model_name, codec, response_codec)
     return LlmSyncStream(run_now(_stream_execute(spec, request, func, collector, finalizer, BLOCK)))

@@ -169,6 +169,8 @@ async def execute(
     that takes long, `await asyncio.to_thread(tools.execute_sync, name, args, func)` runs the whole call elsewhere,
     under the same scope.
 
+    What the tool or a middleware raises passes unchanged.
+
     Args:
         name: the tool.
         args: its arguments.
@@ -188,7 +190,6 @@ async def execute(
         CallbackError: the tool or a middleware returned what it must not.
         TypeError: an argument is not of its type.
         PayloadError: in strict mode, a payload cannot be recorded.
-        What the tool or a middleware raises passes unchanged.
     """
     return await _execute(name, args, func, handle, attributes, data, metadata, tool_call_id, AWAIT)
 
@@ -209,6 +210,8 @@ def execute_sync(
     Asynchronous guardrails and sanitizers run in a thread, each for at most `RELAY_MP_MIDDLEWARE_TIMEOUT_SECONDS`. An
     asynchronous execution intercept takes part as long as it waits for nothing but `next_call`.
 
+    It raises what `execute` does, too.
+
     Args:
         name, args, handle, attributes, data, metadata, tool_call_id: as for `execute`.
         func: the tool: `func(args)`, synchronous.
@@ -218,7 +221,6 @@ def execute_sync(
 
     Raises:
         MiddlewareError: the tool or an execution intercept waits for something: use `await execute(...)`.
-        As `execute`.
     """
     result: ToolExecutionResult[_T] = run_now(
         _execute(name, args, func, handle, attributes, data, metadata, tool_call_id, BLOCK)

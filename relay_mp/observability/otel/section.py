@@ -35,7 +35,8 @@ class OpenTelemetryEndpointConfig(Section):
     """One receiver of traces, in one projection. See `OpenTelemetryConfig` for what each field does.
 
     Attributes:
-        max_queue_size, max_export_batch_size, scheduled_delay_millis: of the queue; None: as `Limits` has them.
+        max_queue_size: of the queue; None: as `Limits` has it. So are `max_export_batch_size` and
+            `scheduled_delay_millis`.
         completed_span_context_ttl_millis: None: as `OpenTelemetryConfig` has it.
     """
 
