@@ -86,7 +86,7 @@ class _Line:
             self.written.set()
 
 
-def _complain(error: Exception) -> None:
+def _complain(error: BaseException) -> None:
     try:
         sys.stderr.write(f"relay_mp: a logging handler raised {type(error).__name__}: {error}\n")
     except Exception:
@@ -97,37 +97,45 @@ class _Writer:
     """Writes the background threads' lines in a thread, which is there as long as there are some."""
 
     def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pid = os.getpid()
         self._lines: deque[_Line] = deque(maxlen=MAX_WAITING_LINES)
-        self._lock = threading.Lock()
-        self._writes_in = 0  # the process that the thread is of, 0: there is none
+        self._lock = threading.RLock()  # a finalizer that logs may run where it is held
+        self._is_running = False
         self._behind: _Line | None = None
 
     def write(self, line: _Line) -> None:
-        is_locked = self._lock.acquire(timeout=WAIT_SECONDS)
-        try:
+        if self._pid != os.getpid():  # a fork copies the lines, not the thread, and may copy the lock as it is held
+            self._begin()
+        with self._lock:
             self._lines.append(line)
-            if self._writes_in != os.getpid():
-                self._writes_in, self._behind = os.getpid(), None
-                threading.Thread(target=self._run, name=WRITER_NAME, daemon=True).start()
-        except RuntimeError:  # no thread can be had, as when the interpreter ends
-            self._writes_in = 0
-            self._lines.clear()
-            line.write()
-        finally:
-            if is_locked:
-                self._lock.release()
+            starts = not self._is_running
+            self._is_running = True
+        if starts:
+            self._start()
         # Behind one that did not come through, nobody waits.
         if (self._behind is None or self._behind.written.is_set()) and not line.written.wait(WAIT_SECONDS):
             self._behind = line
+
+    def _start(self) -> None:
+        try:
+            threading.Thread(target=self._run, name=WRITER_NAME, daemon=True).start()
+        except RuntimeError:  # no thread can be had, as when the interpreter ends
+            self._run()
 
     def _run(self) -> None:
         while True:
             with self._lock:
                 if not self._lines:
-                    self._writes_in = 0
+                    self._is_running = False
                     return
                 line = self._lines.popleft()
-            line.write()
+            try:
+                line.write()
+            except BaseException as error:  # such as a handler's SystemExit: the next line is written all the same
+                _complain(error)
 
 
 class Logger:

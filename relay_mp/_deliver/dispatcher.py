@@ -35,6 +35,7 @@ from relay_mp._native import core
 from relay_mp._native.core import UNIT_BYTES, is_dispatching
 from relay_mp._native.reader import Reader, Record
 from relay_mp._native.segments import Segment
+from relay_mp._native.shorten import CUT_KEY
 from relay_mp.errors import RecordError, SegmentError, SessionError, SubscriberError
 from relay_mp.events import Event, MarkEvent, decode, view_of
 
@@ -46,7 +47,6 @@ IDLE_SECONDS = 0.25
 """How long it waits for news before it looks around. Each look costs 0.1 ms of Python: at this pace a session that
 has nothing to do costs less than a thousandth of a core."""
 LOSS_MARK = "relay_mp.loss"
-CUT_KEY = "relay_mp.cut"
 LOSS_CAUSES = ("full", "writer_died", "fenced", "corrupt", "poison")
 """Why events were lost: the ring was full; their writer died, or was too slow, before it had finished them; their
 record was damaged; their delivery ended the dispatcher's process again and again. In the order of the native half."""

@@ -256,11 +256,10 @@ class Inside:
         scope_type: Tool or Llm.
     """
 
-    __slots__ = ("_outer", "scope")
+    __slots__ = ("scope",)
 
     def __init__(self, call: _CallHandle, scope_type: ScopeType) -> None:
-        self._outer = outer = current_scope()
-        uuid = call._uuid
+        outer, uuid = current_scope(), call._uuid
         trace = outer._trace or uuid
         self.scope = ScopeHandle(uuid, call._parent, call._name, scope_type, 0, None, None, outer, trace, fork_epoch())
 

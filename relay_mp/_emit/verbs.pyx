@@ -197,8 +197,13 @@ cdef int _end_scope(ScopeHandle handle, object output, object metadata, object t
         handle.is_open = 1
         raise
     except BaseException:  # a signal's handler has raised meanwhile: the event is counted as lost, the scope has ended
-        leave(handle)
+        _is_over(handle)
         raise
+    return _is_over(handle)
+
+
+cdef inline int _is_over(ScopeHandle handle) except -1:
+    """What a scope's end comes to behind its event: the scope around it is current, its local subscribers go."""
     leave(handle)
     if _local_scopes and handle._uuid in _local_scopes:
         _scope_end.end(handle._uuid)
@@ -208,9 +213,7 @@ cdef int _end_scope(ScopeHandle handle, object output, object metadata, object t
 def end_silently(ScopeHandle handle not None) -> None:
     """Ends a scope for this process, without an event: what is inside goes on below what is around it. Idempotent."""
     if rmp_close_once(&handle.is_open):
-        leave(handle)
-        if _local_scopes and handle._uuid in _local_scopes:
-            _scope_end.end(handle._uuid)
+        _is_over(handle)
 
 
 cdef int _leave_block(ScopeHandle handle, object status, object timestamp) except -1:
@@ -225,9 +228,7 @@ cdef int _leave_block(ScopeHandle handle, object status, object timestamp) excep
         if is_listening():
             _emit_end(handle, None, status, timestamp)
     finally:
-        leave(handle)
-        if _local_scopes and handle._uuid in _local_scopes:
-            _scope_end.end(handle._uuid)
+        _is_over(handle)
     return 0
 
 
@@ -442,5 +443,7 @@ cdef vectorcallfunc* _place_of_call(object function) noexcept:
     return <vectorcallfunc*>(<char*><PyObject*>function + Py_TYPE(function).tp_vectorcall_offset)
 
 
-_call_of_event, _call_of_push = _place_of_call(event)[0], _place_of_call(push)[0]
-_place_of_call(event)[0], _place_of_call(push)[0] = _checked_event, _checked_push
+# A build of Cython without vectorcall has no such place, and keeps its own messages.
+if Py_TYPE(event).tp_vectorcall_offset > 0:
+    _call_of_event, _call_of_push = _place_of_call(event)[0], _place_of_call(push)[0]
+    _place_of_call(event)[0], _place_of_call(push)[0] = _checked_event, _checked_push

@@ -85,7 +85,7 @@ from relay_mp._native.segment cimport rmp_segment
 from relay_mp._native.uuid7 cimport rmp_realtime_us, rmp_uuid7
 
 from relay_mp._native.encoder import Packed, pack, set_replaced_hook as _set_encoders_hook
-from relay_mp._native.shorten import shorten
+from relay_mp._native.shorten import CUT_KEY as _CUT_KEY, shorten
 from relay_mp.errors import RegistryFullError, SessionError
 
 
@@ -404,7 +404,7 @@ cdef int _cut(rmp_buffer* buffer, const size_t* ends, uint32_t limit, bint is_re
                 payload = shortened[i]
                 _checked(rmp_write_bin(&shorter, PyBytes_AS_STRING(payload), len(payload)))
             else:
-                _write_payload(&shorter, {"relay_mp.cut": {"bytes": ends[i + 1] - ends[i] - 5}}, "cut")
+                _write_payload(&shorter, {_CUT_KEY: {"bytes": ends[i + 1] - ends[i] - 5}}, "cut")
         buffer.length = 0
         _checked(rmp_write_raw(buffer, shorter.bytes, shorter.length))
     finally:
@@ -576,7 +576,7 @@ cdef int _emit_record(const rmp_envelope* envelope, str name, str category_name,
                 if shorter.category == RMP_NAMED_CATEGORY:
                     shorter.category = RMP_NO_CATEGORY
                 return _emit_record(&shorter, name[:limit // 16], None, _ends_of(stack, limit // 2),
-                                    {"relay_mp.cut": {"bytes": buffer.length}}, None, None, None)
+                                    {_CUT_KEY: {"bytes": buffer.length}}, None, None, None)
             _cut(&buffer, ends, limit, envelope.kind == KIND_CONTROL_CODE)
         result = _commit(&segment.ring, producer, &buffer)
         return result

@@ -71,6 +71,7 @@ from relay_mp._native.python cimport (
 )
 
 from relay_mp._native.convert import Unsupported, as_text, simplify
+from relay_mp._native.shorten import CUT_KEY as _CUT_KEY
 from relay_mp.errors import PayloadError
 
 
@@ -222,7 +223,7 @@ cdef int encode_name(rmp_buffer* buffer, str name) except -1:
     if _session_is_strict or _process_is_strict:
         name.encode()
     tell_replaced("name", "lone surrogate")
-    cdef bytes mended = name.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    cdef bytes mended = _mended(name)
     if rmp_write_str(buffer, PyBytes_AS_STRING(mended), PyBytes_GET_SIZE(mended)):
         raise MemoryError("no memory for the encoded name")
     return 0
@@ -533,9 +534,13 @@ def tell_replaced(str path not None, str what not None) -> None:
         _replaced_hook(path, what)
 
 
-cdef int _write_mended(rmp_buffer* buffer, str text, rmp_place* place) except -1:
+cdef bytes _mended(str text):
     # Through UTF-16, which joins the two halves of a character that stand side by side; the rest becomes U+FFFD.
-    cdef bytes mended = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
+
+
+cdef int _write_mended(rmp_buffer* buffer, str text, rmp_place* place) except -1:
+    cdef bytes mended = _mended(text)
     return _written(rmp_write_str(buffer, PyBytes_AS_STRING(mended), PyBytes_GET_SIZE(mended)), place)
 
 
@@ -559,7 +564,7 @@ cdef int _write_too_deep(rmp_buffer* buffer, rmp_place* place) except -1:
             place, f"nested deeper than {RMP_MAX_DEPTH} levels; does it contain itself? pass a flatter value"
         )
     _tell_replaced(place, f"nested deeper than {RMP_MAX_DEPTH}")
-    return _write_marker(buffer, "relay_mp.cut", "depth", RMP_MAX_DEPTH, place)
+    return _write_marker(buffer, _CUT_KEY, "depth", RMP_MAX_DEPTH, place)
 
 
 cdef int _write_changed(rmp_buffer* buffer, size_t start, str name, rmp_place* place) except -1:

@@ -25,6 +25,7 @@ from typing import Any
 from relay_mp._deliver.jsonl import last_line_break
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._log import logger
+from relay_mp._native.shorten import CUT_KEY
 from relay_mp._records.json_line import payload_json
 from relay_mp.events import Event, ScopeEvent
 from relay_mp.observability.export.scopes import OpenScopes
@@ -46,7 +47,6 @@ MAX_DRAWN_IN_NS = 400
 
 MAX_PAYLOAD_CHARACTERS = 8192
 EPOCH_NAME = "relay_mp_epoch"
-_CUT = "relay_mp.cut"
 _NEVER = -(1 << 62)
 
 _DATA, _METADATA, _PROFILE = 9, 10, 11
@@ -386,7 +386,7 @@ class PerfettoSink(Sink):
         for name, of, index in payloads if self._payloads else ():
             text = payload_json(of, index) or _json(of._fresh(index))
             if len(text) > MAX_PAYLOAD_CHARACTERS:
-                text = _json({_CUT: {"bytes": len(text.encode("utf-8", "replace"))}})
+                text = _json({CUT_KEY: {"bytes": len(text.encode("utf-8", "replace"))}})
             if text != "null":
                 args.append(f'"{name}":{text}')
         return f"{{{','.join(args)}}}"
