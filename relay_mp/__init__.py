@@ -77,7 +77,7 @@ from relay_mp._emit.propagation import (
     create_scope_stack_from_propagation,
 )
 from relay_mp._session.flush import FlushResult
-from relay_mp._session.membership import attach, session, shutdown
+from relay_mp._session.membership import attach, current_session, session, shutdown
 from relay_mp._session.recovery import recover
 from relay_mp._session.session import Session, SessionHandle
 from relay_mp._session.settings import Settings
@@ -210,6 +210,7 @@ __all__ = [
     "codecs",
     "create_scope_stack",
     "create_scope_stack_from_propagation",
+    "current_session",
     "event_metadata",
     "fork_asyncio_context",
     "get_scope_stack",

@@ -28,24 +28,28 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from relay_mp._emit.carry import current_scope_text
 from relay_mp._emit.context import TaskContext, capture, forget_root, task_scope
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._session import inheritance
 from relay_mp._session.configuration import diagnostics
-from relay_mp._session.membership import attach, current
+from relay_mp._session.membership import attach, current_session
 from relay_mp.errors import SessionError
 
 __all__ = [
     "Pool",
     "Process",
     "ProcessPoolExecutor",
+    "TaskContext",
     "ThreadPoolExecutor",
+    "capture",
     "environ",
     "get_context",
     "instrument",
     "propagate",
     "uninstrument",
+    "use",
 ]
 
 P = ParamSpec("P")
@@ -68,11 +72,11 @@ class _Propagated(Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if inspect.iscoroutinefunction(self._function):
             return cast(R, self._run_async(*args, **kwargs))
-        with _tasks.running(self._context), task_scope(self._context):
+        with use(self._context):
             return self._function(*args, **kwargs)
 
     async def _run_async(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        with _tasks.running(self._context), task_scope(self._context):
+        with use(self._context):
             return await cast(Awaitable[Any], self._function(*args, **kwargs))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -120,7 +124,7 @@ class _Tasks:
 
     def _join(self, context: TaskContext) -> None:
         """Attaches a worker that its parent's word did not reach, or reached for another session."""
-        session = current()
+        session = current_session()
         if context.session is None or (session is not None and session.path == context.session):
             return
         if session is not None and session.is_open:
@@ -141,21 +145,58 @@ class _Tasks:
 _tasks = _Tasks()
 
 
-def propagate(function: Callable[P, R]) -> Callable[P, R]:
+@contextmanager
+def use(context: TaskContext) -> Iterator[ScopeHandle]:
+    """Runs a block as a task of the place that `capture` took: under its scope, in its session.
+
+        with pools.use(context) as parent:
+            work()
+
+    Behind the block the caller's scope is current again, and what the block pushed and did not pop is gone. A worker
+    that is not yet in the context's session attaches to it. Any thread of any process; a context may be used often,
+    and by several at a time.
+
+    Args:
+        context: what `capture` gave, there or pickled from there.
+
+    Yields:
+        The scope under which the block runs.
+
+    Raises:
+        TypeError: it is another type.
+        SessionError: tasks of another session run in this process, which emits into one at a time.
+    """
+    if not isinstance(context, TaskContext):
+        raise TypeError(f"use() takes what pools.capture() returns; found {type(context).__name__}")
+    with _tasks.running(context), task_scope(context) as handle:
+        yield handle
+
+
+def propagate(function: Callable[P, R], context: TaskContext | None = None) -> Callable[P, R]:
     """The function, to be run under the scope that is current now, wherever and whenever it is called.
 
     Picklable if the function is, so that it carries the scope through anything that moves callables:
     joblib, Dask, Ray, Celery, a queue. Each call runs under the scope and leaves the caller's context
     as it was. A coroutine function stays one. Any thread of any process; may be called often.
 
+    Call it where the work is submitted, not where a library asks for the next task: joblib runs the
+    generator of `Parallel(...)(delayed(f)(x) for x in data)` in threads of its own, so `f` is
+    propagated on a line before it.
+
     Args:
-        function: any callable. One that is propagated already keeps the scope it has.
+        function: any callable. One that is propagated already keeps the scope it has, unless `context` is given.
+        context: of `capture`, to run under that scope in place of the current one.
+
+    Raises:
+        TypeError: the function cannot be called, or the context is another type.
     """
+    if context is not None and not isinstance(context, TaskContext):
+        raise TypeError(f"context is a {type(context).__name__}; expected what pools.capture() returns")
     if isinstance(function, _Propagated):
-        return function
+        return function if context is None else _Propagated(function._function, context)
     if not callable(function):
         raise TypeError(f"propagate() takes a callable; found {type(function).__name__}")
-    return _Propagated(function, capture())
+    return _Propagated(function, context or capture())
 
 
 def _carried(function: Any) -> Any:
@@ -330,7 +371,7 @@ def environ(base: Mapping[str, str] | None = None) -> dict[str, str]:
         A new dict. Without a session it is a copy of `base`.
     """
     variables = dict(os.environ if base is None else base)
-    session = current()
+    session = current_session()
     if session is not None and session.is_open:
         variables[inheritance.SESSION_VARIABLE] = session.path
         variables[inheritance.SCOPE_VARIABLE] = current_scope_text()

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from relay_mp._emit.arguments import check_name
 from relay_mp._emit.middleware import GLOBAL_API, Gate, registry
-from relay_mp._session.membership import current
+from relay_mp._session.membership import current_session
 from relay_mp.errors import MiddlewareError
 from relay_mp.types import (
     RuntimeRegistrationIdentity,
@@ -98,7 +98,7 @@ def list_runtime_registrations(
 
 
 def _subscribers() -> list[str]:
-    session = current()
+    session = current_session()
     return [] if session is None else sorted(session.subscriber_names())
 
 

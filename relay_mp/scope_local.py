@@ -16,7 +16,7 @@ from typing import Any
 from relay_mp._emit import callbacks, scope_end
 from relay_mp._emit.current import require_open
 from relay_mp._emit.handle import ScopeHandle
-from relay_mp._session.membership import current, current_or_default, end_local_subscriptions
+from relay_mp._session.membership import current_or_default, current_session, end_local_subscriptions
 from relay_mp._session.registration import deregister, register
 from relay_mp.events import Event
 from relay_mp.subscribers import check_registration
@@ -733,7 +733,7 @@ def deregister_subscriber(scope_handle: ScopeHandle, name: str) -> bool:
     """
     _require_handle(scope_handle)
     require_open(scope_handle, "deregister a subscriber of")
-    session = current()
+    session = current_session()
     return session is not None and session.deregister(name, scope_handle._uuid)
 
 

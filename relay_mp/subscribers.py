@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relay_mp._session.flush import FlushResult
-from relay_mp._session.membership import current, current_or_default
+from relay_mp._session.membership import current_or_default, current_session
 from relay_mp.errors import FlushError
 from relay_mp.events import Event
 
@@ -62,7 +62,7 @@ def deregister(name: str) -> bool:
     Returns:
         Whether there was one of that name.
     """
-    session = current()
+    session = current_session()
     return session is not None and session.deregister(name, None)
 
 
@@ -82,7 +82,7 @@ def flush(timeout: float | None = None) -> FlushResult:
     """
     if in_event_loop():
         raise FlushError("flush() would block the running event loop: use 'await flush_async()'")
-    session = current()
+    session = current_session()
     return session.flush(timeout) if session is not None else FlushResult()
 
 
@@ -95,5 +95,5 @@ def in_event_loop() -> bool:
 
 async def flush_async(timeout: float | None = None) -> FlushResult:
     """`flush` for a running event loop: other tasks go on meanwhile. Same arguments and errors."""
-    session = current()
+    session = current_session()
     return await session.flush_async(timeout) if session is not None else FlushResult()

@@ -16,7 +16,7 @@ from plugin_cases import Noting, config, names
 import relay_mp
 from relay_mp import PluginError, plugin, scope, subscribers
 from relay_mp._emit.middleware import registry
-from relay_mp._session.membership import current
+from relay_mp._session.membership import current_session
 
 PROGRAMS_IN_CI = 150
 PROGRAMS_LONG = 5_000
@@ -251,7 +251,7 @@ def test_a_context_manager_clears_what_it_has_initialized():
 
 
 def test_activating_starts_a_session_where_there_is_none():
-    assert current() is None
+    assert current_session() is None
     plugin.register("a", Noting())
     plugin.activate(config("a"))
-    assert current().is_owner
+    assert current_session().is_owner

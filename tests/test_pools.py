@@ -497,6 +497,71 @@ def test_propagate_refuses_what_cannot_be_called(nothing):
         pools.propagate(nothing)
 
 
+def test_propagate_runs_where_a_context_was_captured(session, seen):
+    with submitter() as there:
+        context = pools.capture()
+    with submitter() as here:
+        function = pools.propagate(mark, context)
+        again = pools.propagate(pools.propagate(mark), context)
+        function(1)
+        again(2)
+        assert scope.get_handle() == here
+    assert parents(seen) == [there.uuid] * 2
+
+
+@pytest.mark.parametrize("wrong", ["text", 5, object()])
+def test_a_context_is_what_capture_gives(wrong):
+    with pytest.raises(TypeError, match=r"pools\.capture\(\)"):
+        pools.propagate(mark, wrong)
+    with pytest.raises(TypeError, match=rf"pools\.capture\(\) returns; found {type(wrong).__name__}"), pools.use(wrong):
+        pass
+
+
+def test_use_runs_a_block_where_the_context_was_captured(session, seen):
+    with submitter() as there:
+        context = pickle.loads(pickle.dumps(pools.capture()))
+    with submitter() as here:
+        with pools.use(context) as current:
+            assert current.uuid == there.uuid
+            mark()
+            scope.push("left open", ScopeType.Tool)
+        assert scope.get_handle() == here
+        mark()
+    assert parents(seen) == [there.uuid, here.uuid]
+
+
+def test_an_exception_passes_through_use(session, seen):
+    with submitter():
+        context = pools.capture()
+    with submitter() as here:
+        with pytest.raises(LookupError, match="7"), pools.use(context):
+            fail(7)
+        assert scope.get_handle() == here
+
+
+def _serve(requests):
+    for context, number in iter(requests.get, None):
+        with pools.use(context):
+            mark(number)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_context_goes_with_a_message(session, seen, method):
+    context = multiprocessing.get_context(method)
+    requests = context.Queue()
+    worker = context.Process(target=_serve, args=(requests,))
+    worker.start()
+    expected = []
+    for number in range(3):
+        with submitter() as there:
+            requests.put((pools.capture(), number))
+            expected.append(there.uuid)
+    requests.put(None)
+    worker.join(60)
+    assert worker.exitcode == 0
+    assert parents(seen) == expected
+
+
 def test_propagate_lets_exceptions_through_and_resets(session, seen):
     with submitter() as there:
         function = pools.propagate(fail)

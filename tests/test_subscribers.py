@@ -11,7 +11,7 @@ import pytest
 import relay_mp
 from relay_mp import ScopeType, scope, subscribers
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
-from relay_mp._session.membership import current
+from relay_mp._session.membership import current_session
 
 WAIT_SECONDS = 30
 
@@ -94,28 +94,28 @@ def test_deregistering_an_unknown_name_is_false(session):
 
 def test_deregistering_outside_any_session_is_false():
     assert subscribers.deregister("nobody") is False
-    assert current() is None
+    assert current_session() is None
 
 
 @pytest.mark.parametrize("callback", [3, None, ["print"], b"builtins:print"])
 def test_what_cannot_be_called_is_refused_and_starts_no_session(callback):
     with pytest.raises(TypeError, match=r"callback is a \w+; expected a callable that takes an event"):
         subscribers.register("x", callback)
-    assert current() is None
+    assert current_session() is None
 
 
 @pytest.mark.parametrize("name", [3, None, b"x"])
 def test_a_name_that_is_no_str_is_refused(name):
     with pytest.raises(TypeError, match=r"name is a \w+; expected str"):
         subscribers.register(name, print)
-    assert current() is None
+    assert current_session() is None
 
 
 @pytest.mark.parametrize(("callback", "arguments"), [(print, {}), (print, {"end": ""}), ("builtins:print", [1])])
 def test_arguments_go_with_a_named_subscriber_only(callback, arguments):
     with pytest.raises(TypeError, match="arguments are .* expected a dict, with a subscriber named"):
         subscribers.register("x", callback, arguments=arguments)
-    assert current() is None
+    assert current_session() is None
 
 
 # ---- places in the stream ----
@@ -371,13 +371,13 @@ def test_a_registration_inside_a_callback_of_a_closing_session_starts_no_other()
         scope.event("last")
         closing = threading.Thread(target=relay_mp.shutdown)
         closing.start()
-        while current() is not None and current().is_open:  # closing begins
+        while current_session() is not None and current_session().is_open:  # closing begins
             pass
         latch.open()
         closing.join()
     assert len(errors) == 1
     assert "closing" in errors[0]
-    assert current() is None
+    assert current_session() is None
 
 
 @pytest.mark.parametrize("end", ["exit", "return"])
@@ -478,7 +478,7 @@ def emit_what_would_raise():
 
 def test_a_payload_is_not_looked_at_outside_any_session():
     emit_what_would_raise()
-    assert current() is None
+    assert current_session() is None
 
 
 def test_a_payload_is_not_looked_at_while_nobody_subscribes(session):

@@ -21,7 +21,7 @@ from relay_mp._plugins.document import ConfigDiagnostic, Document, examine, pars
 from relay_mp._plugins.report import ConfigReport, RuntimeDiagnostic, runtime_diagnostic
 from relay_mp._session import exporter_exchange
 from relay_mp._session.configuration import diagnostics, publishing
-from relay_mp._session.membership import current, current_or_default
+from relay_mp._session.membership import current_or_default, current_session
 from relay_mp._session.session import Session
 from relay_mp.errors import PluginError, RelayError
 
@@ -139,7 +139,7 @@ def _replace(new: Active | None) -> list[ExporterSpec]:
         The exporters that end.
     """
     old = _state.active
-    session = current_or_default() if new is not None and new.contexts else current()
+    session = current_or_default() if new is not None and new.contexts else current_session()
     # A forked child has its parent's middleware, but the subscribers are not its to remove.
     removed = old.subscribers if old and old.epoch == core.fork_epoch() else []
     added = new.subscribers if new else []

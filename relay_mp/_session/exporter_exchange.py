@@ -16,7 +16,7 @@ from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._plugins.context import ExporterSpec
 from relay_mp._session.exporting import FLUSH_TIMEOUT_SECONDS, is_closed, wait, wait_async
-from relay_mp._session.membership import current
+from relay_mp._session.membership import current_session
 from relay_mp._session.session import Session
 from relay_mp.errors import FlushError, FlushTimeoutError, RelayError
 from relay_mp.types import JsonObject
@@ -67,7 +67,7 @@ def _prepare(spec: ExporterSpec) -> None:
 
 
 def _session_to_wait_in(ended: Sequence[ExporterSpec]) -> Session | None:
-    session = current()
+    session = current_session()
     usable = ended and session is not None and session.is_open and not core.is_dispatching()
     return session if usable else None
 
@@ -136,7 +136,7 @@ def troubles(specs: Sequence[ExporterSpec], found: Mapping[str, ExporterReport])
 
 def lost(ended: Sequence[ExporterSpec]) -> Iterator[Trouble]:
     """What those that have ended have lost."""
-    found = reports(current(), ended)
+    found = reports(current_session(), ended)
     for spec in ended:
         if spec.name in found:
             yield from _losses(spec, found[spec.name])

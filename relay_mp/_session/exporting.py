@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Sequence
 
 from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._log import logger
-from relay_mp._session.membership import current
+from relay_mp._session.membership import current_session
 from relay_mp._session.session import Session
 
 __all__ = ["FLUSH_TIMEOUT_SECONDS", "is_closed", "wait", "wait_async"]
@@ -36,7 +36,7 @@ def _naps(names: Sequence[str], deadline: float, is_done: IsDone) -> Generator[f
     """
     nap, waiting = _SHORTEST_NAP, list(names)
     while True:
-        session = current()
+        session = current_session()
         if session is None or not session.is_open:
             return True  # closing it has waited for them
         waiting = [name for name in waiting if not _is_done(session, name, is_done)]

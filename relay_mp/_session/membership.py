@@ -142,7 +142,7 @@ class _State:
                 "register before it is closed"
             )
         with ending, self.lock:
-            session = current()
+            session = current_session()
             if session is not None and session.is_open and session is self.lent:
                 return JoinedSession(session)
             if session is not None and session.is_open:
@@ -231,13 +231,13 @@ _state = _State()
 
 
 def _session_path() -> str | None:
-    session = current()
+    session = current_session()
     return session.path if session is not None and session.is_open else None
 
 
 def end_local_subscriptions(scope: bytes) -> None:
     """A scope with local subscribers has ended: they end at this place of the stream."""
-    session = current()
+    session = current_session()
     if session is None or not session.is_open:
         return
     try:
@@ -246,21 +246,25 @@ def end_local_subscriptions(scope: bytes) -> None:
         logger.error("the local subscribers of scope %s could not be ended: %s", scope.hex(), error)
 
 
-def current() -> Session | None:
-    """The session that this process is in, found now if its parent left word of one; None if none."""
+def current_session() -> Session | None:
+    """The session that this process is in, None where it is in none.
+
+    A child process attaches to its parent's session here, if it has not emitted anything yet. No session is started.
+    The session may have ended: see `Session.is_open`. Any thread of any process.
+    """
     core.active()  # looks for the parent's session once in a process
     return _state.get()
 
 
 def current_or_default() -> Session:
     """The process's session; a default one is started where there is none."""
-    found = current()
+    found = current_session()
     if found is not None and found.is_open:
         return found
     if core.is_dispatching():
         return session()  # refuses, without waiting for who closes the session and waits for this callback
     with ending, _state.lock:
-        found = current()
+        found = current_session()
         return found if found is not None and found.is_open else session()
 
 
@@ -331,7 +335,7 @@ def shutdown(timeout: float | None = None) -> None:
     Args:
         timeout: see `Session.close`.
     """
-    session = current()
+    session = current_session()
     if session is not None:
         session.close(timeout)
 
@@ -343,7 +347,7 @@ def lend(session: Session | None) -> None:
 
 def session_id() -> str:
     """The id of this process's session, or of the next one it starts."""
-    current()
+    current_session()
     return _state.session_id()
 
 

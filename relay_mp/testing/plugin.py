@@ -7,7 +7,7 @@ import pytest
 
 from relay_mp import subscribers
 from relay_mp._native.encoder import set_strict
-from relay_mp._session.membership import current, lend, session
+from relay_mp._session.membership import current_session, lend, session
 from relay_mp._session.session import Session
 from relay_mp.testing import SUBSCRIBER, RelayEvents
 
@@ -39,7 +39,7 @@ def relay_events(request: pytest.FixtureRequest) -> Iterator[RelayEvents]:
 @contextmanager
 def _session(strict: bool) -> Iterator[Session]:
     """A session for the test; the one that this process has, if there is one, which then goes on."""
-    found = current()
+    found = current_session()
     if found is None or not found.is_open:
         with session(strict=strict) as own:
             yield own

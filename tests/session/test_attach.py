@@ -11,7 +11,7 @@ import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
-from relay_mp._session.membership import current
+from relay_mp._session.membership import current_session
 
 # Where the header has them: see layout.h.
 MAGIC_AT, VERSION_AT, BYTES_AT, CAPACITY_AT = 0, 8, 16, 24
@@ -71,7 +71,7 @@ scope.event("nobody's either")
 def test_an_owner_attaches_to_no_other(session, run_script, tmp_path):
     with pytest.raises(relay_mp.SessionError, match="this process owns the session of .*; close it before attaching"):
         relay_mp.attach(str(tmp_path / "other"))
-    assert current() is session
+    assert current_session() is session
 
 
 def test_an_attached_process_changes_to_another_session(run_script, tmp_path):
@@ -136,7 +136,7 @@ def test_a_session_that_has_ended_cannot_be_attached(run_script):
         handle = session.handle
     with pytest.raises(relay_mp.SegmentError, match=f"there is no segment {handle.path}: its session has ended"):
         relay_mp.attach(handle)
-    assert current() is None
+    assert current_session() is None
 
 
 def test_a_child_that_outlives_the_session_emits_into_nothing(run_script):
@@ -198,7 +198,7 @@ def refused(path, said):
         relay_mp.attach(str(path))
     assert said in str(caught.value)
     assert str(path) in str(caught.value)
-    assert current() is None
+    assert current_session() is None
     assert "RELAY_MP_SESSION" not in os.environ
 
 

@@ -302,7 +302,7 @@ def test_a_dead_dispatcher_is_an_error_and_not_a_wait(run_script, tmp_path):
 import os, signal, sys
 import relay_mp
 from relay_mp import scope, subscribers
-from relay_mp._session.membership import current
+from relay_mp._session.membership import current_session
 receive, send = os.pipe()
 owner = os.fork()
 if owner == 0:

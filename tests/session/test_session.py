@@ -11,7 +11,7 @@ import pytest
 import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._session import naming
-from relay_mp._session.membership import _State, current
+from relay_mp._session.membership import _State, current_session
 
 WAIT_SECONDS = 30
 
@@ -21,11 +21,11 @@ WAIT_SECONDS = 30
 
 def test_the_first_registration_starts_a_session():
     subscribers.register("x", id)
-    session = current()
+    session = current_session()
     assert session.is_owner
     assert session.is_open
     relay_mp.shutdown()
-    assert current() is None
+    assert current_session() is None
 
 
 def test_two_threads_that_register_first_share_one_session():
@@ -34,7 +34,7 @@ def test_two_threads_that_register_first_share_one_session():
     def register(number):
         start.wait(WAIT_SECONDS)
         subscribers.register(f"{number}", lambda event: found.append(number))
-        sessions.add(current().path)
+        sessions.add(current_session().path)
 
     threads = [threading.Thread(target=register, args=(number,)) for number in range(8)]
     for thread in threads:
@@ -51,7 +51,7 @@ def test_two_threads_that_register_first_share_one_session():
 def test_a_default_session_takes_its_settings_from_the_environment(monkeypatch):
     monkeypatch.setenv("RELAY_MP_RING_BYTES", "131072")
     subscribers.register("x", id)
-    assert current().settings.ring_bytes == 131072
+    assert current_session().settings.ring_bytes == 131072
     relay_mp.shutdown()
 
 
@@ -115,7 +115,7 @@ def test_leaving_the_block_delivers_everything_and_removes_the_segment():
             scope.event(f"{i}")
     assert found == [f"{i}" for i in range(1000)]
     assert not os.path.exists(session.path)
-    assert current() is None
+    assert current_session() is None
     assert not session.is_open
     assert "RELAY_MP_SESSION" not in os.environ
     assert "closed" in repr(session)
@@ -490,11 +490,11 @@ def test_a_fork_after_a_close_is_in_no_session(run_script):
     run_script(
         """
 import os, relay_mp
-from relay_mp._session.membership import current
+from relay_mp._session.membership import current_session
 relay_mp.session().close()
 child = os.fork()
 if child == 0:
-    assert current() is None
+    assert current_session() is None
     relay_mp.scope.event("nobody listens")
     os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -21,7 +21,7 @@ from relay_mp import subscribers
 from relay_mp._deliver.named import find
 from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._session.exporting import FLUSH_TIMEOUT_SECONDS, is_closed, wait
-from relay_mp._session.membership import current, current_or_default
+from relay_mp._session.membership import current_or_default, current_session
 from relay_mp.errors import SubscriberError
 
 __all__ = ["Exporter", "exporter"]
@@ -132,7 +132,7 @@ class Exporter:
 
     def _await_ended(self, seconds: float) -> None:
         """Returns when the sinks of a registration that has ended are closed, or after `seconds`."""
-        session = current()
+        session = current_session()
         if self._ended and session is not None and session.is_open:
             session.flush()
             wait(self._ended, time.monotonic() + seconds, is_closed)
@@ -150,7 +150,7 @@ class Exporter:
     def report(self) -> dict[str, ExporterReport]:
         """What became of what each sink was given since its newest registration, by its name; none where there
         was none, or the session is closed."""
-        session = current()
+        session = current_session()
         names = self._reported
         reports = session.stats().exporters if session is not None else {}
         return {name: reports[name] for name in names if name in reports}

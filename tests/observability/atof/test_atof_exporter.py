@@ -10,7 +10,7 @@ import pytest
 
 import relay_mp
 from relay_mp import AtofExporter, AtofExporterConfig, AtofExporterMode, ScopeType, scope, subscribers
-from relay_mp._session.membership import current
+from relay_mp._session.membership import current_session
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 
@@ -231,7 +231,7 @@ def test_the_default_name_has_the_sessions_id(session, tmp_path, monkeypatch):
 
 def test_the_default_name_is_the_coming_sessions(tmp_path, monkeypatch):
     config = AtofExporterConfig()
-    assert current() is None
+    assert current_session() is None
     with relay_mp.session() as session:
         assert config.filename == f"relay-mp-events-{session.id}.jsonl"
 

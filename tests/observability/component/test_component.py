@@ -76,7 +76,7 @@ def names(path):
 
 def report():
     """Of the exporters by name, all that they were given counted: flushed, and asked to flush."""
-    session = relay_mp._session.membership.current()
+    session = relay_mp._session.membership.current_session()
     subscribers.flush()
     for each in (plugin.report() or {}).get("exporters", {}).values():
         session.request_exporter_flush(each["subscriber"])
