@@ -6,7 +6,8 @@
 
 A full queue drops what is put, at once, and counts it: the receiver is slower than the stream. An
 attempt that fails for the moment is repeated after pauses that double, with jitter, until the batch's
-deadline; one that is refused for good is not. Exponential backoff with full jitter: M. Brooker,
+deadline; one that is refused for good is not. One that is too large for the receiver is sent in halves, down to
+the item that is too large alone, which is dropped. Exponential backoff with full jitter: M. Brooker,
 "Exponential Backoff And Jitter", AWS Architecture Blog, 2015; which statuses are for the moment (429,
 502, 503, 504), and the use of Retry-After: OTLP 1.x, "Failures", and RFC 9110, section 10.2.3.
 """
@@ -24,15 +25,20 @@ from relay_mp._deliver.reports import ExporterReport
 from relay_mp._log import logger, work_in_background
 from relay_mp.observability.export.sink import Sink, brief
 
-__all__ = ["BatchQueue", "Item", "Limits", "QueuedSink", "Refused", "Retryable"]
+__all__ = ["BatchQueue", "Item", "Limits", "QueuedSink", "Refused", "Retryable", "TooLarge"]
 
 
 MAX_LIMIT = 1 << 40
+"""Of items and of bytes."""
+
+MAX_SECONDS = (1 << 31) - 1
+"""Of what is a time: 68 years. Locks and sockets can wait for that long, and not for much more."""
 
 CLOSE_GRACE_SECONDS = 0.5
 """How long closing waits beyond the deadline, for a thread that is about to end."""
 
 DROP_FULL, DROP_REFUSED, DROP_DEADLINE, DROP_SHUTDOWN = "full", "refused", "deadline", "shutdown"
+DROP_TOO_LARGE = "too_large"
 
 
 class Retryable(Exception):
@@ -45,6 +51,10 @@ class Retryable(Exception):
 
 class Refused(Exception):
     """An attempt that will fail as often as it is made."""
+
+
+class TooLarge(Refused):
+    """An attempt with more bytes than the receiver takes; with fewer it may work."""
 
 
 Item: TypeAlias = tuple[Any, int, int, int]
@@ -60,9 +70,10 @@ class Limits:
         max_queue_items: what may wait; beyond it, what is put is dropped ("full").
         max_queue_bytes: the same in bytes.
         max_batch_items: how much goes out in one attempt, at most.
-        max_batch_bytes: the same in bytes; an item that is larger goes alone.
+        max_batch_bytes: the same in bytes; an item that is larger goes alone. A receiver that refuses as much as too
+            large gets less at once from then on, down to a half of what it has refused.
         schedule_delay_seconds: how long a batch gathers before it is sent, unless it is full.
-        timeout_seconds: of one attempt.
+        timeout_seconds: of one attempt; above 0.
         retry_initial_seconds: the longest first pause.
         retry_max_seconds: the longest later pause.
         retry_deadline_seconds: of one batch, all attempts and pauses; then it is dropped ("deadline").
@@ -85,8 +96,11 @@ class Limits:
             value, whole = getattr(self, field.name), isinstance(field.default, int)
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 raise TypeError(f"{field.name} is {value!r}; expected {'an int' if whole else 'a number of seconds'}")
-            if not 0 <= value <= MAX_LIMIT or (whole and not value):
-                raise ValueError(f"{field.name} is {value}; expected {int(whole)} to {MAX_LIMIT}")
+            most = MAX_LIMIT if whole else MAX_SECONDS
+            if not 0 <= value <= most or (whole and not value):
+                raise ValueError(f"{field.name} is {value}; expected {int(whole)} to {most}")
+        if not self.timeout_seconds:
+            raise ValueError(f"timeout_seconds is 0; expected above 0 to {MAX_SECONDS}: no attempt would be in time")
 
 
 class BatchQueue:
@@ -95,7 +109,7 @@ class BatchQueue:
     Args:
         sink: whose counts it keeps.
         send: sends a batch of payloads within the given seconds; called by the thread, one at a time.
-            Raises Retryable (as any OSError is taken to be), or anything else for a refusal.
+            Raises Retryable (as any OSError is taken to be), TooLarge, or anything else for a refusal.
         limits: the bounds.
         given_up: called by the thread with a payload that is dropped after it was queued.
         ended: called by the thread after the last attempt.
@@ -119,6 +133,7 @@ class BatchQueue:
         self._ended = ended
         self._queue: deque[Item] = deque()
         self._queued_bytes = 0
+        self._batch_bytes = limits.max_batch_bytes
         self._sending = 0
         self._changed = threading.Condition()
         self._flush_requested = self._is_finished = self._is_abandoned = False
@@ -203,11 +218,7 @@ class BatchQueue:
     def _run(self) -> None:
         work_in_background()
         while batch := self._next_batch():
-            try:
-                self._deliver(batch)
-            except Exception as error:  # the thread must live as long as the sink
-                logger.exception("an exporter failed")
-                self._settle(batch, type(error).__name__)
+            self._deliver(batch)
             with self._changed:
                 if self._is_abandoned:
                     break
@@ -240,7 +251,7 @@ class BatchQueue:
 
     @property
     def _has_full_batch(self) -> bool:
-        return len(self._queue) >= self._limits.max_batch_items or self._queued_bytes >= self._limits.max_batch_bytes
+        return len(self._queue) >= self._limits.max_batch_items or self._queued_bytes >= self._batch_bytes
 
     @property
     def _is_hurried(self) -> bool:
@@ -248,7 +259,7 @@ class BatchQueue:
 
     def _first_items(self) -> list[Item]:
         batch: list[Item] = []
-        room = self._limits.max_batch_bytes
+        room = self._batch_bytes
         for item in islice(self._queue, self._limits.max_batch_items):
             _, _, size_bytes, _ = item
             room -= size_bytes
@@ -258,13 +269,34 @@ class BatchQueue:
         return batch
 
     def _deliver(self, batch: list[Item]) -> None:
+        """Sends a batch; in parts, in its order, where the receiver asks for less at once."""
         deadline = time.monotonic() + self._limits.retry_deadline_seconds
+        parts = [batch]
+        while parts:
+            part = parts.pop()
+            try:
+                if not self._deliver_part(part, deadline):
+                    parts += self._halve(part)
+            except Exception as error:  # the thread must live as long as the sink
+                logger.exception("an exporter failed")
+                self._settle(part, type(error).__name__)
+
+    def _halve(self, part: list[Item]) -> list[list[Item]]:
+        """The halves of what was too large, the first one last; later batches are no larger than they are."""
+        bound = sum(size_bytes for _, _, size_bytes, _ in part) // 2
+        if bound:
+            self._batch_bytes = min(self._batch_bytes, bound)
+        half = len(part) // 2
+        return [part[half:], part[:half]]
+
+    def _deliver_part(self, batch: list[Item], deadline: float) -> bool:
+        """Sends a part until its fate is known. False: it is too large, and there is more than one item in it."""
         pause = self._limits.retry_initial_seconds
         while True:
             seconds = self._time_left(deadline)
             if seconds <= 0:
                 self._settle(batch, DROP_SHUTDOWN if self._is_finished else DROP_DEADLINE)
-                return
+                return True
             try:
                 self._send([payload for payload, _, _, _ in batch], min(self._limits.timeout_seconds, seconds))
             except (Retryable, OSError) as error:
@@ -274,12 +306,15 @@ class BatchQueue:
                 pause = min(pause * 2, self._limits.retry_max_seconds)
             except Exception as error:
                 self._sink.count_failure(error)
+                is_too_large = isinstance(error, TooLarge)
+                if is_too_large and len(batch) > 1:
+                    return False
                 logger.warning("an exporter gives up %d events: %s", _events_of(batch), brief(error))
-                self._settle(batch, DROP_REFUSED)
-                return
+                self._settle(batch, DROP_TOO_LARGE if is_too_large else DROP_REFUSED)
+                return True
             else:
                 self._settle(batch, None)
-                return
+                return True
 
     def _settle(self, batch: list[Item], drop: str | None) -> None:
         """The batch's fate is known, unless `close` has decided it before."""

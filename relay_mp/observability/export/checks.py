@@ -6,18 +6,14 @@ environment, and changes nothing. Nothing that may be a secret is repeated.
 
 import importlib.util
 import os
-import re
 from typing import Any
 from urllib.parse import urlsplit
 
 from relay_mp.observability.export.batch_queue import Limits
-from relay_mp.observability.export.endpoint import check_header_value
+from relay_mp.observability.export.endpoint import header_trouble
 from relay_mp.observability.export.findings import Report
 
 __all__ = ["check_at_least", "check_extra", "check_limits", "check_requests", "check_url"]
-
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-"""A header's name: RFC 9110, section 5.6.2."""
 
 
 def check_at_least(section: Any, report: Report, least: int, *names: str) -> None:
@@ -46,32 +42,30 @@ def check_url(url: str, report: Report) -> None:
 def check_requests(section: Any, report: Report) -> None:
     """`timeout_millis`, `headers` and `header_env` of a receiver."""
     check_at_least(section, report, 1, "timeout_millis")
+    over_grpc = getattr(section, "transport", None) == "grpc"
     for kind in ("headers", "header_env"):
         for name in getattr(section, kind):
-            if not _TOKEN.fullmatch(name):
-                report.key(kind).key(name).unsupported("is no name of a header")
-    for name, value in section.headers.items():
-        if not check_header_value(value):
-            report.key("headers").key(name).unsupported("has a character that no header may have")
+            trouble = header_trouble(name, section.headers[name] if kind == "headers" else None, over_grpc=over_grpc)
+            if trouble:
+                report.key(kind).key(name).unsupported(trouble)
     plain = {name.lower() for name in section.headers}
     for name, variable in section.header_env.items():
-        message = _trouble_of_variable(variable)
+        message = _trouble_of_variable(variable, over_grpc)
         if name.lower() in plain:
             message = "is in headers too; keep one of them"
         if message:
             report.key("header_env").key(name).unsupported(message)
 
 
-def _trouble_of_variable(variable: str) -> str | None:
+def _trouble_of_variable(variable: str, over_grpc: bool) -> str | None:
     # Its name is not repeated: people put the secret itself there by mistake.
     if not variable:
         return "is empty; expected the name of an environment variable"
     value = os.environ.get(variable)
     if value is None:
         return "names an environment variable that is not set"
-    if not check_header_value(value):
-        return "names an environment variable whose value no header may have; is there a line break in it?"
-    return None
+    trouble = header_trouble("x", value, over_grpc=over_grpc)
+    return trouble and f"names an environment variable whose value {trouble}"
 
 
 def check_limits(section: Any, report: Report) -> None:

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 __all__ = [
     "Secrets",
     "authority",
-    "check_header_value",
+    "check_headers",
     "check_url",
+    "header_trouble",
     "is_loopback",
     "redacted_url",
     "resolve_headers",
@@ -35,20 +36,54 @@ def check_url(url: str) -> None:
         raise ValueError(f"url is {url!r}; expected http://host... or https://host...")
 
 
-_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""Of a header: RFC 9110, section 5.5."""
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+"""A header's name: RFC 9110, section 5.6.2."""
+
+_ODD = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+"""What no header's value may have: RFC 9110, section 5.5."""
+
+_GRPC_NAME = re.compile(r"[0-9A-Za-z_.-]+")
+_GRPC_ODD = re.compile(r"[^\x20-\x7e]")
+"""The same over gRPC: gRPC over HTTP/2, "Custom-Metadata". Names are in lower case when they are sent."""
 
 
-def check_header_value(value: str) -> bool:
-    """Whether a header may have it: no line break, among others."""
-    return _VALUE.fullmatch(value) is not None
+def header_trouble(name: str, value: str | None = None, *, over_grpc: bool = False) -> str | None:
+    """What is wrong with a header, as the end of a sentence; None: nothing. The value may be secret and is not shown.
+
+    Args:
+        name: of the header.
+        value: None: only the name is looked at.
+        over_grpc: whether it goes into gRPC's metadata, which takes less.
+    """
+    if not (_GRPC_NAME if over_grpc else _NAME).fullmatch(name):
+        marks = "_ . -" if over_grpc else "! # $ % & ' * + - . ^ _ ` | ~"
+        return f"is no name of a header; expected one or more of the letters A to Z, the digits and {marks}"
+    odd = (_GRPC_ODD if over_grpc else _ODD).search(value or "")
+    if odd is None:
+        return None
+    what = "printable ASCII, as gRPC asks for" if over_grpc else "Latin-1 without control characters"
+    found = f"has a character that no header may have, {odd.group()!a} at place {odd.start()}"
+    return f"{found}; expected one line of {what}: is there a line break in what it was read from?"
+
+
+def check_headers(headers: Mapping[str, str], *, over_grpc: bool = False) -> None:
+    """Refuses names and values that no header may have.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name, value in headers.items():
+        trouble = header_trouble(name, value, over_grpc=over_grpc)
+        if trouble:
+            raise ValueError(f"the header {name!a:.80} {trouble}")
 
 
 def resolve_headers(headers: dict[str, str], header_env: dict[str, str]) -> dict[str, str]:
     """Headers with those whose values are secrets, taken from environment variables by name.
 
     Raises:
-        ValueError: a variable is not set where the dispatcher runs, or its value is none that a header may have.
+        ValueError: a variable is not set where the dispatcher runs, or there is a name or a value that no header may
+            have.
     """
     found = dict(headers)
     for header, variable in header_env.items():
@@ -56,9 +91,7 @@ def resolve_headers(headers: dict[str, str], header_env: dict[str, str]) -> dict
         if variable not in os.environ:
             raise ValueError(f"the environment variable for the header {header!r} is not set where the dispatcher runs")
         found[header] = os.environ[variable]
-    for header, value in found.items():
-        if not check_header_value(value):
-            raise ValueError(f"the header {header!r} has a character that no header may have, such as a line break")
+    check_headers(found)
     return found
 
 

@@ -25,12 +25,15 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from relay_mp.observability.export.batch_queue import Refused, Retryable
+from relay_mp.observability.export.batch_queue import Refused, Retryable, TooLarge
 from relay_mp.observability.export.endpoint import Secrets, authority, check_url, is_loopback, redacted_url
 
 __all__ = ["HttpReceiver", "Proxy", "proxy_of"]
 
 RETRYABLE_STATUSES = frozenset((408, 425, 429, 500, 502, 503, 504))
+_TOO_LARGE = b"request body too large"
+"""What servers written in Go say with a 400 instead of a 413, OpenTelemetry's collector among them."""
+
 MAX_RETRY_AFTER_SECONDS = 60.0
 _KEPT_BODY_BYTES = 64 * 1024
 _MAX_LINE_BYTES, _MAX_LINES = 64 * 1024, 100
@@ -252,6 +255,7 @@ class HttpReceiver:
 
         Raises:
             Retryable: it may work later: no connection, a timeout, a status of that kind.
+            TooLarge: it may work with a shorter body.
             Refused: it will not.
         """
         headers = {**self._headers, "Content-Type": content_type, **more_headers}
@@ -270,7 +274,8 @@ class HttpReceiver:
         message = f"{self._place} answered {status} {said[:_SHOWN_CHARACTERS]}"
         if status in self._retryable:
             raise Retryable(message, _seconds(after))
-        raise Refused(message)
+        is_too_large = status == 413 or (status == 400 and _TOO_LARGE in answer.lower())
+        raise (TooLarge if is_too_large else Refused)(message)
 
     def _request(
         self, body: bytes, headers: dict[str, str], timeout_seconds: float

@@ -7,4 +7,5 @@ section.py                                      all of them, as a configuration 
 full.py, gen_ai.py, openinference.py            projections: which attributes a scope's span has
 spans.pyx, otlp.pyx                             from records to spans, and to OTLP's bytes; compiled
 transport.py, http.py, grpc.py, environment.py  how it is sent; the `OTEL_*` variables
+urls.py                                         where a signal goes over HTTP
 """

@@ -25,8 +25,10 @@ __all__ = [
     "OVERFLOW",
     "Aggregator",
     "Instrument",
+    "Part",
     "Rejected",
     "Series",
+    "Table",
     "Window",
 ]
 
@@ -103,6 +105,13 @@ class Series:
             self.min, self.max = min(self.min, value), max(self.max, value)
 
 
+Table = tuple[Instrument, int, list[Series]]
+"""What is measured under one name, since when, and what each set of attributes has come to."""
+
+Part = list[Table]
+"""What goes into one request."""
+
+
 class Window:
     """What was measured from one moment to another, in nanoseconds since the epoch."""
 
@@ -111,8 +120,10 @@ class Window:
         self.end_ns = end_ns
         self.marks = 0
         self.series: dict[Instrument, dict[Key, Series]] = {}
-        self.requests: list[bytes] | None = None
+        self.requests: list[Part] | None = None
         """What is still to be sent of it, once that has begun."""
+        self.points = self.lost_points = 0
+        """What it had to send when that began, and what of it a receiver has no room for."""
 
 
 Parsed = tuple[Instrument, Key, dict[str, Any], float]

@@ -3,10 +3,11 @@
 `OTEL_EXPORTER_OTLP_<SIGNAL>_*` before `OTEL_EXPORTER_OTLP_*`, read where the dispatcher runs, when an exporter
 starts, and as the Python SDK reads them:
 
-    ENDPOINT       the general one gets `v1/<signal>` behind it, the signal's own is taken as it is
+    ENDPOINT       over HTTP the general one is a base, below which `v1/<signal>` is put (urls.py); the signal's own is
+                   taken as it is
     PROTOCOL       "grpc" or "http/protobuf"
     HEADERS        `key=value,...`, percent-encoded; those of the configuration win
-    TIMEOUT        of one attempt, in seconds
+    TIMEOUT        of one attempt, in seconds; above 0, for no attempt may wait without an end
     COMPRESSION    "gzip", "deflate" (HTTP only) or "none"
     CERTIFICATE    a file of the authorities that are trusted, instead of the usual ones
     CLIENT_CERTIFICATE, CLIENT_KEY   files, for a receiver that asks who is there; the key may be in the first
@@ -16,15 +17,19 @@ starts, and as the Python SDK reads them:
     OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_EXPERIMENTAL_RESOURCE_DETECTORS   as the SDK reads them
     OTEL_SDK_DISABLED   nothing is exported; what comes is counted as ignored
 
+What a variable says and cannot be used is left out, with a warning, and the default stands, as the specification of
+the variables asks for; but for certificates, without which another receiver than the one meant might be trusted. What
+an argument says and cannot be used is an error.
+
 Proxies are those of the environment too: over HTTP see http.py, over gRPC its own reading of `https_proxy`,
 `http_proxy` and `no_proxy`.
 """
 
+import math
 import os
 import ssl
 from collections.abc import Mapping
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 from relay_mp._log import logger
 
@@ -34,8 +39,9 @@ except ImportError as error:
     raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
 
 from relay_mp.observability.export.batch_queue import Limits
-from relay_mp.observability.export.endpoint import resolve_headers
-from relay_mp.observability.otel.exporter import DEFAULTS
+from relay_mp.observability.export.endpoint import check_headers, header_trouble, resolve_headers
+from relay_mp.observability.otel.exporter import DEFAULTS, MAX_TIMEOUT_MILLIS
+from relay_mp.observability.otel.urls import signal_url, url_with_path
 
 __all__ = [
     "Certificates",
@@ -47,6 +53,7 @@ __all__ = [
     "is_disabled",
     "transport_name",
     "variable",
+    "whole_number",
 ]
 
 
@@ -76,30 +83,48 @@ def endpoint_of(signal: str, transport: str, connection: Mapping[str, Any]) -> s
     """Where a signal goes: over HTTP with its path, over gRPC perhaps without a scheme."""
     given = str(connection["endpoint"]).strip()
     if given:
-        return _with_path(given, signal) if transport == "http_binary" else given
+        return url_with_path(given, signal) if transport == "http_binary" else given
     own = os.environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "").strip()
     general = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip()
     if transport == "grpc":
         return own or general or "http://localhost:4317"
-    return own or f"{(general or 'http://localhost:4318').removesuffix('/')}/v1/{signal}"
-
-
-def _with_path(url: str, signal: str) -> str:
-    """The URL, with the signal's usual path if it has none."""
-    return f"{url}/v1/{signal}" if "://" in url and not urlsplit(url).path else url
+    return own or signal_url(general or "http://localhost:4318", signal)
 
 
 def attempt_limits(signal: str, connection: Mapping[str, Any], **defaults: Any) -> Limits:
     """The bounds of a signal's queue: the connection's, then the environment's, then the defaults."""
     seconds = connection["timeout_millis"] / 1000
-    asked = variable(signal, "TIMEOUT")
-    if connection["timeout_millis"] == DEFAULTS.timeout_millis and asked is not None:
-        try:
-            seconds = float(asked)
-        except ValueError:
-            logger.warning("the OTLP timeout %r of the environment is no number of seconds; %s it is", asked, seconds)
+    if connection["timeout_millis"] == DEFAULTS.timeout_millis:
+        seconds = _timeout_seconds(signal, seconds)
     return Limits(**{"timeout_seconds": seconds, **defaults, **_batching(signal), **connection["limits"]})
 
+
+def _timeout_seconds(signal: str, default: float) -> float:
+    asked = variable(signal, "TIMEOUT")
+    try:
+        seconds = default if asked is None else float(asked)
+    except ValueError:
+        seconds = math.nan
+    if 0 < seconds <= MAX_TIMEOUT_MILLIS / 1000:
+        return seconds
+    what = "the OTLP timeout %.80r of the environment is no number of seconds above 0, %d at most; %s it is"
+    logger.warning(what, asked, MAX_TIMEOUT_MILLIS // 1000, default)
+    return default
+
+
+def whole_number(name: str, most: int, *, least: int = 0) -> int | None:
+    """A variable that holds a whole number; None, with a warning, if it holds anything else, and if it is not set."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and least <= int(text) <= most:
+        return int(text)
+    logger.warning("%s is %.80r, no whole number from %d to %d; it is not heeded", name, text, least, most)
+    return None
+
+
+MAX_DIGITS = 20
+"""Of a number in a variable, leading zeros included."""
 
 _BATCHING = {
     "MAX_QUEUE_SIZE": ("max_queue_items", 1),
@@ -113,20 +138,29 @@ def _batching(signal: str) -> dict[str, float]:
     found: dict[str, float] = {}
     prefix = {"traces": "OTEL_BSP_", "logs": "OTEL_BLRP_"}.get(signal)
     for name, (limit, unit) in _BATCHING.items() if prefix else ():
-        text = os.environ.get(f"{prefix}{name}", "").strip()
-        if text.isdecimal() and int(text):
-            found[limit] = int(text) * unit
-        elif text:
-            logger.warning("%s%s is %r, no number above 0; it is not heeded", prefix, name, text)
+        number = whole_number(f"{prefix}{name}", MAX_TIMEOUT_MILLIS, least=1)
+        if number is not None:
+            found[limit] = number * unit
     return found
 
 
-def headers_of(signal: str, connection: Mapping[str, Any]) -> dict[str, str]:
-    """The environment's headers and the configuration's; in lower case, as gRPC wants them."""
-    found: dict[str, str] = dict(parse_env_headers(variable(signal, "HEADERS") or "", liberal=True))
-    for name, value in resolve_headers(connection["headers"], connection["header_env"]).items():
-        found[name.lower()] = value
-    return found
+def headers_of(signal: str, transport: str, connection: Mapping[str, Any]) -> dict[str, str]:
+    """The environment's headers and the configuration's; in lower case, as gRPC wants them.
+
+    Raises:
+        ValueError: the configuration has one that cannot be sent. One of the environment is left out, with a warning.
+    """
+    over_grpc = transport == "grpc"
+    found: dict[str, str] = {}
+    for name, value in parse_env_headers(variable(signal, "HEADERS") or "", liberal=True).items():
+        trouble = header_trouble(name, value, over_grpc=over_grpc)
+        if trouble is None:
+            found[name] = value
+        else:
+            logger.warning("the OTLP header %a of the environment is left out: it %s", name, trouble)
+    own = resolve_headers(connection["headers"], connection["header_env"])
+    check_headers(own, over_grpc=over_grpc)
+    return found | {name.lower(): value for name, value in own.items()}
 
 
 def compression_of(signal: str, known: tuple[str, ...]) -> str:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, get_args
 
 from relay_mp.observability.export.base import Exporter
+from relay_mp.observability.export.endpoint import check_headers
 
 __all__ = [
     "OpenTelemetryRuntimeDiagnostic",
@@ -31,8 +32,9 @@ class OtlpConfig:
     """One OTLP receiver. Attributes may be set until the subscriber is made.
 
     Attributes:
-        endpoint: URL of the receiver; over HTTP one without a path gets `/v1/traces`, `/v1/logs` or
-            `/v1/metrics`. "": by the environment, else this machine's port 4318 (HTTP) or 4317 (gRPC).
+        endpoint: URL of the receiver; over HTTP one without a path, or with "/" only, gets `/v1/traces`, `/v1/logs`
+            or `/v1/metrics`, before its query. "": by the environment, else this machine's port 4318 (HTTP) or 4317
+            (gRPC).
         transport: "http_binary" or "grpc".
         headers: of every request.
         header_env: header names to names of environment variables that hold their values, looked up where
@@ -40,7 +42,7 @@ class OtlpConfig:
         resource_attributes: of the resource, beside those of the next three.
         service_name, service_namespace, service_version: attributes of the resource.
         instrumentation_scope: the name under which the spans, records or metrics are sent.
-        timeout_millis: of one attempt.
+        timeout_millis: of one attempt: 1 to 2**31 - 1.
         limits: bounds of queue, batch and retries by name, see `relay_mp.observability.Limits`.
     """
 
@@ -78,7 +80,10 @@ class OtlpConfig:
                 _check_text(name, getattr(self, name))
         for name in ("headers", "header_env", "resource_attributes"):
             check_texts(name, getattr(self, name))
-        check_count("timeout_millis", self.timeout_millis, 1)
+        over_grpc = self.transport == "grpc"
+        check_headers(self.headers, over_grpc=over_grpc)
+        check_headers(dict.fromkeys(self.header_env, ""), over_grpc=over_grpc)
+        check_count("timeout_millis", self.timeout_millis, 1, MAX_TIMEOUT_MILLIS)
         if not isinstance(self.limits, dict):
             raise TypeError(f"limits is a {type(self.limits).__name__}; expected dict")
         return {one.name: getattr(self, one.name) for one in fields(OtlpConfig)}
@@ -87,6 +92,9 @@ class OtlpConfig:
         # Headers are often secret.
         return f"{type(self).__name__}(endpoint={self.endpoint!r}, transport={self.transport!r})"
 
+
+MAX_TIMEOUT_MILLIS = (1 << 31) - 1
+"""Of one attempt: the most that OpenTelemetry's variables have to be able to say, 24 days."""
 
 DEFAULTS = OtlpConfig()
 """What gives way to the environment."""
@@ -179,12 +187,14 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
 
 
-def check_count(name: str, value: object, least: int) -> None:
-    """Refuses what is no int, or less than the least."""
+def check_count(name: str, value: object, least: int, most: int | None = None) -> None:
+    """Refuses what is no int, less than the least, or more than the most."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is a {type(value).__name__}; expected int")
     if value < least:
         raise ValueError(f"{name} is {value}; expected at least {least}")
+    if most is not None and value > most:
+        raise ValueError(f"{name} is {value}; expected at most {most}")
 
 
 def _check_text(name: str, value: object) -> None:
@@ -194,5 +204,9 @@ def _check_text(name: str, value: object) -> None:
 
 def check_texts(name: str, value: object) -> None:
     """Refuses what is no dict of str to str; the values, which may be secret, are not shown."""
-    if not isinstance(value, dict) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+    if not isinstance(value, dict):
         raise TypeError(f"{name} is a {type(value).__name__}; expected a dict of str to str")
+    for key, text in value.items():
+        if not isinstance(key, str) or not isinstance(text, str):
+            found = f"{type(key).__name__} to {type(text).__name__}"
+            raise TypeError(f"{name} has an item that is {found}; expected a dict of str to str")

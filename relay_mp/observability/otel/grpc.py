@@ -21,7 +21,7 @@ try:
 except ImportError as error:
     raise ImportError("OpenTelemetry needs the extra: pip install 'relay_mp[otel]'") from error
 
-from relay_mp.observability.export.batch_queue import Refused, Retryable
+from relay_mp.observability.export.batch_queue import Refused, Retryable, TooLarge
 from relay_mp.observability.export.endpoint import Secrets, is_loopback, redacted_url
 from relay_mp.observability.otel.environment import certificates_of, compression_of, variable
 
@@ -43,6 +43,10 @@ _RETRYABLE_CODES = frozenset(
         grpc.StatusCode.DATA_LOSS,
     )
 )
+
+
+_TOO_LARGE = ("message larger than max", "message exceeds maximum size")
+"""What gRPC's servers say of a message that is too large: those in C++, Python and Go; those in Java."""
 
 
 class GrpcWire:
@@ -100,7 +104,7 @@ class GrpcWire:
         recovers = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and after is not None
         if error.code() in _RETRYABLE_CODES or recovers:
             return Retryable(message, after)
-        return Refused(message)
+        return TooLarge(message) if _is_too_large(error) else Refused(message)
 
     def close(self) -> None:
         """Closes the channel."""
@@ -118,6 +122,12 @@ def _credentials(signal: str) -> grpc.ChannelCredentials:
 
     files = certificates_of(signal)
     return grpc.ssl_channel_credentials(read(files.authority), read(files.key), read(files.chain))
+
+
+def _is_too_large(error: Any) -> bool:
+    """Whether a message had too many bytes. The code alone says also that the receiver is overloaded."""
+    text = (error.details() or "").lower()
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and any(said in text for said in _TOO_LARGE)
 
 
 def _retry_delay(error: Any) -> float | None:

@@ -32,10 +32,11 @@ except ImportError as error:
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._emit.metrics import METRIC_SCHEMA
 from relay_mp.events import Event, MarkEvent
-from relay_mp.observability.export.batch_queue import MAX_LIMIT, BatchQueue, QueuedSink
-from relay_mp.observability.otel.aggregation import Aggregator, Instrument, Rejected, Series, Window
-from relay_mp.observability.otel.environment import attempt_limits, is_disabled
-from relay_mp.observability.otel.exporter import DEFAULT_EXPORT_INTERVAL_MILLIS
+from relay_mp.observability.export.batch_queue import DROP_TOO_LARGE, MAX_SECONDS, BatchQueue, QueuedSink, TooLarge
+from relay_mp.observability.export.sink import brief
+from relay_mp.observability.otel.aggregation import Aggregator, Instrument, Part, Rejected, Series, Table, Window
+from relay_mp.observability.otel.environment import attempt_limits, is_disabled, whole_number
+from relay_mp.observability.otel.exporter import DEFAULT_EXPORT_INTERVAL_MILLIS, MAX_TIMEOUT_MILLIS
 from relay_mp.observability.otel.otlp import ValueWriter, frame
 from relay_mp.observability.otel.transport import connect, make_envelope
 from relay_mp.types import MetricKind, MetricTemporality
@@ -97,7 +98,7 @@ class MetricsSink(QueuedSink):
         defaults: dict[str, Any] = {"schedule_delay_seconds": _interval_seconds(export_interval_millis)}
         if self._is_cumulative:
             # What fails is not lost with the attempt: the next one has it all.
-            defaults["retry_deadline_seconds"] = MAX_LIMIT
+            defaults["retry_deadline_seconds"] = MAX_SECONDS
         limits = attempt_limits("metrics", connection, **defaults)
         self._queue = BatchQueue(self, self._send, limits, ended=self._transport.close, name="relay_mp-otel-metrics")
 
@@ -140,30 +141,53 @@ class MetricsSink(QueuedSink):
             if self._is_cumulative and self._finished and not window.marks:
                 continue  # the receiver has it all
             if window.requests is None or self._is_cumulative:
-                window.requests = list(self._encode(window))
+                window.requests, window.lost_points = self._parts(window), 0
+                window.points = sum(map(_points_of, window.requests))
             while window.requests:
-                self._count_rejected(self._transport.send(window.requests[0], timeout_seconds))
-                del window.requests[0]
+                self._send_first(window, timeout_seconds)
+            self._count_lost(window)
         if self._is_cumulative:
             with self._filling:
                 self._ask_for_window(0)  # so that what is not measured again is told again, an interval later
+
+    def _send_first(self, window: Window, timeout_seconds: float) -> None:
+        """Sends the first of a window's requests; in halves, if it is too large. One point too large is left out."""
+        assert window.requests is not None
+        assert window.end_ns is not None
+        part = window.requests[0]
+        request = self._envelope.request(b"".join(self._metric(table, window.end_ns) for table in part))
+        try:
+            self._count_rejected(self._transport.send(request, timeout_seconds))
+        except TooLarge as error:
+            self.count_failure(error)
+            window.requests[:1] = _halves(part)
+            if _points_of(part) == 1:
+                window.lost_points += 1
+                logger.warning("a point of a metric is given up: %s", brief(error))
+        else:
+            del window.requests[0]
+
+    def _count_lost(self, window: Window) -> None:
+        """Counts the marks of points that were too large alone: as large a part of the window's; which is not known."""
+        if window.lost_points and window.marks:
+            marks = max(round(window.marks * window.lost_points / window.points), 1)
+            self.count_dropped(DROP_TOO_LARGE, marks)
+            self.count_exported(-marks)
 
     def _count_rejected(self, points: int) -> None:
         if points:
             self.count_failure(f"the receiver rejected {points} points")
 
-    def _encode(self, window: Window) -> Iterator[bytes]:
+    def _parts(self, window: Window) -> list[Part]:
         with self._filling:
             if window.end_ns is None or self._is_cumulative:
                 window.end_ns = time.time_ns()
-            end_ns = window.end_ns
             tables = [*_snapshot(self._aggregator.lasting), *_snapshot(window)]
-        for part in _in_requests(tables):
-            yield self._envelope.request(b"".join(self._metric(table, end_ns) for table in part))
+            return list(_in_requests(tables, MAX_POINTS_PER_REQUEST))
 
     # Points are official messages, to which their attributes are joined, encoded: see Envelope.
 
-    def _metric(self, table: "_Table", end_ns: int) -> bytes:
+    def _metric(self, table: Table, end_ns: int) -> bytes:
         """A metric, as the field `metrics` of what is of one scope."""
         instrument, start_ns, all_series = table
         head = Metric(name=instrument.name, description=instrument.description or "", unit=instrument.unit or "")
@@ -224,11 +248,9 @@ def _asked_temporality(configured: str) -> MetricTemporality:
 
 def _interval_seconds(configured_millis: int) -> float:
     """The configuration's, or, where that is the default, the environment's."""
-    asked = os.environ.get("OTEL_METRIC_EXPORT_INTERVAL", "").strip()
-    if configured_millis == DEFAULT_EXPORT_INTERVAL_MILLIS and asked:
-        if asked.isascii() and asked.isdigit() and int(asked):
-            return int(asked) / 1000
-        logger.warning("the interval %r of the environment is no number of milliseconds; 60 s it is", asked)
+    if configured_millis == DEFAULT_EXPORT_INTERVAL_MILLIS:
+        asked = whole_number("OTEL_METRIC_EXPORT_INTERVAL", MAX_TIMEOUT_MILLIS, least=1)
+        configured_millis = asked or configured_millis
     return configured_millis / 1000
 
 
@@ -241,19 +263,16 @@ def _tell_of_histograms() -> None:
 
 # ------------------------------------------------------------------------------------------- series
 
-_Table = tuple[Instrument, int, list[Series]]
-"""What is measured under one name, since when, and what each set of attributes has come to."""
 
-
-def _snapshot(window: Window) -> Iterator[_Table]:
+def _snapshot(window: Window) -> Iterator[Table]:
     for instrument, table in window.series.items():
         yield instrument, window.start_ns, [series.copy() for series in table.values()]
 
 
-def _in_requests(tables: list[_Table]) -> Iterator[list[_Table]]:
+def _in_requests(tables: Part, most: int) -> Iterator[Part]:
     """For each request, tables with no more than so many points in all; one instrument may be in several."""
-    part: list[_Table] = []
-    room = MAX_POINTS_PER_REQUEST
+    part: Part = []
+    room = most
     for instrument, start_ns, all_series in tables:
         rest = all_series
         while rest:
@@ -261,6 +280,16 @@ def _in_requests(tables: list[_Table]) -> Iterator[list[_Table]]:
             rest, room = rest[room:], room - min(room, len(rest))
             if not room:
                 yield part
-                part, room = [], MAX_POINTS_PER_REQUEST
+                part, room = [], most
     if part:
         yield part
+
+
+def _points_of(part: Part) -> int:
+    return sum(len(all_series) for _, _, all_series in part)
+
+
+def _halves(part: Part) -> list[Part]:
+    """What was too large, in two; nothing, where it is one point."""
+    points = _points_of(part)
+    return list(_in_requests(part, (points + 1) // 2)) if points > 1 else []

@@ -1,7 +1,6 @@
 """The section `opentelemetry`: one exporter for each endpoint of traces, logs and metrics."""
 
 import functools
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from relay_mp.observability.otel.exporter import OtlpConfig, OtlpTransport, queu
 from relay_mp.observability.otel.logs import OpenTelemetryLogConfig, OpenTelemetryLogSubscriber
 from relay_mp.observability.otel.metrics import OpenTelemetryMetricConfig, OpenTelemetryMetricSubscriber
 from relay_mp.observability.otel.traces import MarkProjection, OpenTelemetryConfig, OpenTelemetrySubscriber, Projection
+from relay_mp.observability.otel.urls import url_of_other_signal
 from relay_mp.types import LogSeverity, MetricTemporality
 
 __all__ = [
@@ -203,7 +203,7 @@ class OpenTelemetrySectionConfig(Section):
         """Endpoints of the traces, for a signal that has none of its own; those of several projections once."""
         known: list[OpenTelemetrySignalEndpointConfig] = []
         for _, endpoint in placed(where, "endpoints", self.endpoints):
-            url = re.sub("/v1/traces/?$", f"/v1/{signal}", endpoint.endpoint)
+            url = url_of_other_signal(endpoint.endpoint, signal)
             to: OpenTelemetrySignalEndpointConfig
             to = configure(OpenTelemetrySignalEndpointConfig(url), endpoint, endpoint=url)
             if to not in known:

@@ -58,7 +58,7 @@ class Wire(Protocol):
     """Carries requests of one signal, and their answers. One thread at a time."""
 
     def post(self, body: bytes, timeout_seconds: float) -> bytes:
-        """Sends one request, encoded; returns the answer, or raises Retryable or Refused."""
+        """Sends one request, encoded; returns the answer, or raises Retryable, TooLarge or Refused."""
 
     def close(self) -> None:
         """Closes the connection."""
@@ -80,6 +80,7 @@ class Transport:
 
         Raises:
             Retryable: it may work later.
+            TooLarge: it may work with less in it.
             Refused: it will not.
         """
         return self._rejected(self._wire.post(body, timeout_seconds))
@@ -112,7 +113,7 @@ def connect(signal: Signal, connection: Mapping[str, Any]) -> Transport:
     """
     transport = transport_name(signal, connection)
     endpoint = endpoint_of(signal, transport, connection)
-    headers = headers_of(signal, connection)
+    headers = headers_of(signal, transport, connection)
     if transport == "http_binary":
         wire: Wire = HttpWire(signal, endpoint, headers)
     else:
