@@ -8,9 +8,11 @@ that is killed ends with lines of events that its successor delivers: those are 
 import fcntl
 import json
 import os
+import stat
 import weakref
 from typing import Protocol
 
+from relay_mp._deliver.private_files import FILE_MODE, open_file
 from relay_mp._log import logger
 
 _LINE_START = b'{"atof_version"'
@@ -33,7 +35,7 @@ class JsonlFile:
     Args:
         path: the file; made with its directory at the first event if `lazily`, else now.
         overwrite: empties a file that is there.
-        behind: the file that this one goes on from: lines may be in that one, see `has`.
+        behind: the file that this one goes on from: lines may be in that one, see `has`; a new file has its mode.
 
     Raises:
         OSError: it cannot be opened, somebody else is writing to it, it ends in what is no event, or a
@@ -46,11 +48,13 @@ class JsonlFile:
         self.path = path
         self.lines = 0
         self._file = -1
+        self._mode = FILE_MODE
         self._tail: bytes | None = None  # the end of the file, behind which nothing of this writer's is; None: not read
         self._found_bytes = 0
         self._looks_left = LOOKED_FOR_LINES
         if behind is not None:
             self._tail, self._found_bytes, self._looks_left = behind._tail, behind._found_bytes, behind._looks_left
+            self._mode = behind._mode
         if not lazily:
             self._open(overwrite)
 
@@ -125,10 +129,10 @@ class JsonlFile:
             self._file = -1
 
     def _open(self, overwrite: bool) -> None:
-        os.makedirs(os.path.dirname(self.path) or ".", exist_ok=True)
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        file = open_file(self.path, os.O_RDWR | os.O_APPEND, mode=self._mode)
         try:
             self._lock(file)
+            self._mode = stat.S_IMODE(os.fstat(file).st_mode)
             if overwrite:
                 os.ftruncate(file, 0)
             self._end = _end_at_whole_line(file, self.path)

@@ -5,6 +5,8 @@ So that a name is never used twice, and says by itself whose it is and whether i
 
 import os
 
+from relay_mp._deliver.private_files import is_own_file
+from relay_mp._log import logger
 from relay_mp._native import core
 
 PREFIX = "relay_mp-"
@@ -26,12 +28,20 @@ def segment_path(directory: str, session_id: str) -> str:
 
 
 def own_segments(directory: str) -> list[str]:
-    """The segments of this uid in a directory."""
+    """The segments of this uid in a directory; what others have put there under such a name is passed over."""
     prefix = f"{PREFIX}{os.geteuid()}-"
     try:
-        return [os.path.join(directory, name) for name in sorted(os.listdir(directory)) if name.startswith(prefix)]
+        named = [os.path.join(directory, name) for name in sorted(os.listdir(directory)) if name.startswith(prefix)]
+        own = [path for path in named if is_own_file(path)]
     except OSError:
         return []
+    if len(own) < len(named):
+        logger.warning(
+            "%d names in %s are like those of this user's segments, and are links or another user's: passed over",
+            len(named) - len(own),
+            directory,
+        )
+    return own
 
 
 def maker(path: str) -> tuple[int, int, int] | None:

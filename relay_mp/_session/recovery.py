@@ -6,12 +6,12 @@ on the machine, of the same user, finds it, writes those events as ATOF JSON lin
 
 import math
 import os
-import stat
 import threading
 
 from relay_mp._deliver.dispatcher import Dispatcher
 from relay_mp._deliver.jsonl import JsonlFile
 from relay_mp._deliver.liveness import LIVE_STATUSES, holder_is_dead, is_dead
+from relay_mp._deliver.private_files import free_name, is_own_file
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._log import logger
 from relay_mp._native import core
@@ -96,9 +96,8 @@ def _has_ended(path: str) -> bool:
 
 def _is_unfinished(path: str) -> bool:
     """Whether its maker died before it was done: the magic, stored last, is missing. It holds nothing."""
-    status = os.lstat(path)
-    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-        return False  # planted: attaching refuses it
+    if not is_own_file(path):
+        return False  # attaching refuses it
     with open(path, "rb") as file:
         return not any(file.read(8))
 
@@ -113,7 +112,7 @@ def _sweep_one(path: str, recovery_directory: str) -> str | None:
             if _living_process(segment):
                 return None
             name = f"relay-mp-recovered-{segment.session_id}.jsonl"
-            return _drain(segment, os.path.join(recovery_directory, name))
+            return _drain(segment, free_name(os.path.join(recovery_directory, name)))
     finally:
         segment.close()
 

@@ -13,6 +13,7 @@ HEADINGS = [
     "What a kill can cost",
     "What a stopped process does to the others",
     "What happens when shared memory is full",
+    "What other users of the machine can do",
     "What an attacker of the same uid can do",
 ]
 CHAOS = "python -m tests.faults.chaos --seconds 60 --seed 7"

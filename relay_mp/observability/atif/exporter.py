@@ -196,7 +196,6 @@ class AtifFileExporter(Exporter):
                 raise TypeError(f"storage is or has a {type(one).__name__}; expected HttpStorageConfig, or a list")
         if output_directory is None and not storages:
             raise ValueError("there is neither an output_directory nor a storage; expected one of them, or both")
-        copies = os.path.join(tempfile.gettempdir(), f"relay-mp-atif-{session_id()}")
         shared = {
             "filename_template": filename_template,
             "agent_name": agent_name,
@@ -209,14 +208,22 @@ class AtifFileExporter(Exporter):
             "max_trajectory_events": MAX_TRAJECTORY_EVENTS if max_trajectory_events is None else max_trajectory_events,
             "output_directory": None,
             "storage": None,
-            "recovery_directory": copies,
+            "recovery_directory": _recovery_directory(),
         }
         places: list[dict[str, Any]] = []
         if output_directory is not None:
             places.append({"output_directory": os.path.abspath(output_directory)})
         for number, one in enumerate(storages, 1):
-            places.append({"storage": asdict(one), "recovery_directory": f"{copies}-{number}"})
+            places.append({"storage": asdict(one), "recovery_directory": f"{shared['recovery_directory']}-{number}"})
         super().__init__([(_SINK, {**shared, **place}) for place in places])
+
+
+def _recovery_directory() -> str:
+    name = f"relay-mp-atif-{session_id()}"
+    try:
+        return os.path.join(tempfile.gettempdir(), name)
+    except OSError:
+        return name  # no temporary directory can be written to: the sink says so, if it needs one
 
 
 def atif(**settings: Any) -> Any:

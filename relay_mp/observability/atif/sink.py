@@ -12,10 +12,12 @@ wanted, and sent again by a dispatcher that is started after one that was killed
 import contextlib
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Sequence
 from typing import Any
 
+from relay_mp._deliver.private_files import open_file, own_directory, unforeseen_name
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._log import logger
 from relay_mp.events import Event, ScopeEvent
@@ -60,10 +62,9 @@ class _Gathered:
 
 def _write_whole(path: str, body: bytes) -> None:
     """Or not at all: a reader never sees half a file."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    half = f"{path}.{os.getpid()}.part"
+    half = unforeseen_name(f"{path}.part")
     try:
-        with open(half, "wb") as file:
+        with open(open_file(half, os.O_WRONLY), "wb") as file:
             file.write(body)
         os.replace(half, path)
     except BaseException:
@@ -85,7 +86,7 @@ class AtifSink(Sink):
             `recovery_directory`.
         filename_template: see filenames.py; `{session_id}` is the agent scope's uuid.
         storage: where trajectories are posted to: the fields of an HttpStorageConfig.
-        recovery_directory: absolute; where copies are until the receiver has them.
+        recovery_directory: where copies are until the receiver has them; relative to the temporary directory.
         limits: see Limits.
         max_open_scopes: the oldest trajectory is written as it is beyond that.
         max_trajectory_events: of one trajectory; what is beyond is dropped and counted ("trajectory_full").
@@ -117,6 +118,7 @@ class AtifSink(Sink):
         self._directory = recovery_directory if output_directory is None else output_directory
         self._max_open_scopes, self._max_events = max_open_scopes, max_trajectory_events
         self._places: dict[bytes | None, _Gathered | None] = {}
+        self._has_directory = True
         self._open: dict[str, _Gathered] = {}
         self._remembered: dict[str, _Gathered] = {}
         self._unfinished = self._orphans = self._evicted = 0
@@ -133,7 +135,16 @@ class AtifSink(Sink):
             self, self._send, Limits(**{**bounds, "max_batch_items": 1}), given_up=self._keep, ended=self._end_storage
         )
         if not self._keeps_files:
-            self._send_what_was_left()
+            self._open_recovery_directory()
+
+    def _open_recovery_directory(self) -> None:
+        try:
+            self._directory = own_directory(os.path.join(tempfile.gettempdir(), self._directory))
+        except OSError as error:
+            self._has_directory = False
+            logger.warning("trajectories have no recovery copies, for there is no directory for them: %s", brief(error))
+            return
+        self._send_what_was_left()
 
     # ---- which trajectory ----
 
@@ -244,6 +255,8 @@ class AtifSink(Sink):
             return _json(trajectory).encode("utf-8", "replace")  # a tool call's arguments may hold lone surrogates
 
     def _store(self, path: str, body: bytes) -> None:
+        if not self._has_directory:
+            return
         try:
             _write_whole(path, body)
         except OSError as error:

@@ -31,7 +31,7 @@ class Spool:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._end = 0
         last: deque[bytes] = deque(maxlen=RUN_EVENTS)
         with open(path, "rb") as file:

@@ -23,6 +23,7 @@ import time
 from typing import Any
 
 from relay_mp._deliver.jsonl import last_line_break
+from relay_mp._deliver.private_files import open_file
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._log import logger
 from relay_mp._native.shorten import CUT_KEY
@@ -143,8 +144,7 @@ class TraceFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        self._file = open_file(path, os.O_RDWR | os.O_APPEND)
         try:
             self._lock()
             self._end = os.fstat(self._file).st_size

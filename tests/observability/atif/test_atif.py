@@ -12,6 +12,7 @@ from receiver import WAIT_SECONDS, Receiver, closed_port, wait_until
 
 import relay_mp
 from relay_mp import AtifExporter, AtifFileExporter, ScopeType, scope, subscribers
+from relay_mp._deliver import private_files
 from relay_mp.observability import HttpStorageConfig
 from relay_mp.observability.atif.filenames import check_template, render
 
@@ -316,10 +317,10 @@ def test_a_successor_sends_what_a_killed_dispatcher_had_written(session, tmp_pat
 
 def test_a_directory_of_copies_that_is_emptied_stays_for_the_one_that_is_being_written(session, tmp_path, monkeypatch):
     """The first is sent, and its copy removed, between the making of the directory for the second and its writing."""
-    made, makedirs = [], os.makedirs
+    made, make_directories = [], private_files.make_directories
 
-    def makedirs_then_wait(path, **arguments):
-        makedirs(path, **arguments)
+    def make_directories_then_wait(path):
+        make_directories(path)
         made.append(path)
         if len(made) == 2:
             receiver.release.set()
@@ -329,7 +330,7 @@ def test_a_directory_of_copies_that_is_emptied_stays_for_the_one_that_is_being_w
         limits = {**QUICK, "timeout_seconds": WAIT_SECONDS}
         exporter = AtifFileExporter(storage=HttpStorageConfig(receiver.url), limits=limits)
         exporter.register("atif")
-        monkeypatch.setattr("relay_mp.observability.atif.sink.os.makedirs", makedirs_then_wait)
+        monkeypatch.setattr(private_files, "make_directories", make_directories_then_wait)
         first = agent("first", "m")
         receiver.await_request()
         second = agent("second", "m")
