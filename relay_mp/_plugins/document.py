@@ -7,8 +7,9 @@ not know, is for the policy to judge, and becomes a diagnostic. Nothing here run
 but the plugins' own `validate`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Literal, NotRequired, TypedDict
 
 from relay_mp._emit.arguments import freeze_setting, thaw
@@ -28,6 +29,7 @@ __all__ = [
     "parse",
     "plain",
     "refuse_errors",
+    "remedy",
 ]
 
 UnsupportedBehavior = Literal["ignore", "warn", "error"]
@@ -246,11 +248,19 @@ def examine(document: Document, find: Callable[[str], Any]) -> list[ConfigDiagno
         )
     for kind, key in document.unknown:
         where = "the configuration" if kind is None else f"component {kind!r}"
-        message = f"{where} has a field {key!r}, which has no meaning; remove it, or set policy.unknown_field"
+        known = _COMPONENT_FIELDS if kind is not None else (*_FIELDS, *(f"policy.{name}" for name in DEFAULT_POLICY))
+        what_to_do = f"{remedy(key, known)}, or set policy.unknown_field"
+        message = f"{where} has a field {key!r}, which has no meaning; {what_to_do}"
         findings += _judge(document, "unknown_field", "plugin.unknown_field", message, component=kind, field=key)
     for component in document.components:
         findings += _examine_component(document, component, find)
     return findings
+
+
+def remedy(key: str, known: Iterable[str]) -> str:
+    """What to do about a key that has no meaning, beside those that have one."""
+    close = get_close_matches(key, known, n=1)
+    return f"write {close[0]!r} or remove it" if close else "remove it"
 
 
 def _is_repeated(document: Document, component: ParsedComponent) -> bool:

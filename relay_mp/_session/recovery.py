@@ -48,9 +48,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
         with _recovering:
             alive = _living_process(segment)
             if alive:
-                raise SessionError(
-                    f"the session of {segment.path} goes on: process {alive} is in it; recover it after its end"
-                )
+                raise SessionError(f"the session of {segment.path} goes on: {_what_keeps_it(segment, alive)}")
             output = output or f"relay-mp-recovered-{segment.session_id}.jsonl"
             return _drain(segment, os.path.abspath(output))
     finally:
@@ -109,7 +107,10 @@ def _sweep_one(path: str, recovery_directory: str) -> str | None:
     segment = Segment.attach(path)
     try:
         with _recovering:
-            if _living_process(segment):
+            alive = _living_process(segment)
+            if alive:
+                if not _is_attended(segment):
+                    logger.warning("the session of %s goes on: %s", path, _what_keeps_it(segment, alive))
                 return None
             name = f"relay-mp-recovered-{segment.session_id}.jsonl"
             return _drain(segment, free_name(os.path.join(recovery_directory, name)))
@@ -131,6 +132,20 @@ def _living_process(segment: Segment) -> int | None:
         if status in LIVE_STATUSES and not is_dead(*segment.slot_process(slot)):
             return segment.slot_process(slot)[0]
     return None
+
+
+def _is_attended(segment: Segment) -> bool:
+    """Whether somebody delivers what is in it: its owner, or a dispatcher process that has outlived the owner."""
+    return not (is_dead(*segment.owner) and holder_is_dead(segment))
+
+
+def _what_keeps_it(segment: Segment, pid: int) -> str:
+    if _is_attended(segment):
+        return f"process {pid} is in it; recover it after its end"
+    return (
+        f"process {pid} is in it, but its owner, process {segment.owner[0]}, is dead, and nobody delivers its events; "
+        f"end process {pid}, and any other that is in it: then they can be recovered"
+    )
 
 
 class _Drain(Dispatcher):

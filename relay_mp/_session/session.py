@@ -274,9 +274,10 @@ class Session:
 
 
 def _summarise(stats: Stats, left_in: str | None) -> None:
+    failures = "failure" if stats.subscriber_errors == 1 else "failures"
     line = (
-        f"relay_mp: {stats.emitted} events emitted, {stats.delivered} delivered, {stats.lost} lost "
-        f"({_listed(stats.causes)}), {stats.subscriber_errors} failures of subscribers"
+        f"relay_mp: {stats.emitted} events emitted, {stats.delivered} delivered, {stats.lost} lost"
+        f"{_listed(stats.causes)}, {stats.subscriber_errors} {failures} of subscribers"
     )
     if stats.cut:
         line += f", {stats.cut} cut to max_event_bytes"
@@ -285,11 +286,11 @@ def _summarise(stats: Stats, left_in: str | None) -> None:
     for name, exporter in stats.exporters.items():
         if exporter.lost:
             causes = {**exporter.drops, **({"unconfirmed": exporter.unconfirmed} if exporter.unconfirmed else {})}
-            line += f"; exporter {name!r} lost {exporter.lost} of {exporter.taken} ({_listed(causes)})"
+            line += f"; exporter {name!r} lost {exporter.lost} of {exporter.taken}{_listed(causes)}"
     if left_in:
         line += f"; {stats.pending} not delivered in time are in {left_in}, see relay_mp.recover"
     print(line, file=sys.stderr)
 
 
 def _listed(causes: dict[str, int]) -> str:
-    return ", ".join(f"{cause} {count}" for cause, count in causes.items()) or "none"
+    return f" ({', '.join(f'{cause} {count}' for cause, count in causes.items())})" if causes else ""

@@ -113,7 +113,7 @@ def test_a_living_session_is_left_alone(session, seen):
     assert [event.name for event in seen] == ["m"]
 
 
-def test_a_dead_owners_session_is_left_alone_while_a_worker_lives(directory, recovered):
+def test_a_dead_owners_session_is_left_alone_while_a_worker_lives(directory, recovered, caplog):
     forks = """
 if os.fork() == 0:
     scope.event("of the worker")
@@ -131,7 +131,10 @@ if os.fork() == 0:
         try:
             sweep(directory, recovered)
             assert os.path.exists(path)
-            with pytest.raises(relay_mp.SessionError, match=f"goes on: process {worker.pid}"):
+            (record,) = [record for record in caplog.records if path in record.getMessage()]
+            said = f"goes on: process {worker.pid} is in it, but its owner, process {process.pid}, is dead, and nobody"
+            assert said in record.getMessage()
+            with pytest.raises(relay_mp.SessionError, match=f"{said} .*; end process {worker.pid}, and"):
                 relay_mp.recover(path, str(recovered))
         finally:
             worker.kill()

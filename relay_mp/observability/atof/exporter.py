@@ -38,7 +38,7 @@ class AtofExporterMode(enum.Enum):
     __str__ = __repr__
 
 
-@dataclass(eq=False, repr=False)
+@dataclass(slots=True, eq=False, repr=False)
 class AtofExporterConfig:
     """Where one sink of an AtofExporter writes. Attributes may be set until the exporter is made.
 

@@ -44,9 +44,9 @@ class AtofFileSinkConfig(_Sink):
     output_directory: str | None = None
     filename: str | None = None
     mode: Literal["append", "overwrite"] = default_of(AtofExporterConfig, "mode").value
-    fsync: FsyncPolicy = AtofExporterConfig.fsync
-    rotate_bytes: int = AtofExporterConfig.rotate_bytes
-    rotated_files: int = AtofExporterConfig.rotated_files
+    fsync: FsyncPolicy = default_of(AtofExporterConfig, "fsync")
+    rotate_bytes: int = default_of(AtofExporterConfig, "rotate_bytes")
+    rotated_files: int = default_of(AtofExporterConfig, "rotated_files")
     name: str | None = None
 
     def check(self, report: Report) -> None:
@@ -71,11 +71,11 @@ class AtofStreamSinkConfig(_Sink):
     TYPE: ClassVar[str] = "stream"
 
     url: str
-    transport: Transport = AtofExporterConfig.transport
+    transport: Transport = default_of(AtofExporterConfig, "transport")
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     header_env: dict[str, str] = field(default_factory=dict)
-    timeout_millis: int = AtofExporterConfig.timeout_millis
-    field_name_policy: FieldNamePolicy = AtofExporterConfig.field_name_policy
+    timeout_millis: int = default_of(AtofExporterConfig, "timeout_millis")
+    field_name_policy: FieldNamePolicy = default_of(AtofExporterConfig, "field_name_policy")
     name: str | None = None
     limits: dict[str, Any] = field(default_factory=dict)
 

@@ -135,7 +135,7 @@ def _with_policy(config: dict[str, Any], document: dict[str, str]) -> Findings:
         report.invalid("is no table")
     for name, value in given.items():
         if name not in DEFAULT_POLICY:
-            Report(findings, Where("policy", name)).unknown()
+            Report(findings, Where("policy", "")).unknown(name, DEFAULT_POLICY)
         elif name not in kept and value is not None:
             report.key(name).invalid("has to be one of 'ignore', 'warn', 'error'")
     return findings

@@ -121,7 +121,7 @@ def read_section(section: Any, value: dict[str, Any], report: Report) -> Any:
     given: dict[str, Any] = {}
     for key, item in value.items():
         if key not in known:
-            report.key(key).unknown()
+            report.unknown(key, known)
         elif item is not None:
             place = report.part(key) if _is_section(hints[key]) else report.key(key)
             given[key] = read(hints[key], item, place)

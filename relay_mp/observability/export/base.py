@@ -31,11 +31,14 @@ class Exporter:
     """Registers sinks with the session, flushes them and shuts them down.
 
     Args:
-        sinks: for each the name of its factory, "module:attribute", and its arguments, JSON types only.
+        sinks: for each a pair: the name of its factory, "module:attribute", and its arguments, JSON types only.
+
+    Raises:
+        TypeError: an item is not such a pair.
     """
 
     def __init__(self, sinks: Sequence[tuple[str, dict[str, Any]]]) -> None:
-        self._sinks = list(sinks)
+        self._sinks = [_checked_pair(sink) for sink in sinks]
         self._names: list[str] = []
         self._ended: list[str] = []
         self._reported: list[str] = []
@@ -154,6 +157,16 @@ class Exporter:
         names = self._reported
         reports = session.stats().exporters if session is not None else {}
         return {name: reports[name] for name in names if name in reports}
+
+
+def _checked_pair(sink: object) -> tuple[str, dict[str, Any]]:
+    match sink:
+        case (str() as factory, dict() as arguments):
+            return factory, arguments
+    raise TypeError(
+        f"a sink is {sink!r:.200}; expected a pair of its factory and its arguments, such as "
+        '("package.module:Class", {"path": "out.txt"}), or ("package.module:Class", {}) without arguments'
+    )
 
 
 class _Flushed:

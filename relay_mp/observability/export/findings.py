@@ -4,9 +4,10 @@ section.check(report) ──▶ report.key("port").unsupported("is 65536; ...") 
                                                                                  └──▶ places that cannot be used
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from relay_mp._plugins.document import DEFAULT_POLICY, ConfigDiagnostic, diagnostic
+from relay_mp._plugins.document import DEFAULT_POLICY, ConfigDiagnostic, diagnostic, remedy
 
 __all__ = ["Findings", "Report", "Where"]
 
@@ -122,6 +123,7 @@ class Report:
         self._findings.unusable.append(self.where)
         self._findings.judge("unsupported_value", self.where, message)
 
-    def unknown(self) -> None:
-        """A key that has no meaning."""
-        self._findings.judge("unknown_field", self.where, "has no meaning; remove it")
+    def unknown(self, key: str, known: Iterable[str]) -> None:
+        """A key that has no meaning, beside those that have one."""
+        message = f"has no meaning; {remedy(key, known)}"
+        self._findings.judge("unknown_field", self.where.key(key), message)

@@ -26,6 +26,15 @@ class OpenTelemetryLogConfig(OtlpConfig):
         max_open_scopes: scopes whose traces are known; the oldest is forgotten beyond that.
     """
 
+    __slots__ = (
+        "completed_span_context_ttl_millis",
+        "max_export_batch_size",
+        "max_open_scopes",
+        "max_queue_size",
+        "minimum_severity",
+        "scheduled_delay_millis",
+    )
+
     def __init__(self, endpoint: str = "") -> None:
         super().__init__(endpoint)
         self.minimum_severity = LogSeverity.Info

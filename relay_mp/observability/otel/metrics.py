@@ -33,6 +33,8 @@ class OpenTelemetryMetricConfig(OtlpConfig):
             whose attribute is `otel.metric.overflow`, and are counted as `overflowed`.
     """
 
+    __slots__ = ("cardinality_limit", "export_interval_millis", "max_instruments", "temporality")
+
     def __init__(self, endpoint: str = "") -> None:
         super().__init__(endpoint)
         self.export_interval_millis = DEFAULT_EXPORT_INTERVAL_MILLIS

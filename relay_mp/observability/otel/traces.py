@@ -41,6 +41,19 @@ class OpenTelemetryConfig(OtlpConfig):
         max_span_events: marks that become events of one span; further ones become spans of their own.
     """
 
+    __slots__ = (
+        "attribute_mappings",
+        "completed_span_context_ttl_millis",
+        "mark_exclude_names",
+        "mark_projection",
+        "max_attribute_bytes",
+        "max_open_scopes",
+        "max_span_events",
+        "promote_metadata_prefixes",
+        "promote_resource_metadata_prefixes",
+        "type",
+    )
+
     def __init__(self, otel_type: Projection, endpoint: str = "") -> None:
         super().__init__(endpoint)
         self.type: Projection = otel_type
@@ -71,7 +84,7 @@ class OpenTelemetryConfig(OtlpConfig):
         check_count("max_open_scopes", self.max_open_scopes, 1)
         check_count("max_attribute_bytes", self.max_attribute_bytes, 16)
         check_count("max_span_events", self.max_span_events, 0)
-        own = vars(self).copy()  # those of the receiver are in slots
+        own = {name: getattr(self, name) for name in OpenTelemetryConfig.__slots__}
         return {"connection": self.connection(), "projection": own.pop("type"), **own}
 
 

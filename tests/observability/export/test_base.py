@@ -9,7 +9,7 @@ import relay_mp
 from relay_mp import AtofExporter, AtofExporterConfig, scope
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
-from relay_mp.observability import exporter
+from relay_mp.observability import Exporter, exporter
 from relay_mp.observability.export.batch_queue import BatchQueue, Limits, Retryable
 from relay_mp.observability.export.scopes import OpenScopes
 from relay_mp.observability.export.sink import Sink
@@ -34,6 +34,27 @@ def test_an_exporter_is_found_by_its_kind(session, tmp_path):
 def test_an_unknown_kind_says_which_there_are(session):
     with pytest.raises(relay_mp.SubscriberError, match="no exporter 'nope'; there are atif, atof_file, atof_stream, o"):
         exporter("nope").register("x")
+
+
+@pytest.mark.parametrize("sink", ["names:Names", ("names:Names",), ("names:Names", ["out.txt"]), (len, {})])
+def test_a_sink_that_is_not_a_pair_is_refused_with_an_example(sink):
+    with pytest.raises(TypeError, match="a sink is .*; expected a pair of its factory and its arguments, such as"):
+        Exporter([("names:Names", {}), sink])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        AtofExporterConfig(),
+        relay_mp.OpenTelemetryConfig("full"),
+        relay_mp.OpenTelemetryLogConfig(),
+        relay_mp.OpenTelemetryMetricConfig(),
+    ],
+    ids=lambda config: type(config).__name__,
+)
+def test_a_misspelt_attribute_of_a_configuration_is_refused(config):
+    with pytest.raises(AttributeError, match="file_name"):
+        config.file_name = "events.jsonl"
 
 
 def test_a_kind_may_be_any_installed_packages(session, tmp_path, monkeypatch):
