@@ -167,6 +167,17 @@ def test_blocks_say_what_they_are(page):
             assert option.split()[0] != "needs" or option.split()[1] in EXTRAS, f"{block.place}: {option}"
 
 
+@pytest.mark.parametrize("page", doc_blocks.PAGES, ids=name_of)
+def test_the_text_before_a_file_names_it(page):
+    """The comment that names it is not seen by a reader, who has to save it."""
+    paragraphs = page.read_text(encoding="utf-8").split("\n\n")
+    for block in doc_blocks.blocks(page):
+        name = block.option("file")
+        if name is not None:
+            (place,) = [at for at, text in enumerate(paragraphs) if text.startswith(f"<!-- run: file {name} -->")]
+            assert f"`{name}`" in paragraphs[place - 1], f"{block.place}: say before it that this is `{name}`"
+
+
 def test_every_command_that_is_not_run_is_in_some_page():
     commands = {
         line for page in doc_blocks.PAGES for block in doc_blocks.blocks(page) if block.language == "sh"
