@@ -13,9 +13,11 @@
 
 One process does all under callgrind. A call of getppid, which nothing else here makes, parts the phases: callgrind
 dumps its counters there. The dispatcher is held in a callback meanwhile, so that only this thread runs; what is taken
-from the ring is taken by a reader of our own, from behind the record that the dispatcher holds.
+from the ring is taken by a reader of our own, from behind the record that the dispatcher holds. Garbage is not
+collected: whether a collection falls into a phase hangs on what was allocated before it, and is a tenth of `read`.
 """
 
+import gc
 import os
 import re
 import shutil
@@ -76,6 +78,7 @@ def _total(dump: Path) -> int:
 
 
 def _inside() -> None:
+    gc.disable()
     held = threading.Event()
 
     def hold(_event: relay_mp.Event) -> None:

@@ -89,29 +89,34 @@ def requirements_of(extra: str) -> list[str]:
     return found
 
 
-def test_requirements() -> list[str]:
-    """What the package and its extra `test` ask for."""
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return [*project["dependencies"], *requirements_of("test")]
+def runtime_requirements() -> list[str]:
+    """What the package itself asks for."""
+    return list(tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"])
 
 
 def make_environment(do: Do, base: str | Path, place: Path) -> Path:
-    """An environment with what the tests ask for, as wheels; what has none for this Python is left out, and said to be.
+    """An environment with what the package and its tests ask for.
+
+    What the package asks for may be built from source. Of what the tests ask for, the wheels are installed; what has
+    none for this Python is left out, and said to be.
 
     Returns:
         Its Python.
     """
-    python, requirements, done = place / "bin/python", test_requirements(), place / "installed"
-    if done.exists() and done.read_text(encoding="utf-8").splitlines() == requirements:
+    python, done = place / "bin/python", place / "installed"
+    runtime, requirements = runtime_requirements(), requirements_of("test")
+    wanted = "\n".join([*runtime, *requirements])
+    if done.exists() and done.read_text(encoding="utf-8") == wanted:
         return python
     must(do([base, "-m", "venv", "--clear", place]), "making an environment")
+    must(do([python, "-m", "pip", "install", "-qqq", *runtime]), "installing what the package asks for")
     install = [python, "-m", "pip", "install", "-qqq", "--only-binary=:all:"]
     if do([*install, *requirements]):
         left_out = [requirement for requirement in requirements if do([*install, requirement])]
         print(f"left out, for there is no wheel of it here: {', '.join(left_out)}")
         if len(left_out) == len(requirements):
             sys.exit("pip can install nothing at all there")
-    done.write_text("\n".join(requirements), encoding="utf-8")
+    done.write_text(wanted, encoding="utf-8")
     return python
 
 
