@@ -25,6 +25,7 @@ def test_a_script_is_run_by_an_environment_that_the_page_about_platforms_names(s
 
 
 def test_the_scripts_install_what_the_extra_test_is_made_of():
-    names = {re.split(r"[^\w-]", requirement)[0] for requirement in helpers.test_requirements()}
+    wanted = helpers.runtime_requirements() + helpers.requirements_of("test")
+    names = {re.split(r"[^\w-]", requirement)[0] for requirement in wanted}
     assert {"pytest", "numpy", "openai"} <= names
     assert "relay_mp" not in names
