@@ -48,7 +48,7 @@ def json_copy(value: Any, where: str, depth: int = MAX_DEPTH) -> Any:
     """A copy of JSON: tuples become lists, NaN and infinities null.
 
     Raises:
-        PayloadError: it is no JSON, or nests deeper than `MAX_DEPTH`, as what contains itself does.
+        PayloadError: it is not JSON, or nests deeper than `MAX_DEPTH`, as what contains itself does.
     """
     if value is None or isinstance(value, (str, bool, int)):
         return value
@@ -58,7 +58,7 @@ def json_copy(value: Any, where: str, depth: int = MAX_DEPTH) -> Any:
         raise PayloadError(f"{where[:80]} nests deeper than {MAX_DEPTH}; expected JSON without cycles")
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise PayloadError(f"{where} has a key that is no str")
+            raise PayloadError(f"{where} has a key that is not a str")
         return {key: json_copy(item, f"{where}.{key}", depth - 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [json_copy(item, where, depth - 1) for item in value]
@@ -415,7 +415,7 @@ FINISH_REASONS = ("complete", "length", "tool_use", "content_filter")
 
 
 def finish_reason(value: Any, where: str) -> str:
-    # Serialized, a reason that is none of the four is {"unknown": reason}.
+    # Serialized, a reason that is not one of the four is {"unknown": reason}.
     if isinstance(value, Mapping):
         if set(value) != {"unknown"}:
             raise _refuse(value, where, "a str or {'unknown': str}")
@@ -501,7 +501,7 @@ class _View:
 
         Raises:
             PayloadError: a value is not of its shape; the message names the place.
-            TypeError: a text is no str.
+            TypeError: a text is not a str.
         """
         view = cls.__new__(cls)
         view._values = {}
@@ -603,7 +603,7 @@ class AnnotatedLLMRequest(_View):
 
     Raises:
         PayloadError: a value is not of its shape; the message names the place.
-        TypeError: `model` is no str.
+        TypeError: `model` is not a str.
     """
 
     __slots__ = ()

@@ -8,8 +8,8 @@ Arguments of the wrong type stay plain `TypeError`s, and a timestamp without a t
 `ValueError`: they are mistakes in the call, not conditions of the runtime.
 
     RelayError
-    ├── PayloadError        (ValueError)    a payload that is no JSON, with the path to the culprit
-    ├── RecordError         (ValueError)    bytes from shared memory that are no event record
+    ├── PayloadError        (ValueError)    a payload that is not JSON, with the path to the culprit
+    ├── RecordError         (ValueError)    bytes from shared memory that are not an event record
     ├── PluginConfigError   (ValueError)    a plugin configuration that has not the shape of one
     ├── PropagationError    (ValueError)    a parent that came over a wire and is malformed
     ├── ScopeError          (RuntimeError)  a scope popped twice, out of order, or not one's own
@@ -61,7 +61,7 @@ class PayloadError(RelayError, ValueError):
 
 
 class RecordError(RelayError, ValueError):
-    """Bytes that passed their checksum but are no event record of this version."""
+    """Bytes that passed their checksum but are not an event record of this version."""
 
 
 class PropagationError(RelayError, ValueError):
@@ -72,7 +72,7 @@ class PropagationError(RelayError, ValueError):
 
 
 class CodecError(RelayError, RuntimeError):
-    """A request or response that is none of the codec's API, or a change that the API cannot express.
+    """A request or response that is not one of the codec's API, or a change that the API cannot express.
 
     The payload is as it was.
     """

@@ -14,7 +14,7 @@ and `to_json()` start from the record, so that a subscriber which changes them a
 what the next one writes.
 
 Events may be read from any thread, kept, and pickled. What comes out of shared memory is not trusted:
-a record that is no record raises `RecordError` at the access.
+bytes that are not a record raise `RecordError` at the access.
 
 The JSON is the peer's to the byte but for two things: times have microseconds at most, and small
 floats are written `1e-05`, as Python does, where the peer writes `0.00001`.
@@ -96,7 +96,7 @@ def canonical_payload(value: Any) -> Any:
     """A decoded payload with its keys sorted at every depth and its NaNs null, as ATOF's JSON shows it.
 
     Raises:
-        RecordError: it holds something that is no JSON type.
+        RecordError: it holds something that is not a JSON type.
     """
     kind = type(value)
     if kind is dict:
@@ -123,7 +123,7 @@ def _payload(field: object) -> Any:
     try:
         return canonical_payload(field)
     except RecursionError as error:
-        raise RecordError(f"a payload is no JSON: {error}") from error
+        raise RecordError(f"a payload is not JSON: {error}") from error
 
 
 _dumps: Callable[[Any], str] = json.JSONEncoder(
@@ -185,7 +185,7 @@ class _Event(RecordView):
         try:
             fields = _unpack(self._record)
         except Exception as error:
-            raise RecordError(f"a record of {len(self._record)} bytes is no msgpack: {error}") from error
+            raise RecordError(f"a record of {len(self._record)} bytes is not msgpack: {error}") from error
         if type(fields) is not list or len(fields) != FIELD_COUNT:
             raise RecordError(f"a record holds {type(fields).__name__}; expected a list of {FIELD_COUNT}")
         found = tuple(map(type, fields[:9]))
@@ -391,7 +391,7 @@ class MarkEvent(_Event):
 
     @property
     def severity(self) -> LogSeverity | None:
-        """The severity of a log line: metadata's `relay_mp.log.severity`, None where it is none."""
+        """The severity of a log line: metadata's `relay_mp.log.severity`; None where that is not a severity."""
         metadata = self.metadata
         if not isinstance(metadata, dict):
             return None
@@ -418,7 +418,7 @@ _CLASSES = (ScopeEvent, ScopeEvent, MarkEvent)
 """By a record's kind."""
 
 view_of: Callable[..., Event | None] = functools.partial(view, _CLASSES)
-"""`decode`, but None where the record does not start as the native encoder's do, or is no event's."""
+"""`decode`, but None where the record does not start as the native encoder's do, or is not an event's."""
 
 
 def decode(record: bytes, seq: int, pid: int, redelivered: bool = False) -> Event:
@@ -431,7 +431,7 @@ def decode(record: bytes, seq: int, pid: int, redelivered: bool = False) -> Even
         redelivered: whether a dispatcher's crash may have shown it before.
 
     Raises:
-        RecordError: the bytes start like no event record. Control records (kind 3) are no events.
+        RecordError: the bytes do not start as an event record does. Control records (kind 3) are not events.
     """
     event = view_of(record, seq, pid, redelivered)
     if event is not None:

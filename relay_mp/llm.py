@@ -120,7 +120,7 @@ def call(
     Raises:
         TypeError: an argument is not of its type.
         ValueError: the timestamp is naive.
-        PayloadError: a payload is none; nothing was emitted.
+        PayloadError: a payload holds a value that cannot be recorded; nothing was emitted.
         UnicodeEncodeError: the name has a lone surrogate.
     """
     name, parent, bits, profile = _checked_call(name, request, handle, attributes, model_name)
@@ -147,7 +147,7 @@ def call_end(
         handle: the call, from `call`.
         response: the end event's `data`, sanitized.
         data: the end event's `data` where the response is None; sanitized as one.
-        metadata: merged over the start's, one level deep; what is no dict is left out.
+        metadata: merged over the start's, one level deep; what is not a dict is left out.
         annotated_response: an AnnotatedLLMResponse, or a dict: goes into
             `category_profile.annotated_response`, unless a sanitizer changes the response.
         response_codec: makes that annotation of the sanitized response, where none is given.
@@ -156,7 +156,7 @@ def call_end(
     Raises:
         TypeError: an argument is not of its type.
         ValueError: the timestamp is naive.
-        PayloadError: a payload is none; nothing was emitted.
+        PayloadError: a payload holds a value that cannot be recorded; nothing was emitted.
     """
     check_type(handle, LLMHandle, "handle")
     if not active():
@@ -480,7 +480,7 @@ def conditional_execution(request: LLMRequest) -> Any:
         RejectedError: one said no.
         MiddlewareError: one is asynchronous, and no event loop runs. What a guardrail raises passes.
         CallbackError: an answer is neither None nor a text.
-        TypeError: it is no LLMRequest.
+        TypeError: it is not an LLMRequest.
     """
     check_type(request, LLMRequest, "request")
     parent = parent_of(None)

@@ -99,7 +99,7 @@ def register(plugin_kind: str, plugin: Plugin | type | str) -> None:
 
     Raises:
         PluginError: the kind is taken.
-        TypeError: the kind is no str, or the plugin no plugin.
+        TypeError: the kind is not a str, or the plugin is not a plugin.
     """
     if not isinstance(plugin_kind, str):
         raise TypeError(f"plugin_kind is a {type(plugin_kind).__name__}; expected str")
@@ -139,7 +139,7 @@ def validate(config: PluginConfig | JsonObject) -> ConfigReport:
 
     Raises:
         PluginConfigError: it has not the shape of a configuration; the message names the place.
-        PayloadError: something in it is no JSON.
+        PayloadError: something in it is not JSON.
     """
     return {"diagnostics": activation.examined(parse(plain(config))), "runtime_diagnostics": []}
 

@@ -200,7 +200,7 @@ def propagate(function: Callable[P, R], context: TaskContext | None = None) -> C
 
 
 def _carried(function: Any) -> Any:
-    # What is no callable goes through: the standard library's own refusal comes at its own time.
+    # What is not a callable goes through: the standard library's own refusal comes at its own time.
     return propagate(function) if callable(function) else function
 
 

@@ -81,7 +81,7 @@ def list_runtime_registrations(
         By kind, in the order of RuntimeRegistrationKind, then by name.
 
     Raises:
-        TypeError: one of `kinds` is no RuntimeRegistrationKind.
+        TypeError: one of `kinds` is not a RuntimeRegistrationKind.
     """
     wanted = set(RuntimeRegistrationKind) if kinds is None else set(map(_check_kind, kinds))
     found = [

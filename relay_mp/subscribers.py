@@ -31,7 +31,7 @@ def register(name: str, callback: Callable[[Event], object] | str, *, arguments:
             the callback. If that has a `close`, it is called after the last event.
 
     Raises:
-        TypeError: the name is no str, the callback cannot be called, or arguments are given and it is
+        TypeError: the name is not a str, the callback cannot be called, or arguments are given and it is
             passed rather than named.
         SubscriberError: the name is taken, or the dispatcher cannot reach the callback.
         SessionError: no session could be started.

@@ -101,7 +101,7 @@ def call(
     Raises:
         TypeError: an argument is not of its type.
         ValueError: the timestamp is naive.
-        PayloadError: a payload is none; nothing was emitted.
+        PayloadError: a payload holds a value that cannot be recorded; nothing was emitted.
         UnicodeEncodeError: the name has a lone surrogate.
     """
     if type(name) is not str:
@@ -129,13 +129,13 @@ def call_end(
         result: its result is the end event's `data`, sanitized; its annotation goes into
             `category_profile.tool_result_annotation`.
         data: the end event's `data` where the result, or what a sanitizer made of it, is None.
-        metadata: merged over the start's, one level deep; where either is no dict, it replaces it.
+        metadata: merged over the start's, one level deep; where either is not a dict, it replaces it.
         timestamp: timezone-aware, kept as given. Left out: now, and always later than the start.
 
     Raises:
         TypeError: an argument is not of its type.
         ValueError: the timestamp is naive.
-        PayloadError: a payload is none; nothing was emitted.
+        PayloadError: a payload holds a value that cannot be recorded; nothing was emitted.
     """
     check_type(handle, ToolHandle, "handle")
     check_type(result, ToolExecutionResult, "result")

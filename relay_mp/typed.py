@@ -114,7 +114,7 @@ class DataclassCodec(Codec[T]):
         dc_cls: the dataclass.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is not a dataclass.
     """
 
     def __init__(self, dc_cls: type[T]) -> None:
@@ -126,7 +126,7 @@ class DataclassCodec(Codec[T]):
         """The fields, by name.
 
         Raises:
-            TypeError: the value is no instance of a dataclass.
+            TypeError: the value is not an instance of a dataclass.
         """
         if isinstance(value, type) or not dataclasses.is_dataclass(value):
             raise TypeError(f"the value is a {type(value).__name__}; expected {self._dc_cls.__name__}")
@@ -138,7 +138,7 @@ class DataclassCodec(Codec[T]):
         """The dataclass, made with the fields as arguments.
 
         Raises:
-            TypeError: the data is no object, or has other keys than the fields.
+            TypeError: the data is not an object, or has other keys than the fields.
         """
         if not isinstance(data, Mapping):
             raise TypeError(f"the data is a {type(data).__name__}; expected the fields of {self._dc_cls.__name__}")

@@ -219,11 +219,11 @@ class ScopeAttributes(_Attributes):
     """Flags of a scope: a value that does not change.
 
     Args:
-        value: the bits; those that are no flag are dropped, so that `ScopeAttributes(255).value == 3`.
+        value: the bits; those that are not flags are dropped, so that `ScopeAttributes(255).value == 3`.
 
     Raises:
         OverflowError: the value is negative or has more than 32 bits.
-        TypeError: the value is no integer.
+        TypeError: the value is not an integer.
     """
 
     __slots__ = ()
@@ -290,7 +290,7 @@ def _text(value: object, argument: str) -> str:
 
 
 def _number(value: object) -> float:
-    """A value as Python's own number, where it is one. What is none is for `scope.metric` to refuse."""
+    """A value as Python's own number, where it is one. `scope.metric` refuses what is not a number."""
     if isinstance(value, (int, float)) or not hasattr(value, "__float__"):
         return value  # type: ignore[return-value]
     if hasattr(value, "__index__"):
@@ -434,7 +434,7 @@ class MetricMeasurement:
 
 def _copy_attributes(attributes: Mapping[str, JsonValue]) -> JsonObject:
     # Two levels are all that attributes may have; what is deeper, or no mapping at all, is kept as it
-    # is for `scope.metric` to name. Keys that are no strings cannot be sorted among strings.
+    # is for `scope.metric` to name. Keys that are not strings cannot be sorted among strings.
     if not isinstance(attributes, Mapping):
         return attributes
     copies = {key: list(value) if isinstance(value, _SEQUENCES) else value for key, value in attributes.items()}

@@ -139,7 +139,7 @@ def test_payloads_are_decoded_on_first_access_and_kept():
     assert event.data is event.data
     damaged = decode(msgpack.packb([KIND_MARK, UUID, None, 0, "m", None, 0, 0, None, b"\xc1", None, None, None]), 1, 2)
     assert damaged.name == "m"
-    with pytest.raises(RecordError, match="no msgpack"):
+    with pytest.raises(RecordError, match="not msgpack"):
         _ = damaged.data
     with pytest.raises(RecordError):
         damaged.to_json()

@@ -192,7 +192,7 @@ class Dispatcher:
             else:
                 self._call(record, begun < 0)
         except RecordError:
-            logger.exception("a record at %d of slot %d is no event; it is skipped", position, slot)
+            logger.exception("a record at %d of slot %d is not an event; it is skipped", position, slot)
         if is_dispatching():
             self._reader.done(record.next_position)
         return 1
@@ -266,7 +266,7 @@ class Dispatcher:
             self._reader.mark_done()
 
     def _mark_seq_before(self) -> int:
-        """Of the newest mark of earlier dispatchers; a damaged one that is far ahead of the stream is none."""
+        """Of the newest mark of earlier dispatchers; a damaged one that is far ahead of the stream does not count."""
         last = self._reader.last_mark_seq
         ahead = last // UNIT_BYTES - self._segment.read_pos
         return last if ahead <= core.MAX_PRODUCERS else 0

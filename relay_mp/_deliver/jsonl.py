@@ -38,7 +38,7 @@ class JsonlFile:
         behind: the file that this one goes on from: lines may be in that one, see `has`; a new file has its mode.
 
     Raises:
-        OSError: it cannot be opened, somebody else is writing to it, it ends in what is no event, or a
+        OSError: it cannot be opened, somebody else is writing to it, it ends in what is not an event, or a
             write failed. A line that was written in part is taken back.
     """
 
@@ -180,7 +180,7 @@ def _end_at_whole_line(file: int, path: str) -> int:
         os.write(file, b"\n")
         return end + 1
     if rest[: len(_LINE_START)] != _LINE_START[: len(rest)]:
-        raise OSError(f"{path} ends in a line that is no event: {rest[:40]!r}; give each run a file of its own")
+        raise OSError(f"{path} ends in a line that is not an event: {rest[:40]!r}; give each run a file of its own")
     logger.warning("%s ended in the first %d bytes of an event; they are cut off", path, len(rest))
     os.ftruncate(file, whole)
     return whole

@@ -4,7 +4,7 @@ Two things in one: the registrations of named subscribers, from which a dispatch
 started again makes them anew, and the reports of exporters, for `session.stats()` in any process. A list
 of rows: one a registration, and one of three fields, ["reports", events delivered so far, reports by name].
 
-The segment is not trusted: what is no row is passed over, for an error would end each successor too.
+The segment is not trusted: what is not a row is passed over, for an error would end each successor too.
 """
 
 from typing import Any

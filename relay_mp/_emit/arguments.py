@@ -41,7 +41,7 @@ def to_microseconds(timestamp: object) -> int:
     """A timezone-aware datetime as microseconds since the epoch, exactly.
 
     Raises:
-        TypeError: it is no datetime.
+        TypeError: it is not a datetime.
         ValueError: it is naive.
     """
     if not isinstance(timestamp, datetime):
@@ -55,7 +55,7 @@ def to_microseconds(timestamp: object) -> int:
 
 
 def scope_type_error(found: str, scope_type: object) -> TypeError:
-    """The error for what is no ScopeType: the one that is meant, if its name or value was given, or all of them."""
+    """The error for what is not a ScopeType: the one that is meant, if its name or value was given, or all of them."""
     meant = [f"ScopeType.{member.name}" for member in ScopeType if scope_type in (member.name, member.value)]
     expected = f"write {meant[0]}" if meant else f"one of {_SCOPE_TYPES}"
     return TypeError(f"{found}, {expected}; such as scope.scope('search', ScopeType.Tool)")
@@ -90,7 +90,7 @@ def check_name(name: object) -> str:
     """A name as an exact str, which is what the core takes.
 
     Raises:
-        TypeError: it is no str.
+        TypeError: it is not a str.
     """
     if not isinstance(name, str):
         raise TypeError(f"name is a {type(name).__name__}; expected str")
@@ -101,7 +101,7 @@ def attribute_bits(attributes: object) -> int:
     """The bits of a scope's attributes.
 
     Raises:
-        TypeError: they are no ScopeAttributes.
+        TypeError: they are not ScopeAttributes.
     """
     if not isinstance(attributes, ScopeAttributes):
         raise TypeError(
@@ -115,7 +115,7 @@ def check_schema(data_schema: object) -> DataSchema:
     """A data schema reduced to its two keys.
 
     Raises:
-        PayloadError: it is no mapping with a string `name` and a string `version`.
+        PayloadError: it is not a mapping with a string `name` and a string `version`.
     """
     if isinstance(data_schema, Mapping):
         name, version = data_schema.get("name"), data_schema.get("version")
@@ -134,7 +134,7 @@ def freeze(value: object, argument: str) -> Any:
 
 
 def freeze_setting(value: object, argument: str) -> Any:
-    """`freeze` for what is no event's, such as a plugin's configuration: nothing in it is replaced.
+    """`freeze` for what is not an event's, such as a plugin's configuration: nothing in it is replaced.
 
     Raises:
         PayloadError: it contains a value that is not JSON; the path starts with `argument`.
@@ -161,7 +161,7 @@ def thaw(frozen: Any) -> Any:
 def merge_metadata(start: Any, end: Any) -> Any:
     """An end's metadata: the end's over the start's, one level deep; a null there overwrites.
 
-    If either is no dict, the end's replaces the start's. An end's that was left out, None, keeps it.
+    If either is not a dict, the end's replaces the start's. An end's that was left out, None, keeps it.
 
     Args:
         start: the start's, frozen as the handle keeps it.
@@ -186,8 +186,8 @@ def with_severity(metadata: Any, severity: object) -> dict[str, Any]:
     """A mark's metadata with its severity in it.
 
     Raises:
-        TypeError: the severity is no LogSeverity.
-        ScopeError: the metadata is no dict, and has no place for a severity (RuntimeError, as the peer's).
+        TypeError: the severity is not a LogSeverity.
+        ScopeError: the metadata is not a dict, and has no place for a severity (RuntimeError, as the peer's).
     """
     if not isinstance(severity, LogSeverity):
         raise TypeError(f"severity is a {type(severity).__name__}; expected LogSeverity")

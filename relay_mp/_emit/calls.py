@@ -199,7 +199,7 @@ class PendingMarkSpec:
 
     Raises:
         TypeError: an argument is not of its type.
-        PayloadError: a payload is none.
+        PayloadError: a payload holds a value that cannot be recorded.
     """
 
     __slots__ = ("_category", "_data", "_metadata", "_name", "_profile", "_schema", "_severity")
@@ -299,7 +299,7 @@ class ToolExecutionInterceptOutcome:
         annotation: takes the place of the result's annotation.
 
     Raises:
-        TypeError: a mark is no PendingMarkSpec.
+        TypeError: a mark is not a PendingMarkSpec.
         PayloadError: in strict mode, something in `result` or `annotation` cannot be recorded.
     """
 
@@ -344,7 +344,7 @@ class LLMRequestInterceptOutcome:
 
     Raises:
         TypeError: an argument is not of its type.
-        PayloadError: a contribution is no JSON object.
+        PayloadError: a contribution is not a JSON object.
     """
 
     __slots__ = ("_annotated", "_contributions", "_marks", "_request")
@@ -365,7 +365,7 @@ class LLMRequestInterceptOutcome:
         self._marks = _marks(pending_marks)
         self._contributions = freeze(list(optimization_contributions or ()), "optimization_contributions")
         if not all(isinstance(item, dict) for item in peek(self._contributions)):
-            raise PayloadError("optimization_contributions holds what is no dict")
+            raise PayloadError("optimization_contributions holds what is not a dict")
 
     @property
     def request(self) -> LLMRequest:

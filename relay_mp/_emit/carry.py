@@ -39,7 +39,7 @@ def scope_from_text(text: str) -> ScopeHandle:
     """A foreign handle: a parent for what this process emits.
 
     Raises:
-        PropagationError: the text is none that `current_scope_text` gives.
+        PropagationError: the text is not one that `current_scope_text` gives.
     """
     try:
         if len(text) > MAX_TEXT_CHARACTERS:

@@ -139,7 +139,7 @@ def use_scope_stack(stack: ScopeStack) -> Iterator[ScopeStack]:
         A context manager whose target is the stack.
 
     Raises:
-        TypeError: it is no ScopeStack.
+        TypeError: it is not a ScopeStack.
     """
     _require_stack(stack)
     previous = _current.get()
@@ -160,7 +160,7 @@ def set_thread_scope_stack(stack: ScopeStack) -> None:
         stack: the stack, mostly from `propagate_scope_to_thread()` in the starting thread.
 
     Raises:
-        TypeError: it is no ScopeStack.
+        TypeError: it is not a ScopeStack.
     """
     _require_stack(stack)
     top = nearest_open(stack._top)

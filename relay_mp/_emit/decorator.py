@@ -59,7 +59,7 @@ def run_in_blocks(function: Callable[_P, _R], block: Block) -> Callable[_P, _R]:
     return wrapped
 
 
-# inspect's constants: three of them are no reason to import it, which takes as long as a third of this package.
+# inspect's constants: importing it for three of them does not pay: that takes as long as a third of this package.
 _CO_GENERATOR, _CO_COROUTINE, _CO_ASYNC_GENERATOR = 0x20, 0x80, 0x200
 
 

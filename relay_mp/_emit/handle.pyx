@@ -208,9 +208,9 @@ def make_root() -> ScopeHandle:
 
 
 def check_handle(handle) -> None:
-    """Refuses what is no handle.
+    """Refuses what is not a handle.
 
     Raises:
-        TypeError: it is no ScopeHandle.
+        TypeError: it is not a ScopeHandle.
     """
     checked_handle(handle)

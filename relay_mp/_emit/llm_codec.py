@@ -86,7 +86,7 @@ def encode_request(codec: Any, annotated: Any, request: LLMRequest) -> LLMReques
     """The request with what was changed in its normalized form. Its headers stay. What the codec raises passes.
 
     Raises:
-        CallbackError: the codec returned what is no request.
+        CallbackError: the codec returned what is not a request.
     """
     encoded = codec.encode(annotated, request)
     if not isinstance(encoded, LLMRequest):

@@ -95,7 +95,7 @@ def parent_of(handle: ScopeHandle | None) -> ScopeHandle:
     """The scope that a call is under: the one named, or the current one.
 
     Raises:
-        TypeError: it is no ScopeHandle.
+        TypeError: it is not a ScopeHandle.
     """
     if handle is None:
         return current_scope()
@@ -150,8 +150,8 @@ def begin_call(
         shown_profile: `category_profile` of the start event, if it has more than `profile`.
 
     Raises:
-        PayloadError: a payload is none; nothing was emitted.
-        TypeError, ValueError: the timestamp is no timezone-aware datetime.
+        PayloadError: a payload holds a value that cannot be recorded; nothing was emitted.
+        TypeError, ValueError: the timestamp is not a timezone-aware datetime.
     """
     uuid, above = uuid7(), parent._uuid
     if not active():
@@ -204,8 +204,8 @@ def end_call(
         fallback: the data where `shown` is None.
 
     Raises:
-        PayloadError: a payload is none; nothing was emitted.
-        TypeError, ValueError: the timestamp is no timezone-aware datetime.
+        PayloadError: a payload holds a value that cannot be recorded; nothing was emitted.
+        TypeError, ValueError: the timestamp is not a timezone-aware datetime.
     """
     if not active():
         return

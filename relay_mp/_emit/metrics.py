@@ -39,8 +39,8 @@ def measurements_payload(measurements: Iterable[MetricMeasurement]) -> dict[str,
     """The data of the mark that carries the measurements; None: all of them were left out.
 
     Raises:
-        PayloadError: there is none, one does not hold together, or two disagree about an instrument.
-        TypeError: it is no iterable of MetricMeasurement.
+        PayloadError: there are no measurements, one does not hold together, or two disagree about an instrument.
+        TypeError: it is not an iterable of MetricMeasurement.
     """
     encoded: list[dict[str, Json]] = []
     instruments: dict[str, tuple[int, tuple[object, ...]]] = {}

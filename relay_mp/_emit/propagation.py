@@ -135,7 +135,7 @@ class PropagationContext:
 
         Raises:
             PropagationError: it is malformed, too long, or of another version.
-            TypeError: it is no str.
+            TypeError: it is not a str.
         """
         fields = _parse_json_object(value)
         version = fields.get("version")
@@ -175,7 +175,7 @@ class PropagationContext:
 
         Raises:
             PropagationError: it is malformed, of version ff, or its trace or span id is unusable.
-            TypeError: it is no str.
+            TypeError: it is not a str.
         """
         if not isinstance(value, str):
             raise TypeError(f"traceparent is a {type(value).__name__}; expected str")
@@ -281,7 +281,7 @@ def create_scope_stack_from_propagation(context: PropagationContext) -> ScopeSta
         context: from the wire.
 
     Raises:
-        TypeError: it is no PropagationContext.
+        TypeError: it is not a PropagationContext.
     """
     if not isinstance(context, PropagationContext):
         raise TypeError(f"context is a {type(context).__name__}; expected PropagationContext")

@@ -105,8 +105,8 @@ def event(name: str, *, handle: ScopeHandle | None = None, data: Json | None = N
     Raises:
         TypeError: an argument is not of its type.
         ValueError: the timestamp is naive.
-        PayloadError: a payload is none, or the schema lacks a string name or version.
-        ScopeError: a severity is given, and metadata that is no dict.
+        PayloadError: a payload holds a value that cannot be recorded, or the schema lacks a string name or version.
+        ScopeError: a severity is given, and metadata that is not a dict.
         UnicodeEncodeError: the name has a lone surrogate.
     """
     cdef rmp_envelope envelope
@@ -278,7 +278,7 @@ def push(name: str, scope_type: ScopeType, *, handle: ScopeHandle | None = None,
     Raises:
         TypeError: an argument is not of its type.
         ValueError: the timestamp is naive.
-        PayloadError: a payload is none; no scope was opened.
+        PayloadError: a payload holds a value that cannot be recorded; no scope was opened.
         UnicodeEncodeError: the name has a lone surrogate; no scope was opened.
     """
     return _push(name, scope_type, handle, attributes, data, metadata, input, timestamp)
@@ -295,7 +295,7 @@ def pop(handle: ScopeHandle, *, output: Json | None = None, metadata: Json | Non
     Args:
         handle: the scope, from `push`.
         output: the end event's `data`.
-        metadata: merged over the start's, one level deep; where either is no dict, it replaces it.
+        metadata: merged over the start's, one level deep; where either is not a dict, it replaces it.
         timestamp: timezone-aware, kept as given even if before the start. Left out: now, and always
             later than the start.
 
@@ -303,7 +303,7 @@ def pop(handle: ScopeHandle, *, output: Json | None = None, metadata: Json | Non
         ScopeError: it has ended, is a root, another process's, or not this context's innermost.
         TypeError: an argument is not of its type; the scope stays open.
         ValueError: the timestamp is naive; the scope stays open.
-        PayloadError: a payload is none; the scope stays open.
+        PayloadError: a payload holds a value that cannot be recorded; the scope stays open.
     """
     _end_scope(checked_handle(handle), output, metadata, timestamp)
 

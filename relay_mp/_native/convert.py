@@ -1,7 +1,7 @@
 """What people pass as a payload besides JSON types, and what it becomes.
 
-Runs in the emitting process, called by the native encoder (encoder.pyx) for a value that is none of
-None, bool, int, float, str, dict, list, tuple. It takes one step: the result may hold, or be, another
+Runs in the emitting process, called by the native encoder (encoder.pyx) for a value of another type
+than None, bool, int, float, str, dict, list, tuple. It takes one step: the result may hold, or be, another
 value that needs a step of its own; the encoder goes on from there and knows the path to it.
 
 | passed | encoded as |
@@ -76,7 +76,7 @@ def _conversion(value: Any) -> Callable[[Any], Any] | None:  # noqa: PLR0911
 
 def _is(value: Any, module_name: str, class_name: str) -> bool:
     known = getattr(sys.modules.get(module_name), class_name, None)
-    # A test double in sys.modules may answer with something that is no class.
+    # A test double in sys.modules may answer with something that is not a class.
     return isinstance(known, type) and isinstance(value, known)
 
 

@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#define RMP_DECODE_UNKNOWN (-1) /* the bytes end too early, or are none of these */
+#define RMP_DECODE_UNKNOWN (-1) /* the bytes end too early, or are of none of these kinds */
 
 /* What a value is, by the largest of its forms. */
 enum rmp_kind {

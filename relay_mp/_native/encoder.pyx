@@ -20,7 +20,7 @@ What cannot be recorded, in an event's payload, is replaced where it stands, and
     nested deeper than RMP_MAX_DEPTH          {"relay_mp.cut": {"depth": 128}}
     lone surrogate in a text or a key         U+FFFD
     integer outside -2**63..2**64-1           its text
-    key that is no string                     its text
+    key that is not a string                     its text
 
 Each is counted, and told to `set_replaced_hook`. In strict mode, and where a value is not an event's (`pack`), it is a
 PayloadError that names the path.
@@ -245,7 +245,7 @@ cdef class Packed:
 
 
 def pack(value) -> bytes:
-    """Encodes a value that is no event's, such as a setting: nothing in it is replaced.
+    """Encodes a value that is not an event's, such as a setting: nothing in it is replaced.
 
     Args:
         value: JSON types, and what relay_mp._native.convert lists.

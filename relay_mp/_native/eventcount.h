@@ -38,8 +38,8 @@ void rmp_eventcount_nap(rmp_eventcount *eventcount, bool (*ready)(const void *),
 /* Ends a sleep or a nap. */
 void rmp_eventcount_wake(rmp_eventcount *eventcount);
 
-/* Ends a sleep or a nap, also one that has not begun yet: who goes by rmp_eventcount_calls finds out. For what is no
- * change of the thing that is waited for, such as that the waiter is to end. */
+/* Ends a sleep or a nap, also one that has not begun yet: who goes by rmp_eventcount_calls finds out. For what is not
+ * a change of the thing that is waited for, such as that the waiter is to end. */
 void rmp_eventcount_call(rmp_eventcount *eventcount);
 
 /* Changes whenever somebody wakes or calls. */

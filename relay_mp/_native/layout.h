@@ -159,7 +159,7 @@ typedef struct rmp_slot {
     /* stored by the producer only */
     __attribute__((aligned(RMP_LINE))) uint64_t emitted; /* events begun; the newest one's owner_seq */
     uint64_t lost_full;
-    /* of `emitted`, requests to the dispatcher, which are no events: {how many, owner_seq of the newest}; stored
+    /* of `emitted`, requests to the dispatcher, which are not events: {how many, owner_seq of the newest}; stored
      * before that is emitted, so that who counts events knows on which side of its count the newest is. One that
      * could not be emitted is taken back, so `low` may return: loaded as a pair by the slot's owner alone */
     rmp_pair controls;

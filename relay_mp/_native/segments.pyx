@@ -76,7 +76,7 @@ cdef dict _REFUSALS = {
     RMP_SEGMENT_FOREIGN: "belongs to another user; only segments of the own uid are attached",
     RMP_SEGMENT_MODE: "is not a regular file of mode 0600; it may have been tampered with",
     RMP_SEGMENT_TRUNCATED: "is shorter than its header says; it was truncated or is still being made",
-    RMP_SEGMENT_MAGIC: "is no relay_mp segment, or not a finished one",
+    RMP_SEGMENT_MAGIC: "is not a relay_mp segment, or not a finished one",
     RMP_SEGMENT_VERSION: f"has another layout version than {RMP_LAYOUT_VERSION}; use one relay_mp version in all processes",
     RMP_SEGMENT_SIZES: "has sizes in its header that contradict each other or the file",
 }
@@ -325,7 +325,7 @@ cdef class Segment:
             counters = rmp_ring_slot(&self._segment.ring, i)
             newest = load_u64(&counters.controls.high)
             passed = rmp_load_acquire_pair(&counters.passed)
-            total += passed.low - passed.high  # without those that were lost, and without requests, which are no events:
+            total += passed.low - passed.high  # without those that were lost, and without requests, which are not events:
             total -= load_u64(&counters.controls.low) - (newest > passed.low)
         return max(<int64_t>total, 0)
 

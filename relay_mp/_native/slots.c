@@ -44,7 +44,7 @@ void rmp_slots_uncount_control(rmp_slot *slot) {
     rmp_cas_acq_rel_pair(&slot->controls, controls, (rmp_pair){controls.low - 1, 0});
 }
 
-/* A slot's requests, for its next owner. One that was counted and never emitted, as its owner died just then, is none:
+/* A slot's requests, for its next owner. One that was counted and never emitted, as its owner died just then, does not count:
  * the next owner's first event has its number. */
 static uint64_t settled_controls(rmp_slot *slot) {
     if (rmp_load_acquire_pair(&slot->controls).high > rmp_load_relaxed(&slot->emitted)) rmp_slots_uncount_control(slot);

@@ -77,7 +77,7 @@ static inline int rmp_short_decimal(double value, uint64_t *decimal, int *places
     uint64_t bits;
     memcpy(&bits, &value, 8);
     /* Times 10^at it has 15 digits. 1233 / 4096 is log 2; one too many or too few, where that is not enough, and the
-     * decimal is taken with one digit less, or the quotient says that it is none: too few are never wrong. */
+     * decimal is taken with one digit less, or the quotient says that it does not fit: too few are never wrong. */
     int at = 14 - (int)((((int)(bits >> 52) - 1023) * 1233) >> 12);
     if (at <= 14 && value >= powers[15 - at]) at--;
     int64_t digits = (int64_t)(value * powers[at] + 0.5);

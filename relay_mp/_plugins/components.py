@@ -4,8 +4,8 @@
                                                │ or by its name
     Component, from the session's owner ───────┴─▶ callbacks(component), made at first use   in any other process
 
-Only a component's kind, place, config and its plugin's name cross processes, never an object. So a process that is no
-fork of the owner finds a plugin by its name, or as it was registered there. Nothing here knows a session.
+Only a component's kind, place, config and its plugin's name cross processes, never an object. So a process that is not
+a fork of the owner finds a plugin by its name, or as it was registered there. Nothing here knows a session.
 """
 
 from collections.abc import Callable

@@ -141,8 +141,8 @@ def plain(config: object) -> dict[str, Any]:
     """A configuration, in whatever form, as a JSON object; nulls count as left out, but not inside `config`.
 
     Raises:
-        PluginConfigError: it is none.
-        PayloadError: a value in it is no JSON; the message names its path.
+        PluginConfigError: it is not a JSON object.
+        PayloadError: a value in it is not JSON; the message names its path.
     """
     document = thaw(freeze_setting(_as_mapping(config), "config"))
     if not isinstance(document, dict):

@@ -34,7 +34,7 @@ def read(path: Path) -> dict[str, Any]:
     """The configuration in a TOML file, checked for its shape.
 
     Raises:
-        PluginError: it cannot be read, is no TOML, or no configuration; the message names the file.
+        PluginError: it cannot be read, is not TOML, or not a configuration; the message names the file.
     """
     import tomllib
 

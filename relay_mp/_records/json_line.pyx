@@ -3,7 +3,7 @@
 
 Runs where the dispatcher runs. `json_line` writes one, `json_lines` a run of events: an event took 14 us, and takes 0.3.
 
-What the native encoder does not write, types that are no JSON, and payloads of great depth are left to
+What the native encoder does not write, types that are not JSON, and payloads of great depth are left to
 `relay_mp.events`, which goes by way of Python objects. Where both give a line it is the same, and
 tests/records/test_records.py holds that.
 """

@@ -6,7 +6,7 @@ a fifth of the time of msgpack.unpackb and a walk over what that gives. The byte
 
     lengths and counts    against what is left. Every element takes a byte, so that all open lists and maps together
                           never ask for more elements than there are bytes: no memory out of proportion
-    depth                 DEEPEST_PAYLOAD, counted: the C stack is no payload's to use up
+    depth                 DEEPEST_PAYLOAD, counted: a payload must not use up the C stack
     texts                 strict UTF-8: no surrogates
     types                 no bytes, no extensions, no keys but texts; of a key that is there twice, the last counts
 """
@@ -104,7 +104,7 @@ cdef object _read_rare(Payload* payload):
         return value if isfinite(value) else None
     if (first >= 0xc7 and first <= 0xc9) or (first >= 0xd4 and first <= 0xd8):
         _refuse(payload, "holds an extension type; expected JSON types only")
-    _refuse(payload, "is no msgpack: the byte c1" if first == 0xc1 else "is no msgpack: it ends inside of a value")
+    _refuse(payload, "is not msgpack: the byte c1" if first == 0xc1 else "is not msgpack: it ends inside of a value")
 
 
 cdef int _open(Payload* payload, uint64_t elements) except -1:
@@ -113,7 +113,7 @@ cdef int _open(Payload* payload, uint64_t elements) except -1:
     payload.depth += 1
     payload.owed += elements
     if payload.owed > <uint64_t>(payload.cursor.end - payload.cursor.at):
-        _refuse(payload, "is no msgpack: it ends inside of a list or a map")
+        _refuse(payload, "is not msgpack: it ends inside of a list or a map")
     return 0
 
 
@@ -173,7 +173,7 @@ cdef dict _read_map(Payload* payload, uint64_t count):
         if rmp_read_head(&payload.cursor, &kind, &number) or kind != RMP_KIND_TEXT:
             _refuse(payload, "holds a map whose keys are not all strings")
         if rmp_take(&payload.cursor, number, &key):
-            _refuse(payload, "is no msgpack: it ends inside of a key")
+            _refuse(payload, "is not msgpack: it ends inside of a key")
         _hold(payload, key, number, _read_element(payload))
     members = payload.members + before
     sort_members(members, count)
@@ -198,7 +198,7 @@ cdef object _read_value(Payload* payload):
         return _read_rare(payload)
     if kind == RMP_KIND_TEXT:
         if rmp_take(&payload.cursor, number, &text):
-            _refuse(payload, "is no msgpack: it ends inside of a text")
+            _refuse(payload, "is not msgpack: it ends inside of a text")
         return PyUnicode_DecodeUTF8(<const char*>text, <Py_ssize_t>number, NULL)
     if kind == RMP_KIND_UINT:
         return number
@@ -231,10 +231,10 @@ cdef object read_all(const uint8_t* start, Py_ssize_t length):
     try:
         value = _read_value(&payload)
         if payload.cursor.at != payload.cursor.end:
-            _refuse(&payload, "is no msgpack: it holds more than one value")
+            _refuse(&payload, "is not msgpack: it holds more than one value")
         return value
     except UnicodeDecodeError as error:
-        raise RecordError(f"a payload of {length} bytes holds a text that is no UTF-8: {error}") from error
+        raise RecordError(f"a payload of {length} bytes holds a text that is not UTF-8: {error}") from error
     finally:
         _let_go(&payload, 0)
         if payload.members != payload.few:
@@ -245,6 +245,6 @@ def read_payload(bytes packed not None) -> Json:
     """The payload that was packed: JSON types, keys sorted at every depth, NaN and infinities None. The caller's own.
 
     Raises:
-        RecordError: it is no msgpack of JSON types, or it nests deeper than 256.
+        RecordError: it is not msgpack of JSON types, or it nests deeper than 256.
     """
     return read_all(<const uint8_t*>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))

@@ -114,7 +114,7 @@ cdef inline int write_time(rmp_buffer* out, Moment moment, Second* newest) noexc
 
 
 cdef inline int check_text(const uint8_t* text, uint64_t length) except -1:
-    """Whether it is no UTF-8."""
+    """Whether it is not UTF-8."""
     if not rmp_is_ascii(text, length):
         try:
             PyUnicode_DecodeUTF8(<const char*>text, <Py_ssize_t>length, NULL)

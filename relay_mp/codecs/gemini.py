@@ -179,7 +179,7 @@ class GeminiGenerateContentCodec(RequestCodec, ResponseCodec):
         name = call["function"]["name"]
         arguments = arguments_of(call["function"]["arguments"])
         if not isinstance(arguments, dict):
-            raise self.no_place("a call whose arguments are no object", call)
+            raise self.no_place("a call whose arguments are not an object", call)
         identity = {} if _is_name(call["id"], name) else {"id": call["id"]}
         return {"functionCall": {"name": name, "args": arguments, **identity}}
 

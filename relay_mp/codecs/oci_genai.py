@@ -193,7 +193,7 @@ class OCIGenAIChatCodec(RequestCodec, ResponseCodec):
         path = self.body_path(content)
         *earlier, last = after or [{"role": None}]
         if last["role"] != "user" or not isinstance(last.get("content"), str):
-            raise self.no_place("a COHERE request whose last message is no text of the user's", last)
+            raise self.no_place("a COHERE request whose last message is not a text of the user's", last)
         content = put(content, (*path, "message"), last["content"])
         preamble = NOT_GIVEN
         if earlier and earlier[0]["role"] == "system" and "preambleOverride" in self.body(content):

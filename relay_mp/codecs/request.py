@@ -125,7 +125,7 @@ class RequestCodec(ABC):
             original: what it was decoded from.
 
         Raises:
-            CodecError: the original is none of this API, or the change cannot be expressed in it.
+            CodecError: the original is not one of this API, or the change cannot be expressed in it.
         """
         if not isinstance(annotated, AnnotatedLLMRequest):
             raise self.error(f"annotated is a {type(annotated).__name__}; expected AnnotatedLLMRequest")

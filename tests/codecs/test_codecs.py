@@ -487,7 +487,7 @@ def test_a_view_copies_what_it_is_given():
         ("tools", [{"type": "function"}], r"tools\[0\] has no 'function'"),
         ("tool_choice", "maybe", "tool_choice is 'maybe'"),
         ("api_specific", {"api": "unknown"}, "api_specific.api is 'unknown'"),
-        ("extra", {1: 2}, "extra has a key that is no str"),
+        ("extra", {1: 2}, "extra has a key that is not a str"),
         ("extra", {"x": object()}, r"extra.x is <object"),
         ("top_logprobs", 2**64, "top_logprobs is"),
     ],

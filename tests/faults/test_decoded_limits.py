@@ -450,7 +450,7 @@ def test_a_huge_last_line_of_a_file_is_refused_or_cut_off_or_completed(session, 
     config.output_directory, config.filename = str(tmp_path), file.name
     exporter = relay_mp.AtofExporter(config)
     if not start and what not in ("a text of 64 MiB", "1,000,000 keys"):
-        with pytest.raises(OSError, match="ends in a line that is no event"):
+        with pytest.raises(OSError, match="ends in a line that is not an event"):
             exporter.register("x")
         assert file.stat().st_size == size
         return

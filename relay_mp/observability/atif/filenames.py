@@ -18,19 +18,19 @@ def check_template(template: str) -> None:
     """Refuses a template that could leave its directory, or name two trajectories alike.
 
     Raises:
-        ValueError: it has no `{session_id}`, an unknown placeholder, or is no relative path.
+        ValueError: it has no `{session_id}`, an unknown placeholder, or is not a relative path.
     """
     if "{session_id}" not in template:
         raise ValueError(f"filename_template {template!r} has no '{{session_id}}': two runs would write one file")
     unknown = re.search(r"[{}]", _PLACEHOLDER.sub("", template))
     if unknown:
         raise ValueError(
-            f"filename_template {template!r} has a brace that is no placeholder; expected {{session_id}}, "
+            f"filename_template {template!r} has a brace that is not a placeholder; expected {{session_id}}, "
             "{metadata.KEY} or {metadata.KEY:-OTHERWISE}"
         )
     parts = _PLACEHOLDER.sub("x", template).split("/")
     if any(part in ("", ".", "..") for part in parts) or "\0" in template:
-        raise ValueError(f"filename_template {template!r} is no relative path that stays in its directory")
+        raise ValueError(f"filename_template {template!r} is not a relative path that stays in its directory")
 
 
 def render(template: str, session_id: str, metadata: Any) -> str:

@@ -107,7 +107,7 @@ def trajectory_of(
         A JSON object of ATIF v1.7.
 
     Raises:
-        RecordError: a record is no event's, or damaged.
+        RecordError: a record is not an event's, or damaged.
     """
     with collection_pause:
         builder = TrajectoryBuilder(root_uuid)

@@ -78,7 +78,7 @@ def read_records(file: BinaryIO, start: int) -> tuple[list[bytes], int]:
 
 
 def _whole_records(file: BinaryIO, start: int) -> Iterator[tuple[bytes, int]]:
-    """Each with the place behind it. A record that is being written just now, or was cut short, is none yet."""
+    """Each with the place behind it. A record that is being written just now, or was cut short, does not count yet."""
     file.seek(start)
     unpacker = msgpack.Unpacker(file, max_buffer_size=0)
     for record in unpacker:

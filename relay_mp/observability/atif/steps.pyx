@@ -155,7 +155,7 @@ cdef class TrajectoryBuilder:
         """Events' records, in the order of the stream.
 
         Raises:
-            RecordError: one of them is no event, or damaged.
+            RecordError: one of them is not an event, or damaged.
         """
         for record in records:
             self._add(view_of(record, 0, 0) or decode(record, 0, 0))

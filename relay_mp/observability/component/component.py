@@ -132,7 +132,7 @@ def _with_policy(config: dict[str, Any], document: dict[str, str]) -> Findings:
     findings = Findings(policy, config.get("version", CONFIG_VERSION))
     report = Report(findings, _ROOT.key("policy"))
     if own is not None and not isinstance(own, dict):
-        report.invalid("is no table")
+        report.invalid("is not a table")
     for name, value in given.items():
         if name not in DEFAULT_POLICY:
             Report(findings, Where("policy", "")).unknown(name, DEFAULT_POLICY)
@@ -144,7 +144,7 @@ def _with_policy(config: dict[str, Any], document: dict[str, str]) -> Findings:
 def _check_version(config: dict[str, Any], root: Report) -> None:
     version, report = config.get("version", CONFIG_VERSION), root.key("version")
     if type(version) is not int:
-        report.invalid(f"is no integer; expected {CONFIG_VERSION}")
+        report.invalid(f"is not an integer; expected {CONFIG_VERSION}")
     elif version not in _SUPPORTED_VERSIONS:
         message = f"is {version}; expected {CONFIG_VERSION}, or 3 for one without logs and metrics"
         report.error("unsupported_config_version", message)
@@ -154,11 +154,11 @@ def _without_legacy(config: dict[str, Any], findings: Findings) -> dict[str, Any
     """Sections of earlier versions are told of by name, for they were right once."""
     kept = dict(config)
     if kept.pop("openinference", None) is not None:
-        message = 'is no section since version 3: give an OpenTelemetry endpoint the type "openinference"'
+        message = 'is not a section since version 3: give an OpenTelemetry endpoint the type "openinference"'
         Report(findings, _ROOT.key("openinference")).error("legacy_openinference_section", message)
     atof = kept.get("atof")
     for name in _LEGACY_ATOF:
         if isinstance(atof, dict) and name in atof:
-            message = "is no field since version 2: give the section `sinks`, each with its type"
+            message = "is not a field since version 2: give the section `sinks`, each with its type"
             Report(findings, Where("atof", name)).error("legacy_atof_field", message)
     return kept

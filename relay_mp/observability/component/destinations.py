@@ -37,7 +37,7 @@ def _trouble_of(directory: str) -> str | None:
     while not os.path.lexists(found) and os.path.dirname(found) != found:
         found = os.path.dirname(found)
     if not os.path.isdir(found):
-        return f"{found} is no directory"
+        return f"{found} is not a directory"
     if not os.access(found, os.W_OK | os.X_OK):
         return f"no permission to write in {found}"
     return None

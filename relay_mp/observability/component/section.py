@@ -32,7 +32,7 @@ class ExporterConfig(Section):
         """See Section."""
         known = known_kinds()
         if self.kind not in known:
-            report.key("kind").error("unknown_exporter", f"is no kind of exporter; there are {', '.join(known)}")
+            report.key("kind").error("unknown_exporter", f"is not a kind of exporter; there are {', '.join(known)}")
 
     def exporters(self, at: Where) -> Iterator[Planned]:
         """See Section."""

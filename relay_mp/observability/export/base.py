@@ -60,7 +60,7 @@ class Exporter:
             name: of the subscriber; see subscribers.register.
 
         Raises:
-            TypeError: the name is no str.
+            TypeError: the name is not a str.
             SubscriberError: the name is taken, the exporter is shut down or registered already, or a sink
                 could not be made.
             OSError: a file cannot be opened.
@@ -101,7 +101,7 @@ class Exporter:
     def force_flush(self, timeout: float | None = None) -> bool:
         """Waits until every event emitted before is exported, as far as its sinks can.
 
-        A receiver that does not answer is no error of the caller's: it is logged and counted.
+        A receiver that does not answer is not an error of the caller's: it is logged and counted.
 
         Args:
             timeout: seconds; default: the session's, then 10 s for what is on its way to a receiver.

@@ -34,7 +34,7 @@ def check_url(url: str, report: Report) -> None:
     if not url.strip():
         report.unsupported("is empty; expected http://host... or https://host...")
     elif not is_one:
-        report.unsupported("is no address; expected http://host... or https://host...")
+        report.unsupported("is not an address; expected http://host... or https://host...")
     elif parts.username or parts.password:
         report.unsupported("holds a user or password; put them into header_env, as an authorization header")
 

@@ -26,10 +26,10 @@ MIN_SECRET_CHARACTERS = 6
 
 
 def check_url(url: str) -> None:
-    """Refuses what is no http(s) address.
+    """Refuses what is not an http(s) address.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not such an address.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -57,7 +57,7 @@ def header_trouble(name: str, value: str | None = None, *, over_grpc: bool = Fal
     """
     if not (_GRPC_NAME if over_grpc else _NAME).fullmatch(name):
         marks = "_ . -" if over_grpc else "! # $ % & ' * + - . ^ _ ` | ~"
-        return f"is no name of a header; expected one or more of the letters A to Z, the digits and {marks}"
+        return f"is not a name of a header; expected one or more of the letters A to Z, the digits and {marks}"
     odd = (_GRPC_ODD if over_grpc else _ODD).search(value or "")
     if odd is None:
         return None

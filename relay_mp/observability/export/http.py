@@ -64,7 +64,7 @@ def proxy_of(url: str) -> Proxy | None:
     domains (`.example.org`), addresses, networks (`10.0.0.0/8`) and `*`.
 
     Raises:
-        ValueError: its URL is none, or not of the scheme http.
+        ValueError: its URL is not an address, or not of the scheme http.
     """
     parts = urlsplit(url)
     host = parts.hostname or ""
@@ -100,7 +100,7 @@ def _parse_proxy(url: str, variable: str) -> Proxy:
     except ValueError:
         host = port = None
     if not host or parts.scheme != "http":
-        raise ValueError(f"{variable} of the environment is no http://[user:password@]host[:port], or only host:port")
+        raise ValueError(f"{variable} of the environment has to be http://[user:password@]host[:port] or host:port")
     headers, password = {}, unquote(parts.password or "")
     if parts.username is not None:
         credentials = f"{unquote(parts.username)}:{password}"
@@ -219,7 +219,7 @@ class HttpReceiver:
         retryable: statuses that are for the moment.
 
     Raises:
-        ValueError: the URL, or the proxy's, is none.
+        ValueError: the URL, or the proxy's, is not an address.
     """
 
     def __init__(

@@ -217,11 +217,11 @@ def test_metadata_goes_into_names_only_as_far_as_it_is_safe(template, metadata, 
     ("template", "said"),
     [
         ("fixed.json", "has no '{session_id}'"),
-        ("../{session_id}.json", "no relative path that stays"),
-        ("/tmp/{session_id}.json", "no relative path that stays"),
-        ("a//{session_id}.json", "no relative path that stays"),
-        ("{user}-{session_id}.json", "a brace that is no placeholder"),
-        ("{session_id}-{metadata.x", "a brace that is no placeholder"),
+        ("../{session_id}.json", "not a relative path that stays"),
+        ("/tmp/{session_id}.json", "not a relative path that stays"),
+        ("a//{session_id}.json", "not a relative path that stays"),
+        ("{user}-{session_id}.json", "a brace that is not a placeholder"),
+        ("{session_id}-{metadata.x", "a brace that is not a placeholder"),
     ],
 )
 def test_a_template_that_is_not_safe_is_refused(template, said):

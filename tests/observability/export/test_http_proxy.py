@@ -225,7 +225,7 @@ def test_what_it_does_not_name_is_not(monkeypatch, exceptions, url):
 @pytest.mark.parametrize("url", ["socks5://u:sk-secret@proxy:1080", "https://proxy:3129", "http://", "http://p:port"])
 def test_a_proxy_that_cannot_be_used_is_said_at_registration(session, monkeypatch, url):
     monkeypatch.setenv("HTTPS_PROXY", url)
-    says = "HTTPS_PROXY of the environment is no http://"
+    says = "HTTPS_PROXY of the environment has to be http://"
     with pytest.raises((ValueError, relay_mp.SubscriberError), match=says) as raised:
         traces(f"https://{HOST}")
     assert "sk-secret" not in str(raised.value)
