@@ -393,7 +393,7 @@ def test_a_directory_that_is_not_there(tmp_path):
 
 def test_a_registration_that_starts_no_session_says_why(monkeypatch):
     monkeypatch.setenv("RELAY_MP_RING_BYTES", "many")
-    with pytest.raises(relay_mp.SessionError, match="RELAY_MP_RING_BYTES='many' is no int"):
+    with pytest.raises(relay_mp.SessionError, match="RELAY_MP_RING_BYTES='many' is not a whole number"):
         subscribers.register("x", print)
 
 
@@ -406,7 +406,7 @@ def test_a_record_that_is_no_event_is_skipped_and_told(session, seen, caplog):
     scope.event("after")
     assert subscribers.flush().lost == 0
     assert [event.name for event in seen] == ["before", "after"]
-    assert [record for record in caplog.records if "is no event; it is skipped" in record.getMessage()]
+    assert [record for record in caplog.records if "is not an event; it is skipped" in record.getMessage()]
 
 
 def test_a_malformed_request_is_an_error_of_its_sender(session, seen):

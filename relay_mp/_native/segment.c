@@ -101,7 +101,7 @@ int rmp_segment_create(rmp_segment *segment, const char *path, const rmp_segment
     identify(header, options);
     name_namespaces(&segment->ring);
     rmp_ring_format(&segment->ring);
-    rmp_store_release(&header->magic, RMP_MAGIC); /* pairs with the load in check: last, so that half a segment is none */
+    rmp_store_release(&header->magic, RMP_MAGIC); /* pairs with the load in check: last: half a segment has none */
     return RMP_SEGMENT_OK;
 }
 

@@ -31,7 +31,7 @@ _handing_down: Callable[[], None] = _nobody
 
 
 def set_handing_down_hook(hook: Callable[[], None]) -> None:
-    """Sets who is told that a session's name is about to be handed to a child that is no fork."""
+    """Sets who is told that a session's name is about to be handed to a child that is not a fork."""
     global _handing_down
     _handing_down = hook
 

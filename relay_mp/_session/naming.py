@@ -45,7 +45,7 @@ def own_segments(directory: str) -> list[str]:
 
 
 def maker(path: str) -> tuple[int, int, int] | None:
-    """(pid, start time, pid namespace) of the process that made a segment, by its name; None if it is none.
+    """(pid, start time, pid namespace) of the process that made a segment, by its name; None for another name.
 
     The namespace is this process's own: a process of another one is not found by its pid here, and its
     segments are told apart by the header.

@@ -38,7 +38,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
     Of a segment whose ring is damaged, what still proves itself is written.
 
     Raises:
-        SegmentError: there is no such segment, it is none of this version's, or nothing of its ring could be
+        SegmentError: there is no such segment, it is not one of this version's, or nothing of its ring could be
             read: that one is removed.
         SessionError: the session still goes on, or the file cannot be written; then what it
             did not take stays in the segment.

@@ -215,7 +215,7 @@ class Session:
 
         Raises:
             FlushError: called inside a subscriber's callback.
-            TypeError, ValueError: the timeout is no number of seconds; the session goes on.
+            TypeError, ValueError: the timeout is not a number of seconds; the session goes on.
         """
         if core.is_dispatching():
             raise FlushError("a session cannot be closed inside a subscriber's callback: it would wait for itself")

@@ -90,7 +90,7 @@ def resolve(**arguments: Any) -> Settings:
 
     Raises:
         TypeError: an argument that no setting has.
-        SessionError: a value that is none, or outside its limits.
+        SessionError: a value is not of the setting's type, or outside its limits.
     """
     kinds = {field.name: type(field.default) for field in fields(Settings)}
     unknown = set(arguments) - set(kinds)
@@ -106,6 +106,9 @@ def resolve(**arguments: Any) -> Settings:
     return _derived(values)
 
 
+_NUMBERS = {int: "a whole number, such as 65536", float: "a number, such as 2.5"}
+
+
 def _checked(name: str, kind: type, value: Any, source: str) -> Any:
     given = value
     if kind is bool:
@@ -115,9 +118,9 @@ def _checked(name: str, kind: type, value: Any, source: str) -> Any:
     try:
         value = os.fspath(value) if kind is str else kind(value)
     except (TypeError, ValueError, OverflowError):
-        raise SessionError(f"{source}={given!r} is no {kind.__name__}") from None
+        raise SessionError(f"{source}={given!r} is not {_NUMBERS[kind]}") from None
     if kind is int and isinstance(given, float) and given != value:
-        raise SessionError(f"{source}={given!r} is no int")
+        raise SessionError(f"{source}={given!r} is not {_NUMBERS[int]}")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise SessionError(f"{source}={value!r}; expected one of {', '.join(_CHOICES[name])}")
     low, high = _LIMITS.get(name, (value, value))

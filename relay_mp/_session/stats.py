@@ -89,7 +89,7 @@ def _process(pid: int, rows: Any, *, past: bool, has_ended: bool, is_broken: boo
         return int(now.sum()) - before
 
     causes = {cause: count for cause in CAUSES if (count := total(f"lost_{cause}"))}
-    # Requests to the dispatcher, such as a worker's registration, travel in the ring but are no events.
+    # Requests to the dispatcher, such as a worker's registration, travel in the ring but are not events.
     # A slot's newest may not have been emitted yet, or not have come through.
     controls, lost = total("controls"), sum(causes.values())
     ahead = [0 if past else int((rows["control_seq"] > rows[name]).sum()) for name in ("emitted", "passed")]

@@ -249,7 +249,7 @@ def test_what_is_no_segment_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"something else" * 1000)
     path.chmod(0o600)
-    refused(path, "is no relay_mp segment, or not a finished one")
+    refused(path, "is not a relay_mp segment, or not a finished one")
 
 
 def test_one_of_another_version_is_refused(segment):

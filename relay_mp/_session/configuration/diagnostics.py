@@ -34,7 +34,7 @@ class Unreachable(NamedTuple):
 
 
 def unreachable() -> list[Unreachable]:
-    """The owner's registrations that workers which are no forks of it cannot have; in such a worker, those
+    """The owner's registrations that workers which are not forks of it cannot have; in such a worker, those
     that it lacks."""
     return [_why_unreachable(row) for row in state.rows if not row.is_reachable]
 

@@ -40,7 +40,7 @@ def own(segment: Segment) -> None:
 
     Raises:
         ConfigurationError: there is no room for it.
-        PayloadError: arguments of a registration are no JSON.
+        PayloadError: arguments of a registration are not JSON.
     """
     with registry.lock:
         state.own(segment)

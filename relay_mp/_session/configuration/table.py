@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
     @property
     def is_reachable(self) -> bool:
-        """Whether a process that is no fork of the owner can have it."""
+        """Whether a process that is not a fork of the owner can have it."""
         return (self.component.target if self.component else self.target) is not None
 
 
@@ -66,7 +66,7 @@ def decode(table: bytes | None) -> tuple[Row, ...]:
         table: its bytes; None if they could not be read whole.
 
     Raises:
-        ConfigurationError: it is no such table.
+        ConfigurationError: it is not such a table.
     """
     try:
         if table is None:

@@ -207,7 +207,7 @@ class StreamSink(QueuedSink):
         limits: see Limits.
 
     Raises:
-        ValueError: the URL is none, or a variable is not set.
+        ValueError: the URL is not an address, or a variable is not set.
     """
 
     def __init__(

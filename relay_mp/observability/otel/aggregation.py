@@ -152,7 +152,7 @@ class Aggregator:
         """The measurements of one mark, for `count`.
 
         Raises:
-            Rejected: they are none, contradict earlier ones, or make too many instruments; none has counted.
+            Rejected: they are not measurements, contradict earlier ones, or make too many instruments; none counts.
         """
         new: dict[str, Instrument] = {}
         try:

@@ -75,7 +75,7 @@ def transport_name(signal: str, connection: Mapping[str, Any]) -> str:
         return str(connection["transport"])
     known = {"grpc": "grpc", "http/protobuf": "http_binary"}
     if asked not in known:
-        logger.warning("the OTLP protocol %r of the environment is none of %s; http/protobuf it is", asked, list(known))
+        logger.warning("the OTLP protocol %r is not one of %s; http/protobuf it is", asked, list(known))
     return known.get(asked, "http_binary")
 
 
@@ -107,7 +107,7 @@ def _timeout_seconds(signal: str, default: float) -> float:
         seconds = math.nan
     if 0 < seconds <= MAX_TIMEOUT_MILLIS / 1000:
         return seconds
-    what = "the OTLP timeout %.80r of the environment is no number of seconds above 0, %d at most; %s it is"
+    what = "the OTLP timeout %.80r of the environment is not a number of seconds above 0, %d at most; %s it is"
     logger.warning(what, asked, MAX_TIMEOUT_MILLIS // 1000, default)
     return default
 
@@ -167,7 +167,7 @@ def compression_of(signal: str, known: tuple[str, ...]) -> str:
     """One of those that are known, "none" if the environment says anything else."""
     asked = (variable(signal, "COMPRESSION") or "none").lower()
     if asked not in known:
-        logger.warning("the OTLP compression %r of the environment is none of %s; none it is", asked, list(known))
+        logger.warning("the OTLP compression %r of the environment is not one of %s; none it is", asked, list(known))
     return asked if asked in known else "none"
 
 

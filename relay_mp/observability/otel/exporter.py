@@ -188,7 +188,7 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 
 
 def check_count(name: str, value: object, least: int, most: int | None = None) -> None:
-    """Refuses what is no int, less than the least, or more than the most."""
+    """Refuses what is not an int, less than the least, or more than the most."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is a {type(value).__name__}; expected int")
     if value < least:
@@ -203,7 +203,7 @@ def _check_text(name: str, value: object) -> None:
 
 
 def check_texts(name: str, value: object) -> None:
-    """Refuses what is no dict of str to str; the values, which may be secret, are not shown."""
+    """Refuses what is not a dict of str to str; the values, which may be secret, are not shown."""
     if not isinstance(value, dict):
         raise TypeError(f"{name} is a {type(value).__name__}; expected a dict of str to str")
     for key, text in value.items():

@@ -53,7 +53,7 @@ class GrpcWire:
     """See transport.Wire.
 
     Raises:
-        ValueError: the endpoint is no address.
+        ValueError: the endpoint is not an address.
         OSError: a certificate cannot be used.
     """
 
@@ -139,7 +139,7 @@ def _retry_delay(error: Any) -> float | None:
             info.ParseFromString(trailing["google.rpc.retryinfo-bin"])
             return _seconds(info)
         status = RpcStatus.FromString(trailing.get("grpc-status-details-bin", b""))
-    except ValueError:  # it is no such message
+    except ValueError:  # it is not such a message
         return None
     for detail in status.details:
         if detail.Unpack(info):

@@ -18,7 +18,7 @@ class HttpWire:
     """See transport.Wire.
 
     Raises:
-        ValueError: the endpoint is no address.
+        ValueError: the endpoint is not an address.
         OSError: a certificate cannot be used.
     """
 

@@ -47,7 +47,7 @@ class LogsSink(QueuedSink):
         completed_span_context_ttl_millis, max_open_scopes: see OpenTelemetryLogConfig.
 
     Raises:
-        ValueError: the endpoint is no address, or a variable of `header_env` is not set.
+        ValueError: the endpoint is not an address, or a variable of `header_env` is not set.
         OSError: a certificate cannot be read.
     """
 

@@ -65,7 +65,7 @@ class MetricsSink(QueuedSink):
         cardinality_limit: see OpenTelemetryMetricConfig.
 
     Raises:
-        ValueError: the endpoint is no address, or a variable of `header_env` is not set.
+        ValueError: the endpoint is not an address, or a variable of `header_env` is not set.
         OSError: a certificate cannot be read.
     """
 
@@ -242,7 +242,7 @@ def _asked_temporality(configured: str) -> MetricTemporality:
         return MetricTemporality(configured)
     known = {temporality.value.replace("_", ""): temporality for temporality in MetricTemporality}
     if asked not in known:
-        logger.warning("the temporality %r of the environment is none of %s; cumulative it is", asked, list(known))
+        logger.warning("the temporality %r of the environment is not one of %s; cumulative it is", asked, list(known))
     return known.get(asked, MetricTemporality.Cumulative)
 
 

@@ -11,7 +11,7 @@ it has is the projections' business, and they say it by names, once, for all eve
 
 Python values become AnyValues in one place, ValueWriter. It has a bound of depth: a span's attributes nest nowhere and a
 log's body does. A payload of a span goes from the record's msgpack to AnyValues with no Python object made of it. What the native encoder has not
-written, and what is no finite number, goes by way of Python objects, in the same order to the same bytes.
+written, and what is not a finite number, goes by way of Python objects, in the same order to the same bytes.
 
 Fields are in the order of their numbers, as the official encoder writes them, and so the bytes are the same;
 tests/observability/otel/test_otlp_encoding.py holds that. Source: opentelemetry-proto 1.x, trace.proto, logs.proto and
@@ -226,7 +226,7 @@ cdef class AttributeNames:
     Args:
         names: by the event's attribute. `data`, `metadata` and `category_profile` are objects that are taken apart one
             level deep, as `values.add_flat` does it: theirs is what the keys begin with.
-        own: members of `category_profile` with names of their own. If it is given, a profile that is no object is left
+        own: members of `category_profile` with names of their own. If it is given, a profile that is not an object is left
             out, and so are these members where they are null.
     """
 

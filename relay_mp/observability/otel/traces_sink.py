@@ -50,7 +50,7 @@ class TracesSink(QueuedSink):
 
     Raises:
         ImportError: the extra is not installed.
-        ValueError: the endpoint is no address, or a variable of `header_env` is not set.
+        ValueError: the endpoint is not an address, or a variable of `header_env` is not set.
         OSError: a certificate cannot be read.
     """
 

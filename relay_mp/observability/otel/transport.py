@@ -108,7 +108,7 @@ def connect(signal: Signal, connection: Mapping[str, Any]) -> Transport:
     """The receiver of the configuration, or of the environment. Connects when it first sends.
 
     Raises:
-        ValueError: the endpoint is no address, or a variable of `header_env` is not set.
+        ValueError: the endpoint is not an address, or a variable of `header_env` is not set.
         OSError: a certificate cannot be used.
     """
     transport = transport_name(signal, connection)

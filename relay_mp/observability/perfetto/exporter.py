@@ -32,7 +32,7 @@ class PerfettoExporter(Exporter):
             characters.
 
     Raises:
-        TypeError: the path is none.
+        TypeError: the path is not a path.
     """
 
     def __init__(

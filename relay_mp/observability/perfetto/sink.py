@@ -139,7 +139,7 @@ class TraceFile:
         path: absolute; if the file is there, it is a trace and goes on.
 
     Raises:
-        OSError: it cannot be opened, somebody else writes it, or it is no trace.
+        OSError: it cannot be opened, somebody else writes it, or it is not a trace.
     """
 
     def __init__(self, path: str) -> None:

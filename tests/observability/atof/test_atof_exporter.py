@@ -358,7 +358,7 @@ def test_a_file_that_is_something_else_is_refused_and_kept(session, path):
     path.parent.mkdir()
     path.write_text("dear diary")
     with pytest.raises(
-        OSError, match="ends in a line that is no event: b'dear diary'; give each run a file of its own"
+        OSError, match="ends in a line that is not an event: b'dear diary'; give each run a file of its own"
     ):
         AtofExporter(config_for(path)).register("file")
     assert path.read_text() == "dear diary"

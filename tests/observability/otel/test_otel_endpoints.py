@@ -169,7 +169,7 @@ def test_a_time_that_no_lock_can_wait_for_is_no_limit():
 def test_a_timeout_of_the_environment_that_cannot_be_is_left_out_with_a_warning(monkeypatch, caplog, signal, text):
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", text)
     assert attempt_limits(signal, configuration(signal).connection()).timeout_seconds == 3.0
-    assert f"the OTLP timeout '{text}' of the environment is no number of seconds above 0" in caplog.text
+    assert f"the OTLP timeout '{text}' of the environment is not a number of seconds above 0" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_SCHEDULE_DELAY"])
@@ -183,7 +183,7 @@ def test_a_number_of_the_environment_that_cannot_be_is_left_out_with_a_warning(m
 
 # ------------------------------------------------------------------------------------------ headers
 
-NO_NAME = "is no name of a header; expected one or more of the letters"
+NO_NAME = "is not a name of a header; expected one or more of the letters"
 HEADERS = [
     ("x-a", "one\r\ntwo", r"has a character that no header may have, '\r' at place 3; expected one line of "),
     ("x-a", "one\n", r"has a character that no header may have, '\n' at place 3; expected one line of "),
@@ -225,7 +225,7 @@ def test_a_header_of_a_variable_that_cannot_be_sent_is_refused(session, monkeypa
     [
         ("x-a", "é", r"'\\xe9' at place 0; expected one line of printable ASCII"),
         ("x-a", "a\tb", r"'\\t' at place 1"),
-        ("x~a", "v", "'x~a' is no name of a header; .* the digits and _ . -"),
+        ("x~a", "v", "'x~a' is not a name of a header; .* the digits and _ . -"),
     ],
 )
 def test_over_grpc_less_is_a_header(session, name, value, said):
