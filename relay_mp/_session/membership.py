@@ -146,11 +146,7 @@ class _State:
             if session is not None and session.is_open and session is self.lent:
                 return JoinedSession(session)
             if session is not None and session.is_open:
-                role = "owns" if session.is_owner else "is attached to"
-                raise SessionError(
-                    f"a session inside a session: this process {role} {session.path}; close that first, or use it "
-                    "(registering a subscriber starts a session by itself: call session() before)"
-                )
+                raise SessionError(f"a session inside a session: this process {_way_out(session)}")
             if session is not None:
                 session.close()
             recovery.sweep(settings.directory, settings.recovery_directory)
@@ -185,6 +181,18 @@ def _open(path: str) -> Segment:
         segment.close()
         raise SegmentError(f"the session of {path} has ended")
     return segment
+
+
+def _way_out(session: Session) -> str:
+    if session.is_owner:
+        return (
+            f"owns {session.path}; close that first, or use it "
+            "(registering a subscriber starts a session by itself: call session() before)"
+        )
+    return (
+        f"is attached to {session.path}, which another process owns; emit and register without session() here, or "
+        "take relay_mp.current_session()"
+    )
 
 
 def _start(settings: Settings, session_id: str) -> Session:

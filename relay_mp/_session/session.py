@@ -261,6 +261,8 @@ class Session:
             _summarise(stats, None if complete else self.path)
 
     def __enter__(self) -> Self:
+        if self.is_owner and not self.is_open:
+            raise SessionError(f"{self!r} cannot be entered again; start another one with relay_mp.session()")
         return self
 
     def __exit__(

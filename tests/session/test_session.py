@@ -55,6 +55,31 @@ def test_a_default_session_takes_its_settings_from_the_environment(monkeypatch):
     relay_mp.shutdown()
 
 
+def test_a_worker_that_starts_a_session_is_told_that_it_is_in_one(run_script):
+    code = """
+import os, relay_mp
+with relay_mp.session():
+    relay_mp.subscribers.register("x", id)
+    if os.fork() == 0:
+        relay_mp.scope.event("m")
+        try:
+            relay_mp.session()
+        except relay_mp.SessionError as error:
+            print(error, flush=True)
+        os._exit(0)
+    os.wait()
+"""
+    said = run_script(code).stdout
+    assert said.startswith("a session inside a session: this process is attached to ")
+    assert "another process owns; emit and register without session() here, or take relay_mp.current_session()" in said
+
+
+def test_a_session_that_has_closed_is_not_entered_again(session):
+    session.close()
+    with pytest.raises(relay_mp.SessionError, match=r"owner closed> cannot be entered again; start another one with"):
+        session.__enter__()
+
+
 def test_a_session_inside_a_session_is_refused_and_does_no_harm(session, seen):
     scope.event("before")
     with pytest.raises(
