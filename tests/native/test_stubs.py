@@ -13,13 +13,13 @@ from relay_mp._native import core, encoder, reader, segments
 from relay_mp._records import json_line, payloads, records
 from relay_mp.observability.atif import steps
 from relay_mp.observability.export import scopes
-from relay_mp.observability.otel import otlp, spans
+from relay_mp.observability.otel import limits, otlp, spans
 
 MODULES = (
     *(core, encoder, reader, segments),
     *(current, handle, verbs),
     *(json_line, payloads, records),
-    *(steps, otlp, scopes, spans),
+    *(steps, limits, otlp, scopes, spans),
 )
 COMPILED = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 STUBS = {

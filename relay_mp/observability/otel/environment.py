@@ -14,6 +14,8 @@ starts, and as the Python SDK reads them:
     INSECURE       "true": no TLS where a gRPC endpoint has no scheme
     OTEL_BSP_*, OTEL_BLRP_*   MAX_QUEUE_SIZE, MAX_EXPORT_BATCH_SIZE, and SCHEDULE_DELAY in milliseconds, for
                    traces and logs
+    OTEL_ATTRIBUTE_*, OTEL_SPAN_*, OTEL_EVENT_*, OTEL_LOGRECORD_*   limits of attributes and events: COUNT_LIMIT and
+                   VALUE_LENGTH_LIMIT, and OTEL_SPAN_EVENT_COUNT_LIMIT; there are none that are not set
     OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_EXPERIMENTAL_RESOURCE_DETECTORS   as the SDK reads them
     OTEL_SDK_DISABLED   nothing is exported; what comes is counted as ignored
 
@@ -40,7 +42,7 @@ except ImportError as error:
 
 from relay_mp.observability.export.batch_queue import Limits
 from relay_mp.observability.export.endpoint import check_headers, header_trouble, resolve_headers
-from relay_mp.observability.otel.exporter import DEFAULTS, MAX_TIMEOUT_MILLIS
+from relay_mp.observability.otel.exporter import DEFAULTS, MAX_COUNT, MAX_TIMEOUT_MILLIS
 from relay_mp.observability.otel.urls import signal_url, url_with_path
 
 __all__ = [
@@ -51,6 +53,7 @@ __all__ = [
     "endpoint_of",
     "headers_of",
     "is_disabled",
+    "limit_of",
     "transport_name",
     "variable",
     "whole_number",
@@ -119,8 +122,16 @@ def whole_number(name: str, most: int, *, least: int = 0) -> int | None:
         return None
     if text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and least <= int(text) <= most:
         return int(text)
-    logger.warning("%s is %.80r, no whole number from %d to %d; it is not heeded", name, text, least, most)
+    logger.warning("%s is %.80r, not a whole number from %d to %d; it is not heeded", name, text, least, most)
     return None
+
+
+def limit_of(configured: int | None, *names: str) -> int | None:
+    """A limit: the configuration's, else that of the first variable which has one; None: there is none."""
+    if configured is not None:
+        return configured
+    found = (whole_number(name, MAX_COUNT) for name in names)
+    return next((limit for limit in found if limit is not None), None)
 
 
 MAX_DIGITS = 20

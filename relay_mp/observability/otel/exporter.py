@@ -96,6 +96,9 @@ class OtlpConfig:
 MAX_TIMEOUT_MILLIS = (1 << 31) - 1
 """Of one attempt: the most that OpenTelemetry's variables have to be able to say, 24 days."""
 
+MAX_COUNT = (1 << 31) - 1
+"""Of attributes, of events, of a text's characters: the most that a limit can say. dropped_*_count has 32 bits."""
+
 DEFAULTS = OtlpConfig()
 """What gives way to the environment."""
 
@@ -195,6 +198,13 @@ def check_count(name: str, value: object, least: int, most: int | None = None) -
         raise ValueError(f"{name} is {value}; expected at least {least}")
     if most is not None and value > most:
         raise ValueError(f"{name} is {value}; expected at most {most}")
+
+
+def check_limits(config: Any, names: Sequence[str]) -> None:
+    """Refuses attributes that are neither None nor a count."""
+    for name in names:
+        if getattr(config, name) is not None:
+            check_count(name, getattr(config, name), 0, MAX_COUNT)
 
 
 def _check_text(name: str, value: object) -> None:

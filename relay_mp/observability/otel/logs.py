@@ -7,10 +7,13 @@ leaves a default: `OTEL_BLRP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE` 
 from typing import Any
 
 from relay_mp.observability.export.sink import MAX_OPEN_SCOPES
-from relay_mp.observability.otel.exporter import OtlpConfig, OtlpSubscriber, check_count, queue_limits
+from relay_mp.observability.otel.exporter import OtlpConfig, OtlpSubscriber, check_count, check_limits, queue_limits
 from relay_mp.types import LogSeverity
 
 __all__ = ["OpenTelemetryLogConfig", "OpenTelemetryLogSubscriber", "otel_logs"]
+
+
+RECORD_LIMITS = ("attribute_value_length_limit", "attribute_count_limit")
 
 
 class OpenTelemetryLogConfig(OtlpConfig):
@@ -24,9 +27,15 @@ class OpenTelemetryLogConfig(OtlpConfig):
         completed_span_context_ttl_millis: how long it is remembered which trace a scope was of that has
             ended, for marks that come late.
         max_open_scopes: scopes whose traces are known; the oldest is forgotten beyond that.
+        attribute_value_length_limit: characters of a text in a record's attributes, not in its body; the rest is cut
+            off. None: OTEL_LOGRECORD_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, else no limit.
+        attribute_count_limit: attributes of a record; further ones are left out, and the record says how many. None:
+            OTEL_LOGRECORD_ATTRIBUTE_COUNT_LIMIT, OTEL_ATTRIBUTE_COUNT_LIMIT, else no limit.
     """
 
     __slots__ = (
+        "attribute_count_limit",
+        "attribute_value_length_limit",
         "completed_span_context_ttl_millis",
         "max_export_batch_size",
         "max_open_scopes",
@@ -43,6 +52,8 @@ class OpenTelemetryLogConfig(OtlpConfig):
         self.scheduled_delay_millis = 1000
         self.completed_span_context_ttl_millis = 60_000
         self.max_open_scopes = MAX_OPEN_SCOPES
+        self.attribute_value_length_limit: int | None = None
+        self.attribute_count_limit: int | None = None
 
     def arguments(self) -> dict[str, Any]:
         """The sink's arguments, JSON types only.
@@ -55,6 +66,7 @@ class OpenTelemetryLogConfig(OtlpConfig):
         for name in ("max_queue_size", "max_export_batch_size", "scheduled_delay_millis", "max_open_scopes"):
             check_count(name, getattr(self, name), 1)
         check_count("completed_span_context_ttl_millis", self.completed_span_context_ttl_millis, 0)
+        check_limits(self, RECORD_LIMITS)
         if self.max_export_batch_size > self.max_queue_size:
             raise ValueError(
                 f"max_export_batch_size is {self.max_export_batch_size}; "
@@ -68,6 +80,7 @@ class OpenTelemetryLogConfig(OtlpConfig):
             "minimum_severity": self.minimum_severity.value,
             "completed_span_context_ttl_millis": self.completed_span_context_ttl_millis,
             "max_open_scopes": self.max_open_scopes,
+            **{name: getattr(self, name) for name in RECORD_LIMITS},
         }
 
     def _own_limits(self) -> dict[str, float]:
@@ -113,7 +126,7 @@ def otel_logs(connection: dict[str, Any] | None = None, **settings: Any) -> Any:
 
     Args:
         connection: what is not at its default of an OtlpConfig.
-        settings: "minimum_severity", "completed_span_context_ttl_millis", "max_open_scopes", as in
-            OpenTelemetryLogConfig.
+        settings: "minimum_severity", "completed_span_context_ttl_millis", "max_open_scopes" and the limits of
+            attributes, as in OpenTelemetryLogConfig.
     """
     return OpenTelemetryLogSubscriber(OpenTelemetryLogConfig()).kind(connection, **settings)

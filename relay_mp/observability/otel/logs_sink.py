@@ -15,7 +15,8 @@ from relay_mp._emit.metrics import METRIC_SCHEMA
 from relay_mp.events import SEVERITY_KEY, Event, MarkEvent, ScopeEvent
 from relay_mp.observability.export.batch_queue import BatchQueue, QueuedSink
 from relay_mp.observability.export.scopes import Traces
-from relay_mp.observability.otel.environment import attempt_limits, is_disabled
+from relay_mp.observability.otel.environment import attempt_limits, is_disabled, limit_of
+from relay_mp.observability.otel.limits import make_limits
 from relay_mp.observability.otel.otlp import LogWriter
 from relay_mp.observability.otel.transport import connect, make_envelope
 from relay_mp.types import LogSeverity
@@ -45,6 +46,7 @@ class LogsSink(QueuedSink):
         default_limits: of the queue, where neither the connection nor the environment says otherwise.
         minimum_severity: the value of a LogSeverity; marks below it are ignored.
         completed_span_context_ttl_millis, max_open_scopes: see OpenTelemetryLogConfig.
+        attribute_value_length_limit, attribute_count_limit: see there.
 
     Raises:
         ValueError: the endpoint is not an address, or a variable of `header_env` is not set.
@@ -59,13 +61,17 @@ class LogsSink(QueuedSink):
         minimum_severity: str,
         completed_span_context_ttl_millis: int,
         max_open_scopes: int,
+        attribute_value_length_limit: int | None,
+        attribute_count_limit: int | None,
     ) -> None:
         super().__init__()
         self._is_disabled = is_disabled()
         self._minimum = LogSeverity(minimum_severity).code
         self._traces = Traces(max_open_scopes, completed_span_context_ttl_millis)
         self._envelope = make_envelope(connection)
-        self._writer = LogWriter(_UNLIMITED, MAX_BODY_DEPTH)
+        length = limit_of(attribute_value_length_limit, *_variables("VALUE_LENGTH"))
+        count = limit_of(attribute_count_limit, *_variables("COUNT"))
+        self._writer = LogWriter(_UNLIMITED, MAX_BODY_DEPTH, make_limits(count, length))
         self._transport = connect("logs", connection)
         limits = attempt_limits("logs", connection, max_batch_bytes=MAX_BATCH_BYTES, **default_limits)
         self._queue = BatchQueue(self, self._send, limits, ended=self._transport.close, name="relay_mp-otel-logs")
@@ -103,6 +109,10 @@ class LogsSink(QueuedSink):
             self.count_failure(f"the receiver rejected {rejected} of {len(records)} records")
             self.count_dropped(DROP_REJECTED, rejected)
             self.count_exported(-rejected)
+
+
+def _variables(limit: str) -> tuple[str, str]:
+    return f"OTEL_LOGRECORD_ATTRIBUTE_{limit}_LIMIT", f"OTEL_ATTRIBUTE_{limit}_LIMIT"
 
 
 def _severity(mark: MarkEvent) -> LogSeverity:

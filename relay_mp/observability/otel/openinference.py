@@ -2,7 +2,8 @@
 
     openinference.span.kind          by the scope's category
     input.value, output.value        what its start and end carried, as text or JSON, with their mime types
-    metadata                         the end's metadata, else the start's, as JSON
+    metadata                         the end's metadata, else the start's, as JSON; without an exception's traceback,
+                                     which is in the span's event `exception`
     llm.*                            model, parameters, messages, tools, tokens and costs of an LLM call
     tool.*, tool_call.*              a tool call's
     relay_mp.*                       what the conventions have no word for: identity, category_profile, marks
@@ -70,6 +71,8 @@ _HOSTS = {
 }  # fmt: skip
 _FINISH_REASONS = {"complete": "stop", "tool_use": "tool_calls"}
 
+_STACKTRACE = "exception.stacktrace"
+
 MAX_MESSAGES = 256
 """Of a request; the oldest of more are left out of `llm.input_messages`, not of `input.value`."""
 
@@ -102,7 +105,7 @@ class OpenInferenceProjection(FullProjection):
         found |= _value(SpanAttributes.OUTPUT_VALUE, SpanAttributes.OUTPUT_MIME_TYPE, returned)
         if category in _MORE:
             found |= _MORE[category](event, given, returned)
-        metadata = (end or event).metadata
+        metadata = _shown_metadata((end or event).metadata)
         if metadata:
             found[SpanAttributes.METADATA] = json_text(metadata)
         return found
@@ -110,6 +113,13 @@ class OpenInferenceProjection(FullProjection):
     def write_mark_span(self, span: SpanWriter, mark: MarkEvent, *, as_tool: bool) -> None:
         """Writes what a mark's own span carries besides, as a tool or not."""
         span.update(_mark_as_tool(mark) if as_tool else {SpanAttributes.OPENINFERENCE_SPAN_KIND: _CHAIN})
+
+
+def _shown_metadata(metadata: Any) -> Any:
+    """Without the traceback of an exception, which is in the span's event `exception`, where Phoenix shows it."""
+    if isinstance(metadata, dict) and _STACKTRACE in metadata:
+        return {key: value for key, value in metadata.items() if key != _STACKTRACE}
+    return metadata
 
 
 def _mark_as_tool(mark: MarkEvent) -> dict[str, Any]:

@@ -9,6 +9,8 @@ it has is the projections' business, and they say it by names, once, for all eve
     body, {key: Python value} ──▶ LogWriter.record ──▶ the field `log_records` of ScopeLogs
     {key: Python value} ──▶ ValueWriter.attributes ──▶ the field `attributes` of a metric's point
 
+Limits of attributes are applied to what is written, see limits.pyx.
+
 Python values become AnyValues in one place, ValueWriter. It has a bound of depth: a span's attributes nest nowhere and a
 log's body does. A payload of a span goes from the record's msgpack to AnyValues with no Python object made of it. What the native encoder has not
 written, and what is not a finite number, goes by way of Python objects, in the same order to the same bytes.
@@ -50,8 +52,19 @@ from relay_mp._records.members cimport Entry, sort_members
 from relay_mp._records.records cimport RecordView
 from relay_mp._records.texts cimport check_text, write_uuid
 from relay_mp.observability.export.scopes cimport Place
+from relay_mp.observability.otel.limits cimport AttributeLimits
 from relay_mp.observability.otel.protobuf cimport (
+    ANY_ARRAY,
+    ANY_BOOL,
+    ANY_DOUBLE,
+    ANY_INT,
+    ANY_PAIRS,
+    ANY_STRING,
+    ARRAY_VALUES,
     HEAD,
+    PAIRS_VALUES,
+    PAIR_KEY,
+    PAIR_VALUE,
     begin_message,
     end_message,
     framed,
@@ -73,20 +86,11 @@ from relay_mp.types import CATEGORIES as _CATEGORIES, attribute_names
 cdef enum:
     HEADS = 4 * HEAD  # before a text as an attribute: of the KeyValue, its key, the AnyValue and the text itself
     MOST_KEYS = 64
-    # Tags: the field's number, and how it is written: 0 varint, 1 eight bytes, 2 length and bytes.
-    ANY_STRING = 0x0a
-    ANY_BOOL = 0x10
-    ANY_INT = 0x18
-    ANY_DOUBLE = 0x21
-    ANY_ARRAY = 0x2a
-    ANY_PAIRS = 0x32
-    ARRAY_VALUES = 0x0a
-    PAIRS_VALUES = 0x0a
-    PAIR_KEY = 0x0a
-    PAIR_VALUE = 0x12
+    # Tags, as those in protobuf.pxd.
     EVENT_TIME = 0x09
     EVENT_NAME = 0x12
     EVENT_ATTRIBUTES = 0x1a
+    EVENT_DROPPED = 0x20
     STATUS_MESSAGE = 0x12
     STATUS_CODE = 0x18
     SPAN_TRACE = 0x0a
@@ -97,7 +101,9 @@ cdef enum:
     SPAN_START = 0x39
     SPAN_END = 0x41
     SPAN_ATTRIBUTES = 0x4a
+    SPAN_DROPPED = 0x50
     SPAN_EVENTS = 0x5a
+    SPAN_DROPPED_EVENTS = 0x60
     SPAN_STATUS = 0x7a
     SPANS = 0x12
     RECORD_TIME = 0x09
@@ -105,6 +111,7 @@ cdef enum:
     RECORD_SEVERITY_TEXT = 0x1a
     RECORD_BODY = 0x2a
     RECORD_ATTRIBUTES = 0x32
+    RECORD_DROPPED = 0x38
     RECORD_FLAGS = 0x45
     RECORD_TRACE = 0x4a
     RECORD_SPAN = 0x52
@@ -421,7 +428,18 @@ cdef class ValueWriter:
 # ----------------------------------------------------------------------------------------------------- logs
 
 cdef class LogWriter(ValueWriter):
-    """Writes log records. See ValueWriter for its arguments."""
+    """Writes log records.
+
+    Args:
+        max_bytes, max_depth: see ValueWriter.
+        limits: of a record's attributes; None: there are none.
+    """
+
+    cdef AttributeLimits _limits
+
+    def __init__(self, Py_ssize_t max_bytes, int max_depth, AttributeLimits limits=None) -> None:
+        ValueWriter.__init__(self, max_bytes, max_depth)
+        self._limits = limits
 
     def record(
         self, time_us, observed_ns, int severity, str severity_text not None, body, dict attributes not None,
@@ -453,9 +471,12 @@ cdef class LogWriter(ValueWriter):
             inner = begin_message(out)
             self._any(out, body, self._max_depth)
             end_message(out, inner, RECORD_BODY)
+        inner = out.length
         for key, value in attributes.items():
             if value is not None:
                 self._pair(out, RECORD_ATTRIBUTES, key, value, self._max_depth)
+        if self._limits is not None:
+            _limit(self._limits, out, inner, RECORD_DROPPED)
         reserve(out, 6 * HEAD)
         if place.parent_span is not None:
             _check_id("a trace's id", place.trace, 16)
@@ -471,6 +492,15 @@ cdef class LogWriter(ValueWriter):
 
 # --------------------------------------------------------------------------------------------------- spans
 
+cdef int _limit(AttributeLimits limits, rmp_buffer* out, size_t first, uint8_t tag) except -1:
+    """Applies the limits to the attributes from `first` to the end, and tells how many were left out, if any."""
+    cdef Py_ssize_t dropped = limits.apply(out, first)
+    if dropped:
+        reserve(out, HEAD)
+        put_number(out, tag, <uint64_t>dropped)
+    return 0
+
+
 cdef int _check_id(str what, bytes id, Py_ssize_t size) except -1:
     if id is None or PyBytes_GET_SIZE(id) != size:
         raise ValueError(f"{what} is {id!r}; expected {size} bytes")
@@ -484,15 +514,18 @@ cdef class SpanWriter(ValueWriter):
 
     Args:
         max_bytes: of one text; longer ones are cut, see `values.clean`.
+        limits, event_limits: of the attributes of a span, and of an event; None: there are none.
     """
 
+    cdef AttributeLimits _limits, _event_limits
     cdef rmp_buffer _out
     cdef size_t _first   # where the attributes begin
     cdef uint8_t _tag    # of one; 0: nothing has begun
     cdef uint32_t _flags
 
-    def __init__(self, Py_ssize_t max_bytes) -> None:
+    def __init__(self, Py_ssize_t max_bytes, AttributeLimits limits=None, AttributeLimits event_limits=None) -> None:
         ValueWriter.__init__(self, max_bytes, 0)
+        self._limits, self._event_limits = limits, event_limits
 
     def __dealloc__(self):
         rmp_buffer_free(&self._out)
@@ -552,21 +585,29 @@ cdef class SpanWriter(ValueWriter):
         self._out.length = HEAD
         return 0
 
-    def finish(self, list events=None, tuple status=None) -> bytes:
+    def finish(self, list events=None, tuple status=None, Py_ssize_t dropped_events=0) -> bytes:
         """The span, or the event, as a field.
 
         Args:
             events: of a span: those that were finished.
             status: of a span: None, or a code of Status.StatusCode and a message.
+            dropped_events: of a span: how many were left out.
         """
         cdef bytes event
         self._check_begun()
         cdef bint is_span = self._tag == SPAN_ATTRIBUTES
         self._tag = 0
         if not is_span:
+            if self._event_limits is not None:
+                _limit(self._event_limits, &self._out, self._first, EVENT_DROPPED)
             return framed(&self._out, SPAN_EVENTS)
+        if self._limits is not None:
+            _limit(self._limits, &self._out, self._first, SPAN_DROPPED)
         for event in events or ():
             self._append(PyBytes_AS_STRING(event), PyBytes_GET_SIZE(event))
+        if dropped_events:
+            reserve(&self._out, HEAD)
+            put_number(&self._out, SPAN_DROPPED_EVENTS, <uint64_t>dropped_events)
         if status is not None:
             self._status(status[0], status[1])
         self._write_flags()

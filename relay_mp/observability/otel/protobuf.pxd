@@ -1,4 +1,4 @@
-# Protobuf's forms, written and read. Source: Protocol Buffers, Encoding.
+# Protobuf's forms, written and read, and the tags of values. Source: Protocol Buffers, Encoding; common.proto.
 
 from cpython.object cimport PyObject
 from libc.stdint cimport UINT64_MAX, int64_t, uint8_t, uint32_t, uint64_t
@@ -10,6 +10,18 @@ from relay_mp._native.python cimport PyBytes_FromStringAndSize, PyLong_AsLongLon
 
 cdef enum:
     HEAD = 11  # bytes before a message: its tag, and a varint of 64 bits
+    # Tags of AnyValue, ArrayValue, KeyValueList and KeyValue: the field's number, and how it is written: 0 varint,
+    # 1 eight bytes, 2 length and bytes.
+    ANY_STRING = 0x0a
+    ANY_BOOL = 0x10
+    ANY_INT = 0x18
+    ANY_DOUBLE = 0x21
+    ANY_ARRAY = 0x2a
+    ANY_PAIRS = 0x32
+    ARRAY_VALUES = 0x0a
+    PAIRS_VALUES = 0x0a
+    PAIR_KEY = 0x0a
+    PAIR_VALUE = 0x12
 
 
 cdef inline int put_varint(uint8_t* at, uint64_t value) noexcept nogil:

@@ -11,9 +11,15 @@ from relay_mp.observability.export.endpoint import redacted_url
 from relay_mp.observability.export.findings import Report, Where
 from relay_mp.observability.export.section import Planned, Section, configure, placed
 from relay_mp.observability.otel.exporter import OtlpConfig, OtlpTransport, queue_limits
-from relay_mp.observability.otel.logs import OpenTelemetryLogConfig, OpenTelemetryLogSubscriber
+from relay_mp.observability.otel.logs import RECORD_LIMITS, OpenTelemetryLogConfig, OpenTelemetryLogSubscriber
 from relay_mp.observability.otel.metrics import OpenTelemetryMetricConfig, OpenTelemetryMetricSubscriber
-from relay_mp.observability.otel.traces import MarkProjection, OpenTelemetryConfig, OpenTelemetrySubscriber, Projection
+from relay_mp.observability.otel.traces import (
+    SPAN_LIMITS,
+    MarkProjection,
+    OpenTelemetryConfig,
+    OpenTelemetrySubscriber,
+    Projection,
+)
 from relay_mp.observability.otel.urls import url_of_other_signal
 from relay_mp.types import LogSeverity, MetricTemporality
 
@@ -37,7 +43,7 @@ class OpenTelemetryEndpointConfig(Section):
     Attributes:
         max_queue_size: of the queue; None: as `Limits` has it. So are `max_export_batch_size` and
             `scheduled_delay_millis`.
-        completed_span_context_ttl_millis: None: as `OpenTelemetryConfig` has it.
+        completed_span_context_ttl_millis: None: as `OpenTelemetryConfig` has it. So are the four limits.
     """
 
     # The fields that an OtlpConfig has too are written out: they stand in the order of nemo_relay's dataclass.
@@ -61,11 +67,16 @@ class OpenTelemetryEndpointConfig(Section):
     completed_span_context_ttl_millis: int | None = None
     promote_metadata_prefixes: list[str] = field(default_factory=list)
     promote_resource_metadata_prefixes: list[str] = field(default_factory=list)
+    attribute_value_length_limit: int | None = None
+    attribute_count_limit: int | None = None
+    event_attribute_count_limit: int | None = None
+    event_count_limit: int | None = None
 
     def check(self, report: Report) -> None:
         """See Section."""
         _check_receiver(self, report)
         _check_queue(self, report)
+        check_at_least(self, report, 0, *SPAN_LIMITS)
         for index, mapping in enumerate(self.attribute_mappings):
             for name in ("key", "alias"):
                 if not mapping.get(name):
@@ -117,12 +128,15 @@ class OpenTelemetryLogSectionConfig(Section):
     max_export_batch_size: int = _LOGS.max_export_batch_size
     scheduled_delay_millis: int = _LOGS.scheduled_delay_millis
     completed_span_context_ttl_millis: int = _LOGS.completed_span_context_ttl_millis
+    attribute_value_length_limit: int | None = None
+    attribute_count_limit: int | None = None
 
     def check(self, report: Report) -> None:
         """See Section."""
         for place, endpoint in placed(report, "endpoints", self.endpoints):
             endpoint.check(place)
         _check_queue(self, report)
+        check_at_least(self, report, 0, *RECORD_LIMITS)
 
     def to(self, endpoint: OpenTelemetrySignalEndpointConfig) -> Exporter:
         """The exporter to one of its endpoints, or to one of the traces'."""

@@ -9,6 +9,7 @@ from typing import Any
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._records.records import RecordView
 from relay_mp.observability.export.scopes import Traces
+from relay_mp.observability.otel.limits import AttributeLimits
 
 MAX_SPAN_EVENT_BYTES: int
 MAX_STATUS_BYTES: int
@@ -23,6 +24,9 @@ class Spans:
         max_open_scopes: int,
         ttl_millis: int,
         max_span_events: int,
+        event_count_limit: int | None = None,
+        limits: AttributeLimits | None = None,
+        event_limits: AttributeLimits | None = None,
         as_tools: bool = False,
         never_tools: Iterable[str] = (),
         aliases: Iterable[tuple[str, str]] = (),
@@ -36,6 +40,8 @@ class Spans:
     def traces(self) -> Traces: ...
     @property
     def ignored(self) -> int: ...
+    @property
+    def over_limit(self) -> int: ...
     def take(self, events: list[Any], before: int) -> tuple[int, Exception | None]: ...
     def finish(self, limit: int) -> bool: ...
     def complete(self, report: ExporterReport) -> None: ...

@@ -6,6 +6,7 @@ end without a start, and sends what is made here.
 
     start ──▶ kept, with its place in the trace (scopes.pyx)
     mark  ──▶ an event of its parent's span while that is open, else a span of no length
+    exception in an end's metadata ──▶ the event `exception` of its span, as OpenTelemetry has it
     end   ──▶ span, its attributes by the projection, encoded by otlp.pyx ──▶ `made`
 """
 
@@ -33,8 +34,12 @@ cdef enum:
 cdef int KIND_START = _KIND_START, KIND_MARK = _KIND_MARK
 cdef dict _STATUSES = {"OK": OK, "ERROR": ERROR}
 
-# The conventions' word where an error has a text, as events have, and no type.
-cdef dict _ERROR_TYPE = {"error.type": "_OTHER"}
+# What an exception that left a scope has in its end's metadata; the span's event `exception` has the same.
+cdef str _EXCEPTION_TYPE = "exception.type"
+cdef tuple _EXCEPTION = (_EXCEPTION_TYPE, "exception.message", "exception.stacktrace")
+
+# The conventions' word where an error has no type.
+cdef str _NO_TYPE = "_OTHER"
 
 # Which worker a span began in, and where it ended, if that was elsewhere.
 cdef object _WORKER = AttributeNames({"pid": "process.pid", "thread_id": "thread.id"})
@@ -48,7 +53,7 @@ cdef class _Open:
     cdef Place place
     cdef object resource
     cdef list events  # those of its marks, encoded
-    cdef Py_ssize_t event_bytes
+    cdef Py_ssize_t event_bytes, dropped_events
 
 
 cdef class Spans:
@@ -59,6 +64,8 @@ cdef class Spans:
         note_failure: called as note_failure(error, events) where another span than that of the event in hand could not
             be made; so many events are lost with it.
         max_attribute_bytes, max_open_scopes, ttl_millis, max_span_events: bounds, see TracesSink.
+        event_count_limit: events of a span; further marks are left out. None: `max_span_events` holds.
+        limits, event_limits: AttributeLimits of spans and of their events; None: there are none.
         as_tools: whether marks become spans of tools, but for those whose names are in `never_tools`.
         aliases: pairs of an attribute's key and a second one.
         promoted: what keys of metadata begin with that become attributes.
@@ -69,6 +76,7 @@ cdef class Spans:
         made: what is ready, as items of a queue, whose payloads are (span, resource, how many events are in it). The
             caller empties it.
         ignored: events that nothing is made of, so far.
+        over_limit: marks that `event_count_limit` has left out, so far.
         traces: which trace each scope is of.
     """
 
@@ -79,24 +87,25 @@ cdef class Spans:
     cdef frozenset _never_tools, _calls
     cdef list _aliases
     cdef tuple _promoted
-    cdef Py_ssize_t _max_span_events
+    cdef Py_ssize_t _max_span_events, _event_count_limit
     cdef readonly list made
-    cdef readonly Py_ssize_t ignored
+    cdef readonly Py_ssize_t ignored, over_limit
     cdef Py_ssize_t _come
 
     def __init__(
         self, projection, note_failure, *, max_attribute_bytes, max_open_scopes, ttl_millis, max_span_events,
-        as_tools=False, never_tools=(), aliases=(), promoted=(), is_sampled=None, resource_of=None,
+        event_count_limit=None, limits=None, event_limits=None, as_tools=False, never_tools=(), aliases=(), promoted=(), is_sampled=None, resource_of=None,
     ) -> None:
         self._projection, self._note_failure = projection, note_failure
         self._is_sampled, self._resource_of = is_sampled, resource_of
-        self._writer = SpanWriter(max_attribute_bytes)
+        self._writer = SpanWriter(max_attribute_bytes, limits, event_limits)
         self.traces = Traces(max_open_scopes, ttl_millis)
         self._open = OpenScopes(max_open_scopes, self._make_unfinished)
         self._shows_marks, self._as_tools = projection.shows_marks, as_tools
         self._never_tools, self._calls = frozenset(never_tools), projection.calls
         self._aliases, self._promoted = list(aliases), tuple(promoted)
         self._max_span_events = max_span_events
+        self._event_count_limit = -1 if event_count_limit is None else event_count_limit
         self._newest_us = 0
         self.made = []
 
@@ -153,7 +162,7 @@ cdef class Spans:
         if kept is not None:
             return self._end_open(kept, end, at_us)
         cdef Place place = self.traces.place(end)
-        span = self._describe(end, None, end, place, at_us, at_us, None, "relay_mp.orphan")
+        span = self._describe(end, None, end, place, at_us, at_us, None, 0, "relay_mp.orphan")
         return self._add(span, self._resource(end), 1)
 
     cdef int _end_open(self, _Open kept, RecordView end, at_us) except -1:
@@ -173,6 +182,10 @@ cdef class Spans:
             return 0
         cdef _Open kept = self._open.get(mark._read_field(2))
         cdef bint as_tool = self._as_tools and mark.name not in self._never_tools
+        if kept is not None and not as_tool and self._is_over_limit(_count(kept.events)):
+            kept.dropped_events += 1
+            self.over_limit += 1
+            return 0
         if kept is None or as_tool or not self._has_room(kept):
             return self._add(self._mark_span(mark, place, at_us, as_tool, kept is None), self._resource(mark), 1)
         event = self._mark_event(mark, at_us)
@@ -182,8 +195,13 @@ cdef class Spans:
         kept.event_bytes += len(event)
         return 0
 
+    cdef bint _is_over_limit(self, Py_ssize_t events) noexcept:
+        return 0 <= self._event_count_limit <= events
+
     cdef bint _has_room(self, _Open kept) except -1:
-        return (kept.events is None or len(kept.events) < self._max_span_events) and kept.event_bytes < MAX_SPAN_EVENT_BYTES
+        if self._event_count_limit < 0 and _count(kept.events) >= self._max_span_events:
+            return False
+        return kept.event_bytes < MAX_SPAN_EVENT_BYTES
 
     cdef bint _is_left_out(self, trace) except -1:
         """Whether that trace is not exported; then the event is counted."""
@@ -207,7 +225,8 @@ cdef class Spans:
 
     cdef int _make_scope(self, _Open kept, RecordView end, end_us, str note) except -1:
         start = kept.start
-        span = self._describe(start, start, end, kept.place, start._read_field(3), end_us, kept.events, note)
+        at_us, dropped = start._read_field(3), kept.dropped_events
+        span = self._describe(start, start, end, kept.place, at_us, end_us, kept.events, dropped, note)
         return self._add(span, kept.resource, 1 + _count(kept.events) + (end is not None))
 
     def _make_unfinished(self, _Open kept not None) -> None:
@@ -219,15 +238,25 @@ cdef class Spans:
             self._note_failure(error, 1 + _count(kept.events))
 
     cdef bytes _describe(
-        self, RecordView event, RecordView start, RecordView end, Place place, start_us, end_us, list events, str note
+        self, RecordView event, RecordView start, RecordView end, Place place, start_us, end_us, list events,
+        Py_ssize_t dropped_events, str note,
     ):
         """A scope's span, from what is known of it: one of the two events, or both."""
         span, projection = self._writer, self._projection
-        cdef tuple status = _status(end)
+        cdef dict metadata = _metadata(end)
+        cdef dict exception = _exception(metadata)
+        cdef tuple status = _status(metadata)
+        if exception is not None:
+            if self._is_over_limit(_count(events)):
+                dropped_events += 1
+            else:
+                span.event("exception", end_us)
+                span.update(exception)
+                events = [*(events or ()), span.finish()]
         span.span(event, place, projection.name(event), self._kind(event), start_us, end_us)
         projection.write(span, start, end)
         if status is not None and status[0] == ERROR and projection.names_errors:
-            span.update(_ERROR_TYPE)
+            span.update({"error.type": _NO_TYPE if exception is None else exception[_EXCEPTION_TYPE]})
         if start is not None and end is not None:
             if start.pid != end.pid or start._read_field(7) != end._read_field(7):
                 span.add(_ELSEWHERE, end)
@@ -235,7 +264,7 @@ cdef class Spans:
             span.update({note: True})
         span.add(_WORKER, event)
         self._complete(start, end)
-        return span.finish(events, status)
+        return span.finish(events, status, dropped_events)
 
     cdef int _kind(self, RecordView event) except -1:
         category = event._read_field(5)
@@ -277,9 +306,21 @@ cdef Py_ssize_t _count(list events):
     return 0 if events is None else len(events)
 
 
-cdef tuple _status(RecordView end):
+cdef dict _metadata(RecordView end):
+    """That of an end, if it is an object."""
     metadata = end.metadata if end is not None else None
-    if not isinstance(metadata, dict):
+    return metadata if isinstance(metadata, dict) else None
+
+
+cdef dict _exception(dict metadata):
+    """What an end says of the exception that left the scope; None: there was none."""
+    if metadata is None or not isinstance(metadata.get(_EXCEPTION_TYPE), str):
+        return None
+    return {key: metadata[key] for key in _EXCEPTION if isinstance(metadata.get(key), str)}
+
+
+cdef tuple _status(dict metadata):
+    if metadata is None:
         return None
     code = _STATUSES.get(str(metadata.get("otel.status_code")), 0)
     description = metadata.get("otel.status_description")

@@ -6,12 +6,20 @@ Needs the extra: `pip install relay_mp[otel]`.
 from typing import Any, Literal, TypeAlias, get_args
 
 from relay_mp.observability.export.sink import MAX_OPEN_SCOPES
-from relay_mp.observability.otel.exporter import OtlpConfig, OtlpSubscriber, check_choice, check_count
+from relay_mp.observability.otel.exporter import OtlpConfig, OtlpSubscriber, check_choice, check_count, check_limits
 
 __all__ = ["OpenTelemetryConfig", "OpenTelemetrySubscriber", "otel_traces"]
 
 Projection: TypeAlias = Literal["full", "gen_ai", "openinference"]
 MarkProjection: TypeAlias = Literal["inherit", "event", "tool"]
+
+
+SPAN_LIMITS = (
+    "attribute_value_length_limit",
+    "attribute_count_limit",
+    "event_attribute_count_limit",
+    "event_count_limit",
+)
 
 
 class OpenTelemetryConfig(OtlpConfig):
@@ -38,12 +46,25 @@ class OpenTelemetryConfig(OtlpConfig):
         max_open_scopes: scopes whose end is waited for; the oldest is exported as unfinished beyond that.
         max_attribute_bytes: of one attribute's value; what is longer is cut, and says so. Default: 2 MiB, the largest
             event of the default ring.
-        max_span_events: marks that become events of one span; further ones become spans of their own.
+        max_span_events: marks that become events of one span; further ones become spans of their own. Without effect
+            where `event_count_limit` is set.
+        attribute_value_length_limit: characters of a text in an attribute of a span or event; the rest is cut off.
+            None: OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT, OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT, else no limit.
+        attribute_count_limit: attributes of a span; further ones are left out, and the span says how many. None:
+            OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT, OTEL_ATTRIBUTE_COUNT_LIMIT, else no limit.
+        event_attribute_count_limit: the same for an event of a span. None: OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT,
+            OTEL_ATTRIBUTE_COUNT_LIMIT, else no limit.
+        event_count_limit: events of a span; further marks are dropped ("event_limit"), and the span says how many.
+            None: OTEL_SPAN_EVENT_COUNT_LIMIT, else no limit but `max_span_events`.
     """
 
     __slots__ = (
+        "attribute_count_limit",
         "attribute_mappings",
+        "attribute_value_length_limit",
         "completed_span_context_ttl_millis",
+        "event_attribute_count_limit",
+        "event_count_limit",
         "mark_exclude_names",
         "mark_projection",
         "max_attribute_bytes",
@@ -66,6 +87,10 @@ class OpenTelemetryConfig(OtlpConfig):
         self.max_open_scopes = MAX_OPEN_SCOPES
         self.max_attribute_bytes = 2 << 20
         self.max_span_events = 1000
+        self.attribute_value_length_limit: int | None = None
+        self.attribute_count_limit: int | None = None
+        self.event_attribute_count_limit: int | None = None
+        self.event_count_limit: int | None = None
 
     def arguments(self) -> dict[str, Any]:
         """The sink's arguments, JSON types only.
@@ -84,6 +109,7 @@ class OpenTelemetryConfig(OtlpConfig):
         check_count("max_open_scopes", self.max_open_scopes, 1)
         check_count("max_attribute_bytes", self.max_attribute_bytes, 16)
         check_count("max_span_events", self.max_span_events, 0)
+        check_limits(self, SPAN_LIMITS)
         own = {name: getattr(self, name) for name in OpenTelemetryConfig.__slots__}
         return {"connection": self.connection(), "projection": own.pop("type"), **own}
 

@@ -21,9 +21,10 @@ from relay_mp._deliver.reports import ExporterReport
 from relay_mp._log import logger
 from relay_mp.events import Event
 from relay_mp.observability.export.batch_queue import BatchQueue, QueuedSink
-from relay_mp.observability.otel.environment import attempt_limits, is_disabled
+from relay_mp.observability.otel.environment import attempt_limits, is_disabled, limit_of
 from relay_mp.observability.otel.full import FullProjection
 from relay_mp.observability.otel.gen_ai import GenAiProjection
+from relay_mp.observability.otel.limits import make_limits
 from relay_mp.observability.otel.spans import Spans, promoted_of
 from relay_mp.observability.otel.transport import connect, make_envelope
 
@@ -35,7 +36,9 @@ MAX_RESOURCES = 1000
 MAX_BATCH_BYTES = 3 << 20
 """Receivers of gRPC mostly take no more than 4 MiB."""
 
-DROP_REJECTED = "rejected"
+DROP_REJECTED, DROP_EVENT_LIMIT = "rejected", "event_limit"
+
+_LENGTH, _COUNT = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"
 
 
 class TracesSink(QueuedSink):
@@ -47,6 +50,7 @@ class TracesSink(QueuedSink):
         mark_projection, mark_exclude_names, attribute_mappings, promote_metadata_prefixes: see there.
         promote_resource_metadata_prefixes, completed_span_context_ttl_millis: see there.
         max_open_scopes, max_attribute_bytes, max_span_events: see there.
+        attribute_value_length_limit, attribute_count_limit, event_attribute_count_limit, event_count_limit: see there.
 
     Raises:
         ImportError: the extra is not installed.
@@ -68,6 +72,10 @@ class TracesSink(QueuedSink):
         max_open_scopes: int,
         max_attribute_bytes: int,
         max_span_events: int,
+        attribute_value_length_limit: int | None,
+        attribute_count_limit: int | None,
+        event_attribute_count_limit: int | None,
+        event_count_limit: int | None,
     ) -> None:
         super().__init__()
         self._promoted_to_resource = tuple(promote_resource_metadata_prefixes)
@@ -77,6 +85,9 @@ class TracesSink(QueuedSink):
         self._is_disabled = is_disabled()
         self._failed: tuple[int, Exception] | None = None
         made = make_projection(projection)
+        length = limit_of(attribute_value_length_limit, "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT", _LENGTH)
+        of_span = limit_of(attribute_count_limit, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", _COUNT)
+        of_event = limit_of(event_attribute_count_limit, "OTEL_EVENT_ATTRIBUTE_COUNT_LIMIT", _COUNT)
         self._spans = Spans(
             made,
             self._note_failure,
@@ -84,6 +95,9 @@ class TracesSink(QueuedSink):
             max_open_scopes=max_open_scopes,
             ttl_millis=completed_span_context_ttl_millis,
             max_span_events=max_span_events,
+            event_count_limit=limit_of(event_count_limit, "OTEL_SPAN_EVENT_COUNT_LIMIT"),
+            limits=make_limits(of_span, length),
+            event_limits=make_limits(of_event, length),
             as_tools=mark_projection == "tool",
             never_tools=mark_exclude_names,
             aliases=[(m["key"], m["alias"]) for m in attribute_mappings if made.takes_mappings],
@@ -119,10 +133,11 @@ class TracesSink(QueuedSink):
         if self._is_disabled:
             self.count_ignored(len(events))
             return len(events), None
-        ignored = self._spans.ignored
+        ignored, over_limit = self._spans.ignored, self._spans.over_limit
         taken, error = self._spans.take(events, before)
         if self._spans.ignored > ignored:
             self.count_ignored(self._spans.ignored - ignored)
+        self.count_dropped(DROP_EVENT_LIMIT, self._spans.over_limit - over_limit)
         self._put_made()
         return taken, error
 

@@ -751,9 +751,11 @@ def test_opentelemetry_endpoints_have_the_settings_of_their_section(session):
     endpoint = OpenTelemetryEndpointConfig(
         "gen_ai", "http://h/v1/traces", max_queue_size=7, max_export_batch_size=3, scheduled_delay_millis=50,
         mark_projection="tool", header_env={"x": "PATH"}, resource_attributes={"a": "b"}, transport="grpc",
+        event_count_limit=4, attribute_value_length_limit=0,
     )  # fmt: skip
     section = OpenTelemetrySectionConfig(
-        True, [endpoint, endpoint], logs=OpenTelemetryLogSectionConfig(True, max_queue_size=2049),
+        True, [endpoint, endpoint],
+        logs=OpenTelemetryLogSectionConfig(True, max_queue_size=2049, attribute_count_limit=5),
         metrics=OpenTelemetryMetricSectionConfig(True, temporality="delta", max_instruments=9),
     )  # fmt: skip
     made = [planned.make()._sinks[0][1] for planned in section.exporters(Where("opentelemetry"))]
@@ -762,6 +764,8 @@ def test_opentelemetry_endpoints_have_the_settings_of_their_section(session):
     limits = {"max_queue_items": 7, "max_batch_items": 3, "schedule_delay_seconds": 0.05}
     assert (traces["projection"], traces["mark_projection"]) == ("gen_ai", "tool")
     assert traces["connection"]["limits"] == limits
+    assert (traces["event_count_limit"], traces["attribute_value_length_limit"]) == (4, 0)
+    assert (traces["attribute_count_limit"], logs["attribute_count_limit"]) == (None, 5)
     for each in made:
         connection = each["connection"]
         assert (connection["header_env"], connection["resource_attributes"]) == ({"x": "PATH"}, {"a": "b"})
@@ -770,6 +774,21 @@ def test_opentelemetry_endpoints_have_the_settings_of_their_section(session):
     assert logs["connection"]["limits"] == {"max_queue_items": 2049}
     assert metrics["connection"]["endpoint"] == "http://h/v1/metrics"
     assert (metrics["temporality"], metrics["max_instruments"]) == ("delta", 9)
+
+
+@pytest.mark.parametrize("name", ["attribute_count_limit", "event_count_limit", "event_attribute_count_limit"])
+def test_a_limit_of_opentelemetry_below_zero_is_refused(session, name):
+    endpoint = OpenTelemetryEndpointConfig("full", "http://h", **{name: -1})
+    with pytest.raises(PluginError, match=rf"opentelemetry.endpoints\[0\].{name} is -1; expected at least 0"):
+        activate(opentelemetry=OpenTelemetrySectionConfig(True, [endpoint]))
+
+
+def test_a_limit_of_opentelemetry_logs_below_zero_is_refused(session):
+    logs = OpenTelemetryLogSectionConfig(True, attribute_value_length_limit=-1)
+    endpoint = OpenTelemetryEndpointConfig("full", "http://h")
+    said = "opentelemetry.logs.attribute_value_length_limit is -1; expected at least 0"
+    with pytest.raises(PluginError, match=said):
+        activate(opentelemetry=OpenTelemetrySectionConfig(True, [endpoint], logs=logs))
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -615,7 +615,7 @@ def test_gen_ai_keeps_the_conventions():
     assert answered["parts"][1] == {"type": "tool_call", "id": "c1", "name": "search", "arguments": {"q": 1}}
     tool = attributes_of(spans["execute_tool search"])
     assert (tool["gen_ai.tool.call.id"], tool["gen_ai.tool.call.result"]) == ("c1", '{"found":3}')
-    assert attributes_of(spans["fails"])["error.type"] == "_OTHER"
+    assert attributes_of(spans["fails"])["error.type"] == "ValueError"
     known = {value for name, value in vars(gen_ai_attributes).items() if name.startswith("GEN_AI")}
     used = {key for span in spans.values() for key in attributes_of(span) if key.startswith("gen_ai")}
     assert used <= known
