@@ -155,9 +155,8 @@ class MetricsSink(QueuedSink):
         assert window.requests is not None
         assert window.end_ns is not None
         part = window.requests[0]
-        request = self._envelope.request(b"".join(self._metric(table, window.end_ns) for table in part))
         try:
-            self._count_rejected(self._transport.send(request, timeout_seconds))
+            self._count_rejected(self._transport.send(self._encode(part, window.end_ns), timeout_seconds))
         except TooLarge as error:
             self.count_failure(error)
             window.requests[:1] = _halves(part)
@@ -166,6 +165,9 @@ class MetricsSink(QueuedSink):
                 logger.warning("a point of a metric is given up: %s", brief(error))
         else:
             del window.requests[0]
+
+    def _encode(self, part: Part, end_ns: int) -> bytes:
+        return self._envelope.request(b"".join(self._metric(table, end_ns) for table in part))
 
     def _count_lost(self, window: Window) -> None:
         """Counts the marks of points that were too large alone: as large a part of the window's; which is not known."""

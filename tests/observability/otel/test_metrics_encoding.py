@@ -94,7 +94,8 @@ def test_requests_are_what_the_official_encoder_makes_of_the_same(temporality):
     for number in range(1, 200):
         sink(measured(lot, number))
     assert sink.report().dropped == 0
-    (request,) = sink._encode(sink._window)
+    (part,) = sink._parts(sink._window)
+    request = sink._encode(part, sink._window.end_ns)
     tables = [*metrics_sink._snapshot(sink._aggregator.lasting), *metrics_sink._snapshot(sink._window)]
     assert len(tables) == 10  # four kinds of two types; histograms of two sets of boundaries
     assert ExportMetricsServiceRequest.FromString(request) == official(tables, sink._window.end_ns)
