@@ -79,7 +79,7 @@ def await_ended(ended: Sequence[ExporterSpec]) -> None:
         deadline = time.monotonic() + FLUSH_TIMEOUT_SECONDS
         try:
             session.flush(FLUSH_TIMEOUT_SECONDS)
-            wait([spec.name for spec in ended], deadline, is_closed)
+            wait(session, [spec.name for spec in ended], deadline, is_closed)
         except (FlushError, FlushTimeoutError) as error:
             logger.warning("exporters that end have not all been waited for: %s", error)
 
@@ -91,7 +91,7 @@ async def await_ended_async(ended: Sequence[ExporterSpec]) -> None:
         deadline = time.monotonic() + FLUSH_TIMEOUT_SECONDS
         try:
             await session.flush_async(FLUSH_TIMEOUT_SECONDS)
-            await wait_async([spec.name for spec in ended], deadline, is_closed)
+            await wait_async(session, [spec.name for spec in ended], deadline, is_closed)
         except (FlushError, FlushTimeoutError) as error:
             logger.warning("exporters that end have not all been waited for: %s", error)
 

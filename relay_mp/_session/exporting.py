@@ -9,10 +9,9 @@ from collections.abc import Callable, Generator, Sequence
 
 from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._log import logger
-from relay_mp._session.membership import current_session
 from relay_mp._session.session import Session
 
-__all__ = ["FLUSH_TIMEOUT_SECONDS", "is_closed", "wait", "wait_async"]
+__all__ = ["FLUSH_TIMEOUT_SECONDS", "Flushed", "is_closed", "wait", "wait_async"]
 
 
 FLUSH_TIMEOUT_SECONDS = 10.0
@@ -28,7 +27,17 @@ def is_closed(_name: str, report: ExporterReport) -> bool:
     return report.state == CLOSED
 
 
-def _naps(names: Sequence[str], deadline: float, is_done: IsDone) -> Generator[float, None, bool]:
+class Flushed:
+    """Whether an exporter is through with what it had been given when it was first asked."""
+
+    def __init__(self) -> None:
+        self._goals: dict[str, int] = {}
+
+    def __call__(self, name: str, report: ExporterReport) -> bool:
+        return report.state == CLOSED or report.flushed >= self._goals.setdefault(name, report.taken)
+
+
+def _naps(session: Session, names: Sequence[str], deadline: float, is_done: IsDone) -> Generator[float, None, bool]:
     """Asks the exporters to flush until all are done, and yields how long to sleep before the next look.
 
     Returns:
@@ -36,8 +45,7 @@ def _naps(names: Sequence[str], deadline: float, is_done: IsDone) -> Generator[f
     """
     nap, waiting = _SHORTEST_NAP, list(names)
     while True:
-        session = current_session()
-        if session is None or not session.is_open:
+        if not session.is_open:
             return True  # closing it has waited for them
         waiting = [name for name in waiting if not _is_done(session, name, is_done)]
         if not waiting:
@@ -54,10 +62,11 @@ def _is_done(session: Session, name: str, is_done: IsDone) -> bool:
     return report is None or is_done(name, report)
 
 
-def wait(names: Sequence[str], deadline: float, is_done: IsDone) -> bool:
+def wait(session: Session, names: Sequence[str], deadline: float, is_done: IsDone) -> bool:
     """Waits until all exporters of those names are done.
 
     Args:
+        session: whose exporters they are; once it is closed, they are done.
         names: under which they are registered; those that there are not count as done.
         deadline: of time.monotonic().
         is_done: asked with a name and a report.
@@ -65,7 +74,7 @@ def wait(names: Sequence[str], deadline: float, is_done: IsDone) -> bool:
     Returns:
         False at the deadline.
     """
-    naps = _naps(names, deadline, is_done)
+    naps = _naps(session, names, deadline, is_done)
     while True:
         try:
             nap = next(naps)
@@ -74,11 +83,11 @@ def wait(names: Sequence[str], deadline: float, is_done: IsDone) -> bool:
         time.sleep(nap)
 
 
-async def wait_async(names: Sequence[str], deadline: float, is_done: IsDone) -> bool:
+async def wait_async(session: Session, names: Sequence[str], deadline: float, is_done: IsDone) -> bool:
     """`wait` for a running event loop."""
     import asyncio
 
-    naps = _naps(names, deadline, is_done)
+    naps = _naps(session, names, deadline, is_done)
     while True:
         try:
             nap = next(naps)

@@ -19,7 +19,7 @@ from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
-from relay_mp._session import hosts, inheritance, naming, pool_workers, recovery
+from relay_mp._session import hosts, inheritance, naming, pool_workers, recovery, termination
 from relay_mp._session import settings as settings_module
 from relay_mp._session.configuration import publishing, receiving
 from relay_mp._session.session import Session, SessionHandle, ending
@@ -223,6 +223,7 @@ def _start(settings: Settings, session_id: str) -> Session:
         host = hosts.start(segment)
         session = Session(segment, settings, host, host.subscriptions)
         _state.own(session)
+        termination.heed(session)
     except BaseException:  # a Ctrl-C too
         if host is not None:
             segment.seal()
@@ -291,6 +292,8 @@ def session(
     directory: str | None = None,
     recovery_directory: str | None = None,
     strict: bool | None = None,
+    on_sigterm: str | None = None,
+    sigterm_timeout_seconds: float | None = None,
 ) -> Session:
     """Starts a session that this process owns. A context manager: leaving it closes the session.
 

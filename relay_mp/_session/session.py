@@ -11,7 +11,7 @@ unlinks or dispatches what its parent owns.
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -64,6 +64,7 @@ class Session:
         self._dispatch = dispatch.choose(segment, subscriptions, self.flush)
         self._epoch = core.fork_epoch()
         self._final_stats: Stats | None = None
+        self.after_close: Callable[[], None] | None = None
         self.settings = settings
         self.path: str = segment.path
         self.id: str = segment.session_id
@@ -229,6 +230,8 @@ class Session:
                     receiving.leave(self._segment)
                     self._segment.close()
                     core.stay_detached()
+        if self.after_close is not None:
+            self.after_close()
 
     def _end(self, deadline: float) -> None:
         assert self._host is not None

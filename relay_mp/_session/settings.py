@@ -56,6 +56,10 @@ class Settings:
         recovery_directory: where events that dead sessions left behind are written.
         strict: whether a value that cannot be recorded is a PayloadError where it is emitted, in every process of the
             session. If not, it is replaced in the event and counted (`stats().replaced`).
+        on_sigterm: "leave": SIGTERM is the program's. "flush": what was emitted is delivered and exported first, and
+            where the program has no handler of its own, the session is closed; then the handler that was there before
+            is called, or the process ends of the signal. Set by the owner, whose main thread must start the session.
+        sigterm_timeout_seconds: how long a SIGTERM may wait for that.
     """
 
     dispatcher: str = "thread"
@@ -71,18 +75,21 @@ class Settings:
     directory: str = ""
     recovery_directory: str = ""
     strict: bool = False
+    on_sigterm: str = "leave"
+    sigterm_timeout_seconds: float = 5.0
 
 
 _LIMITS: dict[str, tuple[float, float]] = {
     "block_timeout_seconds": (0, 86400),
     "stall_timeout_seconds": (0, 86400),
     "flush_timeout_seconds": (0, 86400),
+    "sigterm_timeout_seconds": (0, 86400),
     "max_deliveries": (1, MAX_DELIVERIES),
     "ring_bytes": (MIN_RING_BYTES, MAX_RING_BYTES),
     "max_producers": (1, core.MAX_PRODUCERS),
     "configuration_bytes": (1024, 16 * 1024 * 1024),
 }
-_CHOICES = {"dispatcher": ("thread", "process"), "on_full": ("block", "drop")}
+_CHOICES = {"dispatcher": ("thread", "process"), "on_full": ("block", "drop"), "on_sigterm": ("leave", "flush")}
 
 
 def resolve(**arguments: Any) -> Settings:

@@ -26,6 +26,8 @@ VALID = {
     "directory": "/tmp",
     "recovery_directory": "/var/tmp",
     "strict": True,
+    "on_sigterm": "flush",
+    "sigterm_timeout_seconds": 4.5,
 }
 
 

@@ -19,8 +19,8 @@ from typing import Any
 
 from relay_mp import subscribers
 from relay_mp._deliver.named import find
-from relay_mp._deliver.reports import CLOSED, ExporterReport
-from relay_mp._session.exporting import FLUSH_TIMEOUT_SECONDS, is_closed, wait
+from relay_mp._deliver.reports import ExporterReport
+from relay_mp._session.exporting import FLUSH_TIMEOUT_SECONDS, Flushed, is_closed, wait
 from relay_mp._session.membership import current_or_default, current_session
 from relay_mp.errors import SubscriberError
 
@@ -116,7 +116,8 @@ class Exporter:
         subscribers.flush(timeout)
         if deadline is None:
             deadline = time.monotonic() + FLUSH_TIMEOUT_SECONDS
-        return wait([*self._names, *self._ended], deadline, _Flushed())
+        session = current_session()
+        return session is None or wait(session, [*self._names, *self._ended], deadline, Flushed())
 
     def shutdown(self, timeout: float | None = None) -> None:
         """Deregisters, waits for the last events, closes what is open. Idempotent.
@@ -138,7 +139,7 @@ class Exporter:
         session = current_session()
         if self._ended and session is not None and session.is_open:
             session.flush()
-            wait(self._ended, time.monotonic() + seconds, is_closed)
+            wait(session, self._ended, time.monotonic() + seconds, is_closed)
         self._ended.clear()
 
     def make_sink(self, **changed: Any) -> Any:
@@ -167,16 +168,6 @@ def _checked_pair(sink: object) -> tuple[str, dict[str, Any]]:
         f"a sink is {sink!r:.200}; expected a pair of its factory and its arguments, such as "
         '("package.module:Class", {"path": "out.txt"}), or ("package.module:Class", {}) without arguments'
     )
-
-
-class _Flushed:
-    """Whether a sink is through with what it had been given when it was first asked."""
-
-    def __init__(self) -> None:
-        self._goals: dict[str, int] = {}
-
-    def __call__(self, name: str, report: ExporterReport) -> bool:
-        return report.state == CLOSED or report.flushed >= self._goals.setdefault(name, report.taken)
 
 
 def exporter(kind: str, **arguments: Any) -> Exporter:
