@@ -20,8 +20,8 @@ starts, and as the Python SDK reads them:
     OTEL_SDK_DISABLED   nothing is exported; what comes is counted as ignored
 
 What a variable says and cannot be used is left out, with a warning, and the default stands, as the specification of
-the variables asks for; but for certificates, without which another receiver than the one meant might be trusted. What
-an argument says and cannot be used is an error.
+the variables asks for; but for endpoints and certificates, without which another receiver than the one meant would be
+sent to, or trusted. They, and what an argument says and cannot be used, are errors.
 
 Proxies are those of the environment too: over HTTP see http.py, over gRPC its own reading of `https_proxy`,
 `http_proxy` and `no_proxy`.

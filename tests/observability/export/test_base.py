@@ -10,7 +10,7 @@ from relay_mp import AtofExporter, AtofExporterConfig, scope
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp.observability import Exporter, exporter
-from relay_mp.observability.export.batch_queue import BatchQueue, Limits, Retryable
+from relay_mp.observability.export.batch_queue import BatchQueue, Limits, Retryable, TooLarge
 from relay_mp.observability.export.scopes import OpenScopes
 from relay_mp.observability.export.sink import Sink
 
@@ -389,6 +389,48 @@ def test_retries_end_at_their_deadline(make_queue):
     assert report.failures == len(attempts) >= 2
     assert max(attempts) <= 0.05  # no attempt may take longer than what is left
     assert (report.state, report.last_error) == ("failing", "Retryable: busy")
+
+
+def test_what_is_too_large_goes_in_halves_and_alone_is_given_up():
+    """In their order, behind one another; what fails for the moment in between is only repeated."""
+    sent, given_up = [], []
+    troubles = [Retryable("busy"), OSError("gone")]
+
+    def send(batch, _seconds):
+        if sum(batch) > 10:
+            raise TooLarge(f"{sum(batch)} of 10")
+        if troubles:
+            raise troubles.pop()
+        sent.append(batch)
+
+    sink, limits = Counting(), Limits(**{**QUICK, "schedule_delay_seconds": WAIT_SECONDS})
+    queue = BatchQueue(sink, send, limits, given_up=given_up.append)
+    for number in [4, 6, 11, 1, 10, 3, 4, 3]:
+        sink.take(queue, number, number)
+    queue.close()
+    report = sink.report()
+    assert sent == [[4, 6], [1], [10], [3], [4, 3]]
+    assert given_up == [11]
+    assert (report.exported, report.drops) == (7, {"too_large": 1})
+
+
+def test_a_queue_puts_no_more_into_a_batch_than_half_of_what_was_too_large(make_queue):
+    sent = []
+
+    def send(batch, _seconds):
+        if sum(batch) > 10:
+            raise TooLarge("more than 10")
+        sent.append(batch)
+
+    sink, queue = make_queue(send, schedule_delay_seconds=WAIT_SECONDS)
+    for number in range(30):
+        sink.take(queue, 2, 2)
+        if number in (5, 29):
+            queue.request_flush()
+            while queue.flushed(sink.taken) < sink.taken:
+                threading.Event().wait(0.001)
+    assert sent == [[2] * 3] * 10
+    assert sink.report().failures == 1
 
 
 def test_what_send_raises_by_mistake_is_a_refusal_and_the_thread_lives(make_queue):

@@ -88,6 +88,17 @@ def test_the_path_is_joined_as_the_specification_says(monkeypatch, http, signal,
     assert asked(http, signal, configuration(signal)) == [expected[2]]
 
 
+@EVERY_SIGNAL
+@pytest.mark.parametrize("url", ["localhost:4318", "ftp://h", "http://", "http://[::1", "http://h:99999", "/v1/traces"])
+@pytest.mark.parametrize("own", [True, False])
+def test_an_endpoint_of_the_environment_that_is_not_an_address_is_refused(session, monkeypatch, signal, url, own):
+    """Nothing goes to the default receiver instead."""
+    monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT" if own else GENERAL, url)
+    exporter = subscriber(signal, configuration(signal))
+    with pytest.raises(relay_mp.SubscriberError, match="ValueError: "):
+        exporter.register("otlp")
+
+
 @pytest.mark.parametrize("suffix", ["", "/", "/base", "/base/?token=a"])
 def test_over_grpc_a_path_is_no_part_of_the_address(session, suffix):
     with OtlpReceiver("grpc") as receiver:
