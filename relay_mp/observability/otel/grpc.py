@@ -45,8 +45,13 @@ _RETRYABLE_CODES = frozenset(
 )
 
 
-_TOO_LARGE = ("message larger than max", "message exceeds maximum size")
-"""What gRPC's servers say of a message that is too large: those in C++, Python and Go; those in Java."""
+_TOO_LARGE = (
+    "message larger than max",
+    "message exceeds maximum size",
+    "message exceeds the maximum configured message size",
+    "message length too large",
+)
+"""What gRPC's servers say of a message that is too large: C++, Python and Go; Java; .NET; Rust, as OUT_OF_RANGE."""
 
 
 class GrpcWire:
@@ -102,9 +107,9 @@ class GrpcWire:
         after = _retry_delay(error)
         # Exhausted for good, or for the moment: that it gives a delay says which.
         recovers = error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and after is not None
-        if error.code() in _RETRYABLE_CODES or recovers:
-            return Retryable(message, after)
-        return TooLarge(message) if _is_too_large(error) else Refused(message)
+        if not recovers and _is_too_large(error):
+            return TooLarge(message)
+        return Retryable(message, after) if error.code() in _RETRYABLE_CODES or recovers else Refused(message)
 
     def close(self) -> None:
         """Closes the channel."""
@@ -127,7 +132,8 @@ def _credentials(signal: str) -> grpc.ChannelCredentials:
 def _is_too_large(error: Any) -> bool:
     """Whether a message had too many bytes. The code alone says also that the receiver is overloaded."""
     text = (error.details() or "").lower()
-    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and any(said in text for said in _TOO_LARGE)
+    codes = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE
+    return error.code() in codes and any(said in text for said in _TOO_LARGE)
 
 
 def _retry_delay(error: Any) -> float | None:

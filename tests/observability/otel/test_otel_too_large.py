@@ -9,6 +9,8 @@ from receiver import WAIT_SECONDS, Receiver
 
 import relay_mp
 from relay_mp import LogSeverity, MetricKind, MetricMeasurement, MetricTemporality, MetricValueType, ScopeType, scope
+from relay_mp.observability.export.batch_queue import Refused, Retryable, TooLarge
+from relay_mp.observability.otel.grpc import GrpcWire
 
 QUICK = {"retry_initial_seconds": 0.01, "retry_max_seconds": 0.05}
 TOO_LARGE = "too_large"
@@ -200,6 +202,39 @@ def test_points_are_halved_and_the_one_too_large_is_counted(temporality, caplog)
     assert [int(point.attributes[0].value.string_value) for point in points] == [n for n in range(40) if n != 7]
     assert (report.taken, report.exported, report.drops) == (40, 39, {TOO_LARGE: 1})
     assert "a point of a metric is given up: TooLarge: " in caplog.text
+
+
+class Answer:
+    """An error as gRPC's client raises it."""
+
+    def __init__(self, code, details):
+        self.code, self.details = (lambda: code), (lambda: details)
+
+    def trailing_metadata(self):
+        return ()
+
+
+@pytest.mark.parametrize(
+    ("code", "details", "means"),
+    [
+        ("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (9000000 vs. 4194304)", TooLarge),
+        ("RESOURCE_EXHAUSTED", "grpc: received message larger than max (9000000 vs. 4194304)", TooLarge),
+        ("RESOURCE_EXHAUSTED", "gRPC message exceeds maximum size 4194304: 9000000", TooLarge),
+        ("RESOURCE_EXHAUSTED", "Received message exceeds the maximum configured message size.", TooLarge),
+        (
+            "OUT_OF_RANGE",
+            "Error, decoded message length too large: found 9000000 bytes, the limit is: 4194304",
+            TooLarge,
+        ),
+        ("OUT_OF_RANGE", "for the moment", Retryable),
+        ("RESOURCE_EXHAUSTED", "quota", Refused),
+        ("RESOURCE_EXHAUSTED", None, Refused),
+        ("INVALID_ARGUMENT", "Received message larger than max", Refused),
+    ],
+)
+def test_what_servers_over_grpc_say_of_a_message_that_is_too_large(code, details, means):
+    wire = GrpcWire("traces", "http://127.0.0.1:1", {})
+    assert type(wire._failure(Answer(grpc.StatusCode[code], details))) is means
 
 
 @pytest.fixture
