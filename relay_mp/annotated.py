@@ -19,7 +19,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, Self, TypeAlias, TypeVar, overload
 
-from relay_mp.errors import PayloadError
+from relay_mp.errors import PayloadError, described_type
 from relay_mp.types import Json, JsonObject
 
 __all__ = ["AnnotatedLLMRequest", "AnnotatedLLMResponse", "MessageContent"]
@@ -480,7 +480,7 @@ class _Field(Generic[_T]):
         if value is None:
             value = self._absent
         if self.shape is text and not isinstance(value, str):
-            raise TypeError(f"{self._name} is a {type(value).__name__}; expected str")
+            raise TypeError(f"{self._name} is {described_type(value)}; expected str")
         instance._values[self._name] = self.shape(value, self._name)
 
 

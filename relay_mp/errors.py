@@ -49,6 +49,14 @@ __all__ = [
 ]
 
 
+def described_type(value: object) -> str:
+    """A value's type, as a message says it: "None", "an int", "a dict"."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    return f"{'an' if name[0] in 'aeioAEIO' else 'a'} {name}"
+
+
 class RelayError(Exception):
     """The base of every exception of this library."""
 

@@ -30,7 +30,7 @@ import msgpack  # type: ignore[import-untyped]
 from relay_mp._records.json_line import json_line
 from relay_mp._records.payloads import read_payload
 from relay_mp._records.records import RecordView, canonical_uuid, rfc3339, view
-from relay_mp.errors import PayloadError, RecordError
+from relay_mp.errors import PayloadError, RecordError, described_type
 from relay_mp.types import CATEGORIES, DataSchema, Json, JsonObject, LogSeverity, attribute_names
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def _payload(field: object) -> Any:
     if type(field) is bytes:
         return read_payload(field)
     if type(field) is not dict:
-        raise RecordError(f"a payload field holds a {type(field).__name__}; expected bytes, a map or nil")
+        raise RecordError(f"a payload field holds {described_type(field)}; expected bytes, a map or nil")
     try:
         return canonical_payload(field)
     except RecursionError as error:

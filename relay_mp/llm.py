@@ -72,6 +72,7 @@ from relay_mp._emit.middleware import Registration, registry, visible
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now
 from relay_mp._emit.verbs import end_silently
 from relay_mp._native.core import active
+from relay_mp.errors import described_type
 from relay_mp.types import Json, LLMAttributes, RuntimeRegistrationKind, ScopeType
 
 __all__ = [
@@ -515,7 +516,7 @@ def _checked_call(
     bits = 0
     if attributes is not None:
         if not isinstance(attributes, LLMAttributes):
-            raise TypeError(f"attributes is a {type(attributes).__name__}; expected LLMAttributes")
+            raise TypeError(f"attributes is {described_type(attributes)}; expected LLMAttributes")
         bits = attributes.record_bits
     profile = _NO_PROFILE
     if model_name is not None:

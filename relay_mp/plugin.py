@@ -29,7 +29,7 @@ from relay_mp._plugins.document import (
 )
 from relay_mp._plugins.report import ConfigReport, RuntimeDiagnostic
 from relay_mp._session import activation, exporter_exchange
-from relay_mp.errors import PluginError
+from relay_mp.errors import PluginError, described_type
 from relay_mp.subscribers import flush_async, in_event_loop
 from relay_mp.types import JsonObject
 
@@ -102,10 +102,10 @@ def register(plugin_kind: str, plugin: Plugin | type | str) -> None:
         TypeError: the kind is not a str, or the plugin is not a plugin.
     """
     if not isinstance(plugin_kind, str):
-        raise TypeError(f"plugin_kind is a {type(plugin_kind).__name__}; expected str")
+        raise TypeError(f"plugin_kind is {described_type(plugin_kind)}; expected str")
     if not isinstance(plugin, str) and not callable(getattr(plugin, "register", None)):
         raise TypeError(
-            f"the plugin is a {type(plugin).__name__} without a method register; expected one with "
+            f"the plugin is {described_type(plugin)} without a method register; expected one with "
             'register(config, context), or its name as "package.module:attribute"'
         )
     components.add(plugin_kind, plugin)

@@ -35,7 +35,7 @@ from relay_mp._native import core
 from relay_mp._session import inheritance
 from relay_mp._session.configuration import diagnostics
 from relay_mp._session.membership import attach, current_session
-from relay_mp.errors import SessionError
+from relay_mp.errors import SessionError, described_type
 
 __all__ = [
     "Pool",
@@ -191,7 +191,7 @@ def propagate(function: Callable[P, R], context: TaskContext | None = None) -> C
         TypeError: the function cannot be called, or the context is another type.
     """
     if context is not None and not isinstance(context, TaskContext):
-        raise TypeError(f"context is a {type(context).__name__}; expected what pools.capture() returns")
+        raise TypeError(f"context is {described_type(context)}; expected what pools.capture() returns")
     if isinstance(function, _Propagated):
         return function if context is None else _Propagated(function._function, context)
     if not callable(function):

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from relay_mp._emit.arguments import check_name
 from relay_mp._emit.middleware import GLOBAL_API, Gate, registry
 from relay_mp._session.membership import current_session
-from relay_mp.errors import MiddlewareError
+from relay_mp.errors import MiddlewareError, described_type
 from relay_mp.types import (
     RuntimeRegistrationIdentity,
     RuntimeRegistrationKind,
@@ -57,7 +57,7 @@ def register_conditional_middleware_guardrail(
         MiddlewareError: the name is taken, or there are no kinds.
     """
     if not callable(guardrail):
-        raise TypeError(f"guardrail is a {type(guardrail).__name__}; expected a callable")
+        raise TypeError(f"guardrail is {described_type(guardrail)}; expected a callable")
     checked = frozenset(map(_check_kind, kinds))
     if not checked:
         raise MiddlewareError("kinds is empty; expected at least one RuntimeRegistrationKind")
@@ -104,5 +104,5 @@ def _subscribers() -> list[str]:
 
 def _check_kind(kind: object) -> RuntimeRegistrationKind:
     if not isinstance(kind, RuntimeRegistrationKind):
-        raise TypeError(f"{kind!r:.80} is a {type(kind).__name__}; expected RuntimeRegistrationKind")
+        raise TypeError(f"{kind!r:.80} is {described_type(kind)}; expected RuntimeRegistrationKind")
     return kind

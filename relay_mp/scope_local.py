@@ -18,6 +18,7 @@ from relay_mp._emit.current import require_open
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._session.membership import current_or_default, current_session, end_local_subscriptions
 from relay_mp._session.registration import deregister, register
+from relay_mp.errors import described_type
 from relay_mp.events import Event
 from relay_mp.subscribers import check_registration
 from relay_mp.types import RuntimeRegistrationKind as _Kind
@@ -739,4 +740,4 @@ def deregister_subscriber(scope_handle: ScopeHandle, name: str) -> bool:
 
 def _require_handle(handle: object) -> None:
     if not isinstance(handle, ScopeHandle):
-        raise TypeError(f"scope_handle is a {type(handle).__name__}; expected ScopeHandle")
+        raise TypeError(f"scope_handle is {described_type(handle)}; expected ScopeHandle")

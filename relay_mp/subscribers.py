@@ -10,7 +10,7 @@ from typing import Any
 
 from relay_mp._session.flush import FlushResult
 from relay_mp._session.membership import current_or_default, current_session
-from relay_mp.errors import FlushError
+from relay_mp.errors import FlushError, described_type
 from relay_mp.events import Event
 
 __all__ = ["deregister", "flush", "flush_async", "register"]
@@ -43,10 +43,10 @@ def register(name: str, callback: Callable[[Event], object] | str, *, arguments:
 def check_registration(name: object, callback: object, arguments: object) -> None:
     """Refuses what can be no registration, before a session is started for it."""
     if not isinstance(name, str):
-        raise TypeError(f"name is a {type(name).__name__}; expected str")
+        raise TypeError(f"name is {described_type(name)}; expected str")
     if not callable(callback) and not isinstance(callback, str):
         raise TypeError(
-            f"callback is a {type(callback).__name__}; expected a callable that takes an event, or the name "
+            f"callback is {described_type(callback)}; expected a callable that takes an event, or the name "
             'of one as "package.module:attribute"'
         )
     if arguments is not None and (not isinstance(arguments, dict) or not isinstance(callback, str)):

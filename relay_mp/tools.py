@@ -55,7 +55,7 @@ from relay_mp._emit.managed import (
 from relay_mp._emit.middleware import Registration, registry, visible
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now
 from relay_mp._native.core import active
-from relay_mp.errors import RejectedError
+from relay_mp.errors import RejectedError, described_type
 from relay_mp.types import Json, RuntimeRegistrationKind, ScopeType, ToolAttributes
 
 __all__ = ["call", "call_end", "conditional_execution", "execute", "execute_sync", "request_intercepts"]
@@ -402,7 +402,7 @@ def _bits(attributes: object) -> int:
     if attributes is None:
         return 0
     if not isinstance(attributes, ToolAttributes):
-        raise TypeError(f"attributes is a {type(attributes).__name__}; expected ToolAttributes")
+        raise TypeError(f"attributes is {described_type(attributes)}; expected ToolAttributes")
     return attributes.record_bits
 
 

@@ -25,7 +25,7 @@ from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.managed import returned
 from relay_mp.annotated import MAX_DEPTH
 from relay_mp.codecs import LlmCodec, LlmResponseCodec
-from relay_mp.errors import PayloadError
+from relay_mp.errors import PayloadError, described_type
 from relay_mp.types import Json, LLMAttributes, ToolAttributes
 
 __all__ = [
@@ -129,7 +129,7 @@ class DataclassCodec(Codec[T]):
             TypeError: the value is not an instance of a dataclass.
         """
         if isinstance(value, type) or not dataclasses.is_dataclass(value):
-            raise TypeError(f"the value is a {type(value).__name__}; expected {self._dc_cls.__name__}")
+            raise TypeError(f"the value is {described_type(value)}; expected {self._dc_cls.__name__}")
         instance: Any = value
         data: Json = dataclasses.asdict(instance)
         return data
@@ -141,7 +141,7 @@ class DataclassCodec(Codec[T]):
             TypeError: the data is not an object, or has other keys than the fields.
         """
         if not isinstance(data, Mapping):
-            raise TypeError(f"the data is a {type(data).__name__}; expected the fields of {self._dc_cls.__name__}")
+            raise TypeError(f"the data is {described_type(data)}; expected the fields of {self._dc_cls.__name__}")
         return self._dc_cls(**data)
 
 

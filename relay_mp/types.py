@@ -13,6 +13,8 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple, Self, SupportsIndex, TypeAlias, TypedDict
 
+from relay_mp.errors import described_type
+
 __all__ = [
     "ATTRIBUTE_NAMES",
     "CATEGORIES",
@@ -285,7 +287,7 @@ class LLMAttributes(_Attributes):
 
 def _text(value: object, argument: str) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{argument} is a {type(value).__name__}; expected str")
+        raise TypeError(f"{argument} is {described_type(value)}; expected str")
     return value
 
 
@@ -301,7 +303,7 @@ def _number(value: object) -> float:
 def _boundary(value: object) -> float:
     number = _number(value)
     if not isinstance(number, (int, float)):
-        raise TypeError(f"boundaries has a {type(value).__name__}; expected numbers")
+        raise TypeError(f"boundaries has {described_type(value)}; expected numbers")
     return float(number)
 
 
@@ -349,9 +351,9 @@ class MetricMeasurement:
         boundaries: Sequence[float] | None = None,
     ) -> None:
         if not isinstance(kind, MetricKind):
-            raise TypeError(f"kind is a {type(kind).__name__}; expected MetricKind")
+            raise TypeError(f"kind is {described_type(kind)}; expected MetricKind")
         if not isinstance(value_type, MetricValueType):
-            raise TypeError(f"value_type is a {type(value_type).__name__}; expected MetricValueType")
+            raise TypeError(f"value_type is {described_type(value_type)}; expected MetricValueType")
         self._name = _text(name, "name")
         self._kind = kind
         self._value_type = value_type

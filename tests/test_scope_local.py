@@ -10,6 +10,7 @@ import pytest
 
 import relay_mp
 from relay_mp import ScopeType, pools, scope, scope_local, subscribers
+from relay_mp.errors import described_type
 
 WAIT_SECONDS = 30
 START_METHODS = ["forkserver", "fork", "spawn"]  # the default on Linux from Python 3.14 first
@@ -187,14 +188,14 @@ def test_what_is_no_handle_is_refused(handle):
         lambda: scope_local.register_subscriber(handle, "x", print),
         lambda: scope_local.deregister_subscriber(handle, "x"),
     ):
-        with pytest.raises(TypeError, match="scope_handle is a .*; expected ScopeHandle"):
+        with pytest.raises(TypeError, match=f"scope_handle is {described_type(handle)}; expected ScopeHandle"):
             call()
 
 
 def test_what_cannot_be_called_is_refused(session):
-    with pytest.raises(TypeError, match="callback is a int"):
+    with pytest.raises(TypeError, match="callback is an int"):
         scope_local.register_subscriber(scope.get_handle(), "x", 3)
-    with pytest.raises(TypeError, match="name is a int"):
+    with pytest.raises(TypeError, match="name is an int"):
         scope_local.register_subscriber(scope.get_handle(), 3, print)
 
 

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from relay_mp.errors import SubscriberError
+from relay_mp.errors import SubscriberError, described_type
 
 _HOW = 'expected "package.module:attribute" of a module that can be imported here'
 
@@ -47,7 +47,7 @@ def resolve(target: str, arguments: dict[str, Any] | None, what: str = "subscrib
     """
     found = find(target, arguments, what)
     if not callable(found):
-        raise SubscriberError(f"{what} {target!r} is a {type(found).__name__}, which cannot be called")
+        raise SubscriberError(f"{what} {target!r} is {described_type(found)}, which cannot be called")
     callback: Callable[..., Any] = found
     return callback
 

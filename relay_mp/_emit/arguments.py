@@ -11,7 +11,7 @@ from typing import Any
 
 from relay_mp._native.encoder import pack, pack_payload
 from relay_mp._records.payloads import read_payload
-from relay_mp.errors import PayloadError, ScopeError
+from relay_mp.errors import PayloadError, ScopeError, described_type
 from relay_mp.events import SEVERITY_KEY, canonical_payload
 from relay_mp.types import DataSchema, LogSeverity, ScopeAttributes, ScopeType
 
@@ -45,7 +45,7 @@ def to_microseconds(timestamp: object) -> int:
         ValueError: it is naive.
     """
     if not isinstance(timestamp, datetime):
-        raise TypeError(f"timestamp is a {type(timestamp).__name__}; expected a timezone-aware datetime")
+        raise TypeError(f"timestamp is {described_type(timestamp)}; expected a timezone-aware datetime")
     if timestamp.utcoffset() is None:
         raise ValueError(
             f"timestamp {timestamp.isoformat()} is naive; expected a timezone-aware datetime, "
@@ -93,7 +93,7 @@ def check_name(name: object) -> str:
         TypeError: it is not a str.
     """
     if not isinstance(name, str):
-        raise TypeError(f"name is a {type(name).__name__}; expected str")
+        raise TypeError(f"name is {described_type(name)}; expected str")
     return str.__str__(name)
 
 
@@ -105,7 +105,7 @@ def attribute_bits(attributes: object) -> int:
     """
     if not isinstance(attributes, ScopeAttributes):
         raise TypeError(
-            f"attributes is a {type(attributes).__name__}; expected ScopeAttributes, "
+            f"attributes is {described_type(attributes)}; expected ScopeAttributes, "
             "such as ScopeAttributes(ScopeAttributes.PARALLEL)"
         )
     return attributes.value
@@ -190,11 +190,11 @@ def with_severity(metadata: Any, severity: object) -> dict[str, Any]:
         ScopeError: the metadata is not a dict, and has no place for a severity (RuntimeError, as the peer's).
     """
     if not isinstance(severity, LogSeverity):
-        raise TypeError(f"severity is a {type(severity).__name__}; expected LogSeverity")
+        raise TypeError(f"severity is {described_type(severity)}; expected LogSeverity")
     if metadata is None:
         return {SEVERITY_KEY: severity.value}
     if not isinstance(metadata, dict):
         raise ScopeError(
-            f"metadata is a {type(metadata).__name__}; expected a dict where a severity is given, to hold it"
+            f"metadata is {described_type(metadata)}; expected a dict where a severity is given, to hold it"
         )
     return {**metadata, SEVERITY_KEY: severity.value}

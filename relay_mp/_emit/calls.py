@@ -14,7 +14,7 @@ import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._emit.arguments import check_name, check_schema, freeze, thaw
 from relay_mp._native.encoder import Packed, pack, replaced_so_far
-from relay_mp.errors import PayloadError
+from relay_mp.errors import PayloadError, described_type
 from relay_mp.events import SEVERITY_KEY, canonical_uuid
 from relay_mp.types import (
     DataSchema,
@@ -64,7 +64,7 @@ def check_type(value: object, expected: type, argument: str) -> None:
         TypeError: it is not.
     """
     if not isinstance(value, expected):
-        raise TypeError(f"{argument} is a {type(value).__name__}; expected {expected.__name__}")
+        raise TypeError(f"{argument} is {described_type(value)}; expected {expected.__name__}")
 
 
 def peek(frozen: Any) -> Any:
@@ -218,7 +218,7 @@ class PendingMarkSpec:
         if category is not None:
             check_type(category, str, "category")
         if category_profile is not None and not isinstance(category_profile, dict):
-            raise PayloadError(f"category_profile is a {type(category_profile).__name__}; expected a dict")
+            raise PayloadError(f"category_profile is {described_type(category_profile)}; expected a dict")
         if severity is not None:
             check_type(severity, LogSeverity, "severity")
         self._category = category
@@ -358,8 +358,8 @@ class LLMRequestInterceptOutcome:
     ) -> None:
         check_type(request, LLMRequest, "request")
         if annotated_request is not None and not hasattr(annotated_request, "to_dict"):
-            found = type(annotated_request).__name__
-            raise TypeError(f"annotated_request is a {found}; expected AnnotatedLLMRequest")
+            found = described_type(annotated_request)
+            raise TypeError(f"annotated_request is {found}; expected AnnotatedLLMRequest")
         self._request = request
         self._annotated = annotated_request
         self._marks = _marks(pending_marks)

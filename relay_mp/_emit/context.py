@@ -34,7 +34,7 @@ from typing import Any
 
 from relay_mp._emit.current import _current, current_scope, nearest_open, stack_uuids, thread_scopes
 from relay_mp._emit.handle import ScopeHandle, make_foreign_handle, make_root, portable
-from relay_mp.errors import ScopeError
+from relay_mp.errors import ScopeError, described_type
 
 __all__ = [
     "ScopeStack",
@@ -104,7 +104,7 @@ def _root_of(handle: ScopeHandle) -> ScopeHandle:
 
 def _require_stack(stack: object) -> None:
     if not isinstance(stack, ScopeStack):
-        raise TypeError(f"stack is a {type(stack).__name__}; expected ScopeStack")
+        raise TypeError(f"stack is {described_type(stack)}; expected ScopeStack")
 
 
 def get_scope_stack() -> ScopeStack:

@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, TypeVar, cast
 
 from relay_mp._emit.current import _current as current
+from relay_mp.errors import described_type
 
 __all__ = ["run_in_blocks"]
 
@@ -45,7 +46,7 @@ def run_in_blocks(function: Callable[_P, _R], block: Block) -> Callable[_P, _R]:
     if isinstance(function, staticmethod | classmethod):
         return cast("Callable[_P, _R]", type(function)(run_in_blocks(function.__func__, block)))
     if not callable(function):
-        raise TypeError(f"a scope was given a {type(function).__name__} to decorate; expected a callable")
+        raise TypeError(f"a scope was given {described_type(function)} to decorate; expected a callable")
     flags = _flags(function)
     if flags & _CO_COROUTINE:
         wrap: Callable[..., Any] = _coroutine_function

@@ -26,7 +26,7 @@ from relay_mp._emit.middleware import Registration, registry, visible
 from relay_mp._emit.settle import BLOCK, run_now, settle
 from relay_mp._log import logger
 from relay_mp._native.core import thread_id
-from relay_mp.errors import MiddlewareError
+from relay_mp.errors import MiddlewareError, described_type
 from relay_mp.events import Event, decode
 
 __all__ = ["MAX_NESTING", "report"]
@@ -134,14 +134,14 @@ def _inject(draft: _Draft, added: Any) -> None:
     if present is None:
         present = {}
     if not isinstance(present, dict):
-        found = type(present).__name__
-        raise MiddlewareError(f"the event's metadata is a {found}, which has no place for more; expected a dict")
+        found = described_type(present)
+        raise MiddlewareError(f"the event's metadata is {found}, which has no place for more; expected a dict")
     draft.metadata = freeze({**added, **present}, "metadata")
 
 
 def _check_added(added: object) -> None:
     if not isinstance(added, dict):
-        raise MiddlewareError(f"it returned a {type(added).__name__}; expected a dict")
+        raise MiddlewareError(f"it returned {described_type(added)}; expected a dict")
     for key, value in added.items():
         if not isinstance(key, str) or _KEY.fullmatch(key) is None:
             raise MiddlewareError(
@@ -151,7 +151,7 @@ def _check_added(added: object) -> None:
         kinds = {_primitive_kind(item) for item in items}
         if None in kinds or len(kinds) > 1:
             raise MiddlewareError(
-                f"it returned a {type(value).__name__} under {key!r:.80}; expected str, bool, an int of 64 bits, "
+                f"it returned {described_type(value)} under {key!r:.80}; expected str, bool, an int of 64 bits, "
                 "a finite float, or a list of one of these"
             )
 
@@ -171,11 +171,11 @@ def _primitive_kind(value: object) -> str | None:
 def _replace(draft: _Draft, fields: Any) -> None:
     if not isinstance(fields, dict):
         raise MiddlewareError(
-            f"it returned a {type(fields).__name__}; expected a dict with data, metadata and category_profile"
+            f"it returned {described_type(fields)}; expected a dict with data, metadata and category_profile"
         )
     profile = fields.get("category_profile")
     if profile is not None and not isinstance(profile, dict):
-        raise MiddlewareError(f"its category_profile is a {type(profile).__name__}; expected a dict or None")
+        raise MiddlewareError(f"its category_profile is {described_type(profile)}; expected a dict or None")
     # All three first: what fails changes nothing.
     data, metadata = freeze(fields.get("data"), "data"), freeze(fields.get("metadata"), "metadata")
     draft.profile = freeze(profile, "category_profile")

@@ -37,11 +37,12 @@ cdef class ScopeHandle:
 
 
 cdef int type_code_of(object scope_type) except -1
+cdef int refuse_handle(object handle) except -1
 
 
 cdef inline ScopeHandle checked_handle(object handle):
     if not isinstance(handle, ScopeHandle):
-        raise TypeError(f"handle is a {type(handle).__name__}; expected ScopeHandle")
+        refuse_handle(handle)
     return <ScopeHandle>handle
 
 

@@ -15,6 +15,7 @@ from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 
 from relay_mp._emit.arguments import scope_type_error, thaw
 from relay_mp._native.core import uuid7
+from relay_mp.errors import described_type
 from relay_mp.events import canonical_uuid
 from relay_mp.types import ScopeAttributes, ScopeType
 
@@ -41,7 +42,11 @@ cdef int type_code_of(object scope_type) except -1:
     for code in range(_type_count):
         if _type_members[code] == <PyObject*>scope_type:
             return code
-    raise scope_type_error(f"scope_type is a {type(scope_type).__name__}; expected ScopeType", scope_type)
+    raise scope_type_error(f"scope_type is {described_type(scope_type)}; expected ScopeType", scope_type)
+
+
+cdef int refuse_handle(object handle) except -1:
+    raise TypeError(f"handle is {described_type(handle)}; expected ScopeHandle")
 
 
 cdef bint _set_uuid(uint8_t* field, bytes uuid) except -1:

@@ -45,7 +45,7 @@ from relay_mp._emit.propagation import format_traceparent
 from relay_mp._emit.settle import settle
 from relay_mp._log import logger
 from relay_mp._native.core import active
-from relay_mp.errors import CallbackError, RejectedError
+from relay_mp.errors import CallbackError, RejectedError, described_type
 from relay_mp.types import RuntimeRegistrationKind, ScopeType
 
 __all__ = [
@@ -146,9 +146,9 @@ async def intercept_request(name: str, prepared: Prepared, has_codec: bool, mode
     for registration in visible(_REQUESTS):
         outcome = await settle(registration.callback(name, prepared.request, prepared.annotated), mode)
         if not isinstance(outcome, LLMRequestInterceptOutcome):
-            found = type(outcome).__name__
+            found = described_type(outcome)
             raise CallbackError(
-                f"intercept {registration.name!r} returned a {found}; expected LLMRequestInterceptOutcome"
+                f"intercept {registration.name!r} returned {found}; expected LLMRequestInterceptOutcome"
             )
         if has_codec:
             _require_consistent(registration, prepared, outcome)

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from relay_mp._emit.calls import LLMRequest
 from relay_mp._log import logger
-from relay_mp.errors import CallbackError, PayloadError
+from relay_mp.errors import CallbackError, PayloadError, described_type
 
 __all__ = [
     "LlmCodecIdentity",
@@ -90,7 +90,7 @@ def encode_request(codec: Any, annotated: Any, request: LLMRequest) -> LLMReques
     """
     encoded = codec.encode(annotated, request)
     if not isinstance(encoded, LLMRequest):
-        raise CallbackError(f"the codec's encode returned a {type(encoded).__name__}; expected LLMRequest")
+        raise CallbackError(f"the codec's encode returned {described_type(encoded)}; expected LLMRequest")
     return request.with_content_of(encoded)
 
 
@@ -116,5 +116,5 @@ def annotation_of(annotated: Any, argument: str) -> Any:
     if hasattr(annotated, "to_dict"):
         annotated = annotated.to_dict()
     if not isinstance(annotated, dict):
-        raise PayloadError(f"{argument} is a {type(annotated).__name__}; expected an annotation or a dict")
+        raise PayloadError(f"{argument} is {described_type(annotated)}; expected an annotation or a dict")
     return annotated

@@ -43,7 +43,7 @@ from relay_mp._emit.settle import is_awaitable, settle
 from relay_mp._emit.verbs import end_silently
 from relay_mp._native.core import active, emit, fork_epoch, uuid7
 from relay_mp._native.encoder import replaced_so_far
-from relay_mp.errors import CallbackError, RejectedError
+from relay_mp.errors import CallbackError, RejectedError, described_type
 from relay_mp.events import KIND_END, KIND_MARK, KIND_START
 from relay_mp.types import ScopeType
 
@@ -109,7 +109,7 @@ def parent_of(handle: ScopeHandle | None) -> ScopeHandle:
 def returned(value: object, who: str, expected: str) -> CallbackError:
     """The error for a callback that returned what it must not."""
     # Not the value itself: this text goes into an event, past the sanitizers.
-    message = f"{who} returned a {type(value).__name__}; expected {expected}"
+    message = f"{who} returned {described_type(value)}; expected {expected}"
     return CallbackError(message, error_type="invalid_argument")
 
 
@@ -331,8 +331,8 @@ async def _ask(
     try:
         reason = await settle(registration.callback(*arguments()), mode)
         if reason is not None and not isinstance(reason, str):
-            found = type(reason).__name__
-            raise CallbackError(f"guardrail {registration.name!r} returned a {found}; expected str or None")
+            found = described_type(reason)
+            raise CallbackError(f"guardrail {registration.name!r} returned {found}; expected str or None")
     except Exception as error:
         _end_guardrail(call, metadata, {"allowed": False, "error": f"{type_name(error)}: {describe(error)}"})
         raise

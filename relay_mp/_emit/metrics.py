@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any
 
 from relay_mp._native.encoder import is_strict, tell_replaced
-from relay_mp.errors import PayloadError
+from relay_mp.errors import PayloadError, described_type
 from relay_mp.types import DataSchema, Json, MetricKind, MetricMeasurement, MetricValueType
 
 __all__ = ["METRIC_SCHEMA", "measurements_payload"]
@@ -47,7 +47,7 @@ def measurements_payload(measurements: Iterable[MetricMeasurement]) -> dict[str,
     for index, measurement in enumerate(measurements):
         place = f"measurements[{index}]"
         if not isinstance(measurement, MetricMeasurement):
-            raise TypeError(f"{place} is a {type(measurement).__name__}; expected MetricMeasurement")
+            raise TypeError(f"{place} is {described_type(measurement)}; expected MetricMeasurement")
         _check(measurement, place)
         # OpenTelemetry's instrument names do not differ by case alone.
         key = measurement.name.lower()
@@ -138,7 +138,7 @@ def _check_attributes(attributes: object, place: str) -> None:
     if attributes is None:
         return
     if not isinstance(attributes, dict):
-        raise PayloadError(f"{place}.attributes is a {type(attributes).__name__}; expected a dict")
+        raise PayloadError(f"{place}.attributes is {described_type(attributes)}; expected a dict")
     for key, value in attributes.items():
         if not isinstance(key, str) or not key.strip():
             raise PayloadError(f"{place}.attributes has the key {key!r:.80}; expected a str that is not blank")

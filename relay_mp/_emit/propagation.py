@@ -27,7 +27,7 @@ from typing import Any, Final
 from relay_mp._emit.context import ScopeStack
 from relay_mp._emit.current import current_scope
 from relay_mp._emit.handle import make_foreign_handle
-from relay_mp.errors import PropagationError, ScopeError
+from relay_mp.errors import PropagationError, ScopeError, described_type
 from relay_mp.events import REMOTE_MARK, canonical_uuid
 from relay_mp.types import ScopeType
 
@@ -67,7 +67,7 @@ def _show(value: str) -> str:
 
 def _parse_uuid(value: object, argument: str) -> bytes:
     if not isinstance(value, str):
-        raise TypeError(f"{argument} is a {type(value).__name__}; expected a UUID as str")
+        raise TypeError(f"{argument} is {described_type(value)}; expected a UUID as str")
     bare = value[1:-1] if value.startswith("{") and value.endswith("}") else value
     match = _UUID.fullmatch(bare)
     if match is None:
@@ -96,7 +96,7 @@ class PropagationContext:
 
     def __init__(self, parent_uuid: str, root_uuid: str | None = None, version: int = VERSION) -> None:
         if not isinstance(version, int):
-            raise TypeError(f"version is a {type(version).__name__}; expected int")
+            raise TypeError(f"version is {described_type(version)}; expected int")
         if version < 0:
             raise OverflowError(f"version is {version}; expected {VERSION}")
         if version != VERSION:
@@ -178,7 +178,7 @@ class PropagationContext:
             TypeError: it is not a str.
         """
         if not isinstance(value, str):
-            raise TypeError(f"traceparent is a {type(value).__name__}; expected str")
+            raise TypeError(f"traceparent is {described_type(value)}; expected str")
         match = _TRACEPARENT.fullmatch(value) if len(value) <= MAX_TRACEPARENT_CHARACTERS else None
         if match is None or match[1] == "ff" or (match[1] == "00" and match[5] is not None):
             raise PropagationError(
@@ -222,7 +222,7 @@ def _refuse_constant(name: str) -> Any:
 
 def _parse_json_object(value: object) -> dict[str, Any]:
     if not isinstance(value, str):
-        raise TypeError(f"propagation JSON is a {type(value).__name__}; expected str")
+        raise TypeError(f"propagation JSON is {described_type(value)}; expected str")
     if len(value) > MAX_JSON_CHARACTERS:
         raise PropagationError(f"propagation JSON has {len(value)} characters; expected at most {MAX_JSON_CHARACTERS}")
     try:
@@ -284,7 +284,7 @@ def create_scope_stack_from_propagation(context: PropagationContext) -> ScopeSta
         TypeError: it is not a PropagationContext.
     """
     if not isinstance(context, PropagationContext):
-        raise TypeError(f"context is a {type(context).__name__}; expected PropagationContext")
+        raise TypeError(f"context is {described_type(context)}; expected PropagationContext")
     parent, trace = context._parent, context._root
     root = make_foreign_handle(
         parent if trace is None else trace, None, "propagated-root", ScopeType.Agent.code, trace=trace

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from relay_mp._emit.arguments import freeze_setting, thaw
 from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.middleware import Gate, Registration
-from relay_mp.errors import PluginError
+from relay_mp.errors import PluginError, described_type
 from relay_mp.types import RuntimeRegistrationKind, RuntimeRegistrationOwner, RuntimeRegistrationOwnerKind
 
 __all__ = ["EFFECTIVE_PREFIX", "ExporterSpec", "Installer", "PluginContext"]
@@ -82,7 +82,7 @@ class PluginContext:
 
     def _effective(self, name: object) -> str:
         if not isinstance(name, str):
-            raise TypeError(f"name is a {type(name).__name__}; expected str")
+            raise TypeError(f"name is {described_type(name)}; expected str")
         return f"{EFFECTIVE_PREFIX}.{self.owner.plugin_kind}:{self.owner.component_ordinal}:{name}"
 
     def _note(self, kept: list[Any], what: Any, name: str) -> None:
@@ -100,12 +100,12 @@ class PluginContext:
         self, kind: RuntimeRegistrationKind, name: str, priority: int, callback: Callback, break_chain: bool = False
     ) -> None:
         if type(break_chain) is not bool:
-            raise TypeError(f"break_chain is a {type(break_chain).__name__}; expected bool")
+            raise TypeError(f"break_chain is {described_type(break_chain)}; expected bool")
         effective = self._effective(name)
         if not isinstance(priority, int) or isinstance(priority, bool):
-            raise TypeError(f"priority is a {type(priority).__name__}; expected int")
+            raise TypeError(f"priority is {described_type(priority)}; expected int")
         if not callable(callback):
-            raise TypeError(f"callback is a {type(callback).__name__}; expected a callable")
+            raise TypeError(f"callback is {described_type(callback)}; expected a callable")
         family = FAMILIES[kind]
         taken = any(each.family is family and each.name == effective for each in self.registrations)
         self._require_free(taken, kind.value, name)
@@ -124,7 +124,7 @@ class PluginContext:
         """Registers a subscriber of this component, as `subscribers.register` does, where the session's owner is."""
         effective = self._effective(name)
         if not callable(callback) and not isinstance(callback, str):
-            raise TypeError(f"callback is a {type(callback).__name__}; expected a callable that takes an event")
+            raise TypeError(f"callback is {described_type(callback)}; expected a callable that takes an event")
         self._require_free(any(known == effective for known, _ in self.subscribers), "subscriber", name)
         self._note(self.subscribers, (effective, callback), name)
 
@@ -172,7 +172,7 @@ class PluginContext:
         """
         effective = self._effective(name)
         if not callable(guardrail):
-            raise TypeError(f"guardrail is a {type(guardrail).__name__}; expected a callable")
+            raise TypeError(f"guardrail is {described_type(guardrail)}; expected a callable")
         self._require_free(any(gate.name == effective for gate in self.gates), "gate", name)
         gate = Gate(effective, frozenset(map(RuntimeRegistrationKind, kinds)), registration_name, guardrail)
         self._note(self.gates, gate, name)

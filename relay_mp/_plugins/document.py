@@ -14,7 +14,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from relay_mp._emit.arguments import freeze_setting, thaw
 from relay_mp._plugins.components import copied
-from relay_mp.errors import PluginConfigError, PluginError
+from relay_mp.errors import PluginConfigError, PluginError, described_type
 from relay_mp.types import JsonObject
 
 __all__ = [
@@ -146,7 +146,7 @@ def plain(config: object) -> dict[str, Any]:
     """
     document = thaw(freeze_setting(_as_mapping(config), "config"))
     if not isinstance(document, dict):
-        raise PluginConfigError(f"the configuration is a {type(config).__name__}; expected PluginConfig or a dict")
+        raise PluginConfigError(f"the configuration is {described_type(config)}; expected PluginConfig or a dict")
     document = {key: value for key, value in document.items() if value is not None}
     components = document.get("components")
     if isinstance(components, list):
@@ -307,7 +307,7 @@ def _checked(found: Any) -> list[ConfigDiagnostic]:
         close = getattr(found, "close", None)
         if callable(close):
             close()  # a coroutine, of an `async def validate`: it would complain that nobody awaits it
-        raise TypeError(f"it returned a {type(found).__name__}; expected a list of diagnostics, or None")
+        raise TypeError(f"it returned {described_type(found)}; expected a list of diagnostics, or None")
     findings = []
     for each in found:
         if not isinstance(each, Mapping) or each.get("level") not in ("warning", "error"):

@@ -122,9 +122,9 @@ def layered(
     said: dict[str, tuple[bool, Path]] = {}  # by kind: the highest file that says whether it is enabled
     for path in _found(explicit):
         document = read(path)
-        findings.append(
-            diagnostic("warning", "plugin.configuration_inherited", f"the configuration in {path} was found and used")
-        )
+        if explicit is None or path != Path(explicit):
+            message = f"the configuration in {path} was found and used"
+            findings.append(diagnostic("warning", "plugin.configuration_inherited", message))
         components = document.get("components", [])
         said.update({each["kind"]: (each["enabled"], path) for each in components if "enabled" in each})
         enabled = [each for each in components if each.get("enabled", True)]

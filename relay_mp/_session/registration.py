@@ -14,7 +14,7 @@ from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.middleware import Registration, registry
 from relay_mp._native import core
-from relay_mp.errors import MiddlewareError, SubscriberError
+from relay_mp.errors import MiddlewareError, SubscriberError, described_type
 from relay_mp.types import RuntimeRegistrationKind
 
 __all__ = ["deregister", "register"]
@@ -88,7 +88,7 @@ def deregister(kind: RuntimeRegistrationKind, name: str, scope_handle: ScopeHand
 
 def _open_scope(handle: object, purpose: str) -> bytes:
     if not isinstance(handle, ScopeHandle):
-        raise TypeError(f"scope_handle is a {type(handle).__name__}; expected ScopeHandle")
+        raise TypeError(f"scope_handle is {described_type(handle)}; expected ScopeHandle")
     require_open(handle, purpose)
     return handle._uuid
 
@@ -100,7 +100,7 @@ def _callable(callback: object, arguments: dict[str, Any] | None, what: str) -> 
         except SubscriberError as error:
             raise MiddlewareError(str(error)) from error.__cause__
     if not callable(callback):
-        raise TypeError(f'the {what} is a {type(callback).__name__}; expected a callable or "package.module:attribute"')
+        raise TypeError(f'the {what} is {described_type(callback)}; expected a callable or "package.module:attribute"')
     if arguments is not None:
         raise TypeError('arguments are for a callback that is named, "package.module:attribute"')
     return callback

@@ -29,7 +29,7 @@ from relay_mp._session.configuration import receiving
 from relay_mp._session.flush import FlushResult
 from relay_mp._session.settings import Settings
 from relay_mp._session.stats import Stats, collect
-from relay_mp.errors import FlushError, SessionError
+from relay_mp.errors import FlushError, SessionError, described_type
 
 ending = ForkSafeRLock()
 """Held while a session ends: the next one begins behind it. Taken before membership's lock, if both are:
@@ -150,7 +150,7 @@ class Session:
         """A timeout as the caller gave it, checked before anything is touched; else the session's."""
         if timeout is not None:
             if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-                raise TypeError(f"timeout is a {type(timeout).__name__}; expected seconds as a number, or None")
+                raise TypeError(f"timeout is {described_type(timeout)}; expected seconds as a number, or None")
             if not 0 <= timeout <= threading.TIMEOUT_MAX:
                 raise ValueError(f"timeout is {timeout}; expected 0 to {threading.TIMEOUT_MAX:.0f} seconds")
             return timeout

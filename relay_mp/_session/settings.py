@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from relay_mp._native import core
-from relay_mp.errors import SessionError
+from relay_mp.errors import SessionError, described_type
 
 PREFIX = "RELAY_MP_"
 
@@ -121,7 +121,7 @@ def _checked(name: str, kind: type, value: Any, source: str) -> Any:
     if kind is bool:
         return _switch(value, source)
     if isinstance(given, bool) or (kind is str and not isinstance(given, (str, os.PathLike))):
-        raise SessionError(f"{source}={given!r} is a {type(given).__name__}; expected {kind.__name__}")
+        raise SessionError(f"{source}={given!r} is {described_type(given)}; expected {kind.__name__}")
     try:
         value = os.fspath(value) if kind is str else kind(value)
     except (TypeError, ValueError, OverflowError):

@@ -24,7 +24,7 @@ from relay_mp.annotated import CONTENT_PART, MESSAGE, TOOL, AnnotatedLLMRequest,
 from relay_mp.codecs.merge import merge, merge_items, same
 from relay_mp.codecs.parts import PartName, read_by_table, render_by_table
 from relay_mp.codecs.protocols import R
-from relay_mp.errors import CodecError, PayloadError
+from relay_mp.errors import CodecError, PayloadError, described_type
 from relay_mp.types import JsonObject
 
 __all__ = ["NOT_GIVEN", "Path", "RequestCodec", "Table", "kind_of_message", "kind_of_tool", "put"]
@@ -112,7 +112,7 @@ class RequestCodec(ABC):
         """
         content = request.content
         if not isinstance(content, Mapping):
-            raise self.error(f"the request is a {type(content).__name__}; expected an object")
+            raise self.error(f"the request is {described_type(content)}; expected an object")
         content = self.normal(dict(content))
         shaped = {"messages": self.read_messages(content), "tools": self.read_tools(content)}
         return AnnotatedLLMRequest.salvage(self._read(content), shaped)
@@ -128,7 +128,7 @@ class RequestCodec(ABC):
             CodecError: the original is not one of this API, or the change cannot be expressed in it.
         """
         if not isinstance(annotated, AnnotatedLLMRequest):
-            raise self.error(f"annotated is a {type(annotated).__name__}; expected AnnotatedLLMRequest")
+            raise self.error(f"annotated is {described_type(annotated)}; expected AnnotatedLLMRequest")
         before = self.decode(original)
         normal = self.normal(dict(original.content))
         content = self._write_fields(normal, before, annotated)

@@ -16,7 +16,7 @@ from relay_mp.codecs.lenient import objects_of
 from relay_mp.codecs.providers import Evidence, provider_of
 from relay_mp.codecs.streams import INCOMPLETE, assemble
 from relay_mp.codecs.usage import usage_of
-from relay_mp.errors import CodecError
+from relay_mp.errors import CodecError, described_type
 from relay_mp.types import Json
 
 __all__ = [
@@ -171,5 +171,5 @@ class ResponseCodec(ABC):
         found = assemble(response) if isinstance(response, (list, tuple)) else response
         if isinstance(found, Mapping):
             return found if isinstance(found, dict) else dict(found)
-        given = type(response).__name__
-        raise CodecError(f"{self.TITLE}: the response is a {given}; expected an object, or a list of chunks")
+        given = described_type(response)
+        raise CodecError(f"{self.TITLE}: the response is {given}; expected an object, or a list of chunks")

@@ -36,7 +36,7 @@ def test_unknown_fields_are_as_the_policy_says(policy, level):
         ({"components": [{"kind": "a"}, {}]}, r"config.components\[1\] has no kind; expected the name of a registered"),
         ({"components": [{"kind": "a", "config": 3}]}, r"config.components\[0\].config is 3; expected a table"),
         ({"policy": {"unknown_field": "x"}}, r"config.policy.unknown_field is 'x'; expected ignore, warn or error"),
-        (3, "the configuration is a int; expected PluginConfig or a dict"),
+        (3, "the configuration is an int; expected PluginConfig or a dict"),
     ],
 )
 def test_what_has_not_the_shape_of_a_configuration_is_refused_by_place(document, said):

@@ -34,7 +34,7 @@ def test_a_named_file_takes_the_place_of_the_users(tmp_path):
     plugin.register("a", noting)
     write(tmp_path / "xdg" / "relay_mp" / "plugins.toml", "not toml")
     named = write(tmp_path / "mine.toml", '[[components]]\nkind = "a"\nconfig = {x = "mine"}\n')
-    asyncio.run(plugin.initialize({}, named))
+    assert asyncio.run(plugin.initialize({}, named))["diagnostics"] == []  # it was asked for, and not merely found
     assert noting.calls[-1] == ("register", {"x": "mine"})
     with pytest.raises(PluginError, match="missing.toml cannot be used"):
         plugin.activate({}, tmp_path / "missing.toml")

@@ -42,10 +42,10 @@ def test_late_registrations_end_with_their_component(session):
     [
         (lambda c: c.register_mark_sanitize_guardrail("m", 1, print), "has registered a mark_sanitize_guardrail 'm'"),
         (lambda c: c.register_mark_sanitize_guardrail("x", "1", print), "priority is a str; expected int"),
-        (lambda c: c.register_mark_sanitize_guardrail("x", 1, 3), "callback is a int; expected a callable"),
-        (lambda c: c.register_mark_sanitize_guardrail(1, 1, print), "name is a int; expected str"),
+        (lambda c: c.register_mark_sanitize_guardrail("x", 1, 3), "callback is an int; expected a callable"),
+        (lambda c: c.register_mark_sanitize_guardrail(1, 1, print), "name is an int; expected str"),
         (lambda c: c.register_tool_request_intercept("x", 1, "no", print), "break_chain is a str; expected bool"),
-        (lambda c: c.register_subscriber("x", 3), "callback is a int; expected a callable"),
+        (lambda c: c.register_subscriber("x", 3), "callback is an int; expected a callable"),
     ],
 )
 def test_what_a_context_refuses_fails_the_activation(register, said):

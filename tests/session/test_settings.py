@@ -92,7 +92,7 @@ def test_session_takes_every_setting():
         ("flush_timeout_seconds", False, "flush_timeout_seconds=False is a bool; expected float"),
         ("configuration_bytes", 1023, "configuration_bytes=1023 is outside 1024 to 16777216"),
         ("configuration_bytes", (16 << 20) + 1, "configuration_bytes=16777217 is outside"),
-        ("directory", 5, "directory=5 is a int; expected str"),
+        ("directory", 5, "directory=5 is an int; expected str"),
         ("recovery_directory", True, "recovery_directory=True is a bool; expected str"),
         ("dispatcher", b"thread", "dispatcher=b'thread' is a bytes; expected str"),
     ],

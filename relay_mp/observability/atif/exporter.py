@@ -17,7 +17,7 @@ from typing import Any
 
 from relay_mp import subscribers
 from relay_mp._session.membership import current_or_default, session_id
-from relay_mp.errors import SubscriberError
+from relay_mp.errors import SubscriberError, described_type
 from relay_mp.events import Event
 from relay_mp.observability.atif.filenames import check_template
 from relay_mp.observability.atif.model import AgentInfo, trajectory_of
@@ -62,7 +62,7 @@ class AtifExporter:
     ) -> None:
         for name, value in (("session_id", session_id), ("agent_name", agent_name), ("agent_version", agent_version)):
             if not isinstance(value, str):
-                raise TypeError(f"{name} is a {type(value).__name__}; expected str")
+                raise TypeError(f"{name} is {described_type(value)}; expected str")
         self._session_id = session_id
         self._info = AgentInfo(agent_name, agent_version, model_name, tool_definitions, extra)
         self._records: list[bytes] = []  # no events: a collection of garbage would go through them, again and again
@@ -193,7 +193,7 @@ class AtifFileExporter(Exporter):
         storages = [storage] if isinstance(storage, HttpStorageConfig) else list(storage)
         for one in storages:
             if not isinstance(one, HttpStorageConfig):
-                raise TypeError(f"storage is or has a {type(one).__name__}; expected HttpStorageConfig, or a list")
+                raise TypeError(f"storage is or has {described_type(one)}; expected HttpStorageConfig, or a list")
         if output_directory is None and not storages:
             raise ValueError("there is neither an output_directory nor a storage; expected one of them, or both")
         shared = {

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from relay_mp._deliver.jsonl import JsonlFile
 from relay_mp._session.membership import session_id
+from relay_mp.errors import described_type
 from relay_mp.observability.export.base import Exporter
 
 __all__ = ["AtofExporter", "AtofExporterConfig", "AtofExporterMode", "atof_file", "atof_stream"]
@@ -102,7 +103,7 @@ class AtofExporter(Exporter):
 
     def _sink(self, config: AtofExporterConfig) -> tuple[str, dict[str, Any]]:
         if not isinstance(config, AtofExporterConfig):
-            raise TypeError(f"config is a {type(config).__name__}; expected AtofExporterConfig")
+            raise TypeError(f"config is {described_type(config)}; expected AtofExporterConfig")
         if config.sink_type == "file":
             path = _checked_path(config)
             self._files.append((path, config.mode is AtofExporterMode.Overwrite))
@@ -151,7 +152,7 @@ def _checked_path(config: AtofExporterConfig) -> str:
     for name in ("output_directory", "filename"):
         value = getattr(config, name)
         if not isinstance(value, (str, os.PathLike)):
-            raise TypeError(f"{name} is a {type(value).__name__}; expected str")
+            raise TypeError(f"{name} is {described_type(value)}; expected str")
     if not os.path.basename(config.filename):
         raise ValueError(f"filename is {config.filename!r}; expected a file's name")
     return config.path
@@ -186,6 +187,6 @@ def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
 
 def _check_count(name: str, value: object, least: int) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is a {type(value).__name__}; expected int")
+        raise TypeError(f"{name} is {described_type(value)}; expected int")
     if value < least:
         raise ValueError(f"{name} is {value}; expected at least {least}")

@@ -17,6 +17,7 @@ from bisect import bisect_left
 from typing import Any
 
 from relay_mp._emit.metrics import measurements_payload
+from relay_mp.errors import described_type
 from relay_mp.types import MetricKind, MetricMeasurement, MetricValueType
 
 __all__ = [
@@ -242,7 +243,7 @@ def _is_small(attributes: dict[str, Any]) -> bool:
 def _value(instrument: Instrument, value: Any) -> float:
     is_float = instrument.value_type is MetricValueType.F64
     if value.__class__ is not int and not (is_float and value.__class__ is float):
-        raise TypeError(f"{instrument.name!r} is a {type(value).__name__}")
+        raise TypeError(f"{instrument.name!r} is {described_type(value)}")
     if is_float:
         value = float(value)
         if not math.isfinite(value):

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias, get_args
 
+from relay_mp.errors import described_type
 from relay_mp.observability.export.base import Exporter
 from relay_mp.observability.export.endpoint import check_headers
 
@@ -85,7 +86,7 @@ class OtlpConfig:
         check_headers(dict.fromkeys(self.header_env, ""), over_grpc=over_grpc)
         check_count("timeout_millis", self.timeout_millis, 1, MAX_TIMEOUT_MILLIS)
         if not isinstance(self.limits, dict):
-            raise TypeError(f"limits is a {type(self.limits).__name__}; expected dict")
+            raise TypeError(f"limits is {described_type(self.limits)}; expected dict")
         return {one.name: getattr(self, one.name) for one in fields(OtlpConfig)}
 
     def __repr__(self) -> str:
@@ -193,7 +194,7 @@ def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
 def check_count(name: str, value: object, least: int, most: int | None = None) -> None:
     """Refuses what is not an int, less than the least, or more than the most."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is a {type(value).__name__}; expected int")
+        raise TypeError(f"{name} is {described_type(value)}; expected int")
     if value < least:
         raise ValueError(f"{name} is {value}; expected at least {least}")
     if most is not None and value > most:
@@ -209,13 +210,13 @@ def check_limits(config: Any, names: Sequence[str]) -> None:
 
 def _check_text(name: str, value: object) -> None:
     if not isinstance(value, (str, os.PathLike)):
-        raise TypeError(f"{name} is a {type(value).__name__}; expected str")
+        raise TypeError(f"{name} is {described_type(value)}; expected str")
 
 
 def check_texts(name: str, value: object) -> None:
     """Refuses what is not a dict of str to str; the values, which may be secret, are not shown."""
     if not isinstance(value, dict):
-        raise TypeError(f"{name} is a {type(value).__name__}; expected a dict of str to str")
+        raise TypeError(f"{name} is {described_type(value)}; expected a dict of str to str")
     for key, text in value.items():
         if not isinstance(key, str) or not isinstance(text, str):
             found = f"{type(key).__name__} to {type(text).__name__}"

@@ -6,6 +6,7 @@ leaves a default: `OTEL_BLRP_MAX_QUEUE_SIZE`, `OTEL_BLRP_MAX_EXPORT_BATCH_SIZE` 
 
 from typing import Any
 
+from relay_mp.errors import described_type
 from relay_mp.observability.export.sink import MAX_OPEN_SCOPES
 from relay_mp.observability.otel.exporter import OtlpConfig, OtlpSubscriber, check_count, check_limits, queue_limits
 from relay_mp.types import LogSeverity
@@ -62,7 +63,7 @@ class OpenTelemetryLogConfig(OtlpConfig):
             TypeError, ValueError: an attribute is not what it should be.
         """
         if not isinstance(self.minimum_severity, LogSeverity):
-            raise TypeError(f"minimum_severity is a {type(self.minimum_severity).__name__}; expected LogSeverity")
+            raise TypeError(f"minimum_severity is {described_type(self.minimum_severity)}; expected LogSeverity")
         for name in ("max_queue_size", "max_export_batch_size", "scheduled_delay_millis", "max_open_scopes"):
             check_count(name, getattr(self, name), 1)
         check_count("completed_span_context_ttl_millis", self.completed_span_context_ttl_millis, 0)
@@ -117,7 +118,7 @@ class OpenTelemetryLogSubscriber(OtlpSubscriber):
 
     def __init__(self, config: OpenTelemetryLogConfig) -> None:
         if not isinstance(config, OpenTelemetryLogConfig):
-            raise TypeError(f"config is a {type(config).__name__}; expected OpenTelemetryLogConfig")
+            raise TypeError(f"config is {described_type(config)}; expected OpenTelemetryLogConfig")
         super().__init__("relay_mp.observability.otel.logs_sink:LogsSink", config.arguments())
 
 

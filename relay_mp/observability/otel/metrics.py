@@ -8,6 +8,7 @@ buckets: `OTEL_EXPORTER_OTLP_METRICS_DEFAULT_HISTOGRAM_AGGREGATION` is not heede
 
 from typing import Any
 
+from relay_mp.errors import described_type
 from relay_mp.observability.otel.exporter import (
     DEFAULT_EXPORT_INTERVAL_MILLIS,
     OpenTelemetryRuntimeDiagnostic,
@@ -49,7 +50,7 @@ class OpenTelemetryMetricConfig(OtlpConfig):
             TypeError, ValueError: an attribute is not what it should be.
         """
         if not isinstance(self.temporality, MetricTemporality):
-            raise TypeError(f"temporality is a {type(self.temporality).__name__}; expected MetricTemporality")
+            raise TypeError(f"temporality is {described_type(self.temporality)}; expected MetricTemporality")
         for name in _COUNTS:
             check_count(name, getattr(self, name), 1)
         counts = {name: getattr(self, name) for name in _COUNTS}
@@ -85,7 +86,7 @@ class OpenTelemetryMetricSubscriber(OtlpSubscriber):
 
     def __init__(self, config: OpenTelemetryMetricConfig) -> None:
         if not isinstance(config, OpenTelemetryMetricConfig):
-            raise TypeError(f"config is a {type(config).__name__}; expected OpenTelemetryMetricConfig")
+            raise TypeError(f"config is {described_type(config)}; expected OpenTelemetryMetricConfig")
         super().__init__("relay_mp.observability.otel.metrics_sink:MetricsSink", config.arguments())
 
     def runtime_diagnostics(self) -> OpenTelemetryRuntimeDiagnostics:

@@ -5,6 +5,7 @@ Needs the extra: `pip install relay_mp[otel]`.
 
 from typing import Any, Literal, TypeAlias, get_args
 
+from relay_mp.errors import described_type
 from relay_mp.observability.export.sink import MAX_OPEN_SCOPES
 from relay_mp.observability.otel.exporter import OtlpConfig, OtlpSubscriber, check_choice, check_count, check_limits
 
@@ -138,7 +139,7 @@ class OpenTelemetrySubscriber(OtlpSubscriber):
 
     def __init__(self, config: OpenTelemetryConfig) -> None:
         if not isinstance(config, OpenTelemetryConfig):
-            raise TypeError(f"config is a {type(config).__name__}; expected OpenTelemetryConfig")
+            raise TypeError(f"config is {described_type(config)}; expected OpenTelemetryConfig")
         super().__init__("relay_mp.observability.otel.traces_sink:TracesSink", config.arguments())
 
 

@@ -90,7 +90,7 @@ def test_agents_side_by_side_are_one_trajectory_of_the_run(session):
 
 
 def test_its_arguments_are_checked():
-    with pytest.raises(TypeError, match="agent_version is a int; expected str"):
+    with pytest.raises(TypeError, match="agent_version is an int; expected str"):
         AtifExporter("s", "a", 1)
 
 

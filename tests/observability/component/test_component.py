@@ -188,7 +188,6 @@ def test_a_file_of_configuration_as_a_new_user_writes_it(session, tmp_path):
     )
     found = asyncio.run(plugin.initialize({}, path))
     assert [(each["code"], each.get("field")) for each in found["diagnostics"]] == [
-        ("plugin.configuration_inherited", None),
         ("observability.unknown_field", "sinks[0].rotated"),
     ]
     scope.event("m")

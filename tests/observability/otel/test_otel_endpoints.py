@@ -142,7 +142,7 @@ def test_signals_without_an_endpoint_go_beside_the_traces(traces, logs):
         (1.5, TypeError, "timeout_millis is a float; expected int"),
         (math.nan, TypeError, "timeout_millis is a float; expected int"),
         (True, TypeError, "timeout_millis is a bool; expected int"),
-        (None, TypeError, "timeout_millis is a NoneType; expected int"),
+        (None, TypeError, "timeout_millis is None; expected int"),
     ],
 )
 def test_a_timeout_that_no_attempt_can_have_is_refused(signal, value, error, said):

@@ -823,7 +823,7 @@ def test_a_trace_is_sampled_as_a_whole_and_alike_everywhere(monkeypatch):
         ({"timeout_millis": 0}, "timeout_millis is 0; expected at least 1"),
         ({"max_open_scopes": 0}, "max_open_scopes is 0"),
         ({"headers": {"a": 1}}, "headers has an item that is str to int; expected a dict of str to str"),
-        ({"service_name": 1}, "service_name is a int; expected str"),
+        ({"service_name": 1}, "service_name is an int; expected str"),
         ({"mark_exclude_names": "llm.chunk"}, "expected a list of str"),
     ],
 )
