@@ -267,6 +267,8 @@ async def _result(name: str, result: Any) -> ToolExecutionResult[Any]:
 
 
 def _end(call: ToolHandle, result: ToolExecutionResult[Any], shown: Any) -> None:
+    if call.is_copy:
+        return
     profile = call._profile if result._annotation is None else _end_profile(call, result)
     end_call(call, _TOOL, shown, managed_metadata(call, STATUS_OK), profile, fallback=thaw(call._data))
 

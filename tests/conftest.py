@@ -121,7 +121,7 @@ def _pid_of(segment: str) -> int:
 
 def _segments(pids: set[int]) -> set[str]:
     """Segments whose owner is one of the pids: other programs of this user have sessions too."""
-    return {path for path in naming.own_segments(settings.shared_memory_directory()) if _pid_of(path) in pids}
+    return {path for path in naming.own_segments(settings.SHARED_MEMORY) if _pid_of(path) in pids}
 
 
 def _variables() -> dict[str, str]:

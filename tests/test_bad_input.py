@@ -373,7 +373,7 @@ scope.event("after")
 
 def test_a_ring_too_large_for_the_file_system(small_file_system):
     with pytest.raises(relay_mp.SegmentError) as caught:
-        relay_mp.session(directory=str(small_file_system))
+        relay_mp.session(directory=str(small_file_system), strict=True)
     message = str(caught.value)
     assert f"no room for {small_file_system}/relay_mp-" in message
     assert "make the ring smaller (ring_bytes, RELAY_MP_RING_BYTES) or free shared memory" in message
@@ -388,7 +388,7 @@ def test_a_ring_too_large_for_the_file_system(small_file_system):
 
 def test_a_directory_that_is_not_there(tmp_path):
     with pytest.raises(relay_mp.SegmentError, match="there is no such directory; expected one of a memory file system"):
-        relay_mp.session(directory=str(tmp_path / "none"))
+        relay_mp.session(directory=str(tmp_path / "none"), strict=True)
 
 
 def test_a_registration_that_starts_no_session_says_why(monkeypatch):

@@ -9,9 +9,9 @@ import fcntl
 import json
 import os
 import stat
-import weakref
 from typing import Protocol
 
+from relay_mp._deliver.at_fork import abandon_in_child
 from relay_mp._deliver.private_files import FILE_MODE, open_file
 from relay_mp._log import logger
 
@@ -121,9 +121,10 @@ class JsonlFile:
         if self._file >= 0:
             # By name, not by the close: a child forked without Python's hooks may still have it open.
             fcntl.flock(self._file, fcntl.LOCK_UN)
-            self._abandon()
+            self.abandon()
 
-    def _abandon(self) -> None:
+    def abandon(self) -> None:
+        """Closes it in this process only, such as a forked child: the lock stays."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -140,7 +141,7 @@ class JsonlFile:
             os.close(file)
             raise
         self._file = file
-        _open_files.add(self)
+        abandon_in_child(self)
 
     def _lock(self, file: int) -> None:
         # Not a record lock (lockf): the process would lose it as soon as anything in it, such as a reader
@@ -151,18 +152,6 @@ class JsonlFile:
             raise FileExistsError(
                 f"{self.path} is being written by another process or exporter; give each run a file of its own"
             ) from None
-
-
-_open_files: "weakref.WeakSet[JsonlFile]" = weakref.WeakSet()
-
-
-def _close_in_child() -> None:
-    """A forked child writes no file of its parent's, and does not hold its lock either."""
-    for file in list(_open_files):
-        file._abandon()
-
-
-os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _end_at_whole_line(file: int, path: str) -> int:

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._emit.arguments import check_name, check_schema, freeze, thaw
+from relay_mp._native.core import fork_epoch
 from relay_mp._native.encoder import Packed, pack, replaced_so_far
 from relay_mp.errors import PayloadError, described_type
 from relay_mp.events import SEVERITY_KEY, canonical_uuid
@@ -396,8 +397,8 @@ class _CallHandle:
     """What the handles of both kinds of call share. Not to be made by hand."""
 
     # `_bits` are the attributes where a record has them; `_data` and `_metadata` are frozen; `_profile` is
-    # the category_profile of the start event. `_start_us` is 0 where nobody listened.
-    __slots__ = ("_bits", "_data", "_metadata", "_name", "_parent", "_profile", "_start_us", "_uuid")
+    # the category_profile of the start event. `_start_us` is 0 where nobody listened. `_epoch` is the process's.
+    __slots__ = ("_bits", "_data", "_epoch", "_metadata", "_name", "_parent", "_profile", "_start_us", "_uuid")
 
     def __init__(
         self, uuid: bytes, parent: bytes, name: str, bits: int, data: Any, metadata: Any, profile: dict[str, Any]
@@ -410,6 +411,12 @@ class _CallHandle:
         self._metadata = metadata
         self._profile = profile
         self._start_us = 0
+        self._epoch = fork_epoch()
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the process that this one was forked from has begun the call: its end is that one's to tell."""
+        return self._epoch != fork_epoch()
 
     @property
     def uuid(self) -> str:
@@ -442,11 +449,15 @@ class _CallHandle:
         return f"{type(self).__name__}(name={self._name!r}, uuid={self.uuid!r})"
 
     def __getstate__(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, slot) for slot in _CallHandle.__slots__)
+        return tuple(getattr(self, slot) for slot in _PICKLED)
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        for slot, value in zip(_CallHandle.__slots__, state, strict=True):
+        for slot, value in zip(_PICKLED, state, strict=True):
             setattr(self, slot, value)
+        self._epoch = fork_epoch()
+
+
+_PICKLED = tuple(slot for slot in _CallHandle.__slots__ if slot != "_epoch")
 
 
 class ToolHandle(_CallHandle):

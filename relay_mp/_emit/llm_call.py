@@ -285,8 +285,8 @@ def _copy(value: Any) -> Any:
 
 
 async def finish(spec: Spec, handle: LLMHandle, response: Any, mode: int) -> None:
-    """Emits the end of a managed call that went well."""
-    if not active():
+    """Emits the end of a managed call that went well. Nothing in a forked child that comes back out of its parent's."""
+    if handle.is_copy or not active():
         return
     if response is None:
         response = thaw(handle._data)
@@ -299,7 +299,7 @@ async def fail(handle: LLMHandle, error: BaseException, mode: int) -> None:
     """Emits the end of a call that raised; the caller raises the error on."""
     shown: Any = None
     try:
-        if handle._data is not None and active():
+        if handle._data is not None and not handle.is_copy and active():
             shown, _annotation = await show_response(thaw(handle._data), None, None, mode)
     finally:
         fail_call(handle, LLM, error, shown)

@@ -9,6 +9,9 @@ at its natural end; when the source or the collector raises; when the caller's t
 waits for a chunk; when it is closed early, or dropped without being closed (then by the garbage
 collector). The last three are interrupted ends: status ERROR.
 
+In a forked child a stream of its parent's is a copy: however it ends there, no end is emitted, and neither the source
+nor the finalizer is called.
+
 The call is a scope: the source, the collector and the finalizer run in it, the reader does not. A source keeps the
 scopes it opens to itself: a generator that yields inside `with scope(...)` does not change its reader's.
 
@@ -198,7 +201,8 @@ class LlmStream:
 
     async def _break(self, status: dict[str, str]) -> None:
         try:
-            await close_source(self._source)
+            if not self._handle.is_copy:  # else its connection is the parent's
+                await close_source(self._source)
         except Exception:
             logger.exception("the stream of %r failed while it was closed", self._spec.name)
         finally:
@@ -207,6 +211,9 @@ class LlmStream:
     async def _end(self, status: dict[str, str]) -> None:
         self._ended = True
         current.set(self._scope)
+        if self._handle.is_copy:
+            end_silently(self._scope)
+            return
         response = self._finalize()
         try:
             if active():

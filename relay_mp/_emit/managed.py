@@ -244,7 +244,12 @@ def manual_metadata(handle: _CallHandle, metadata: Any) -> Any:
 
 
 def fail_call(handle: _CallHandle, category: int, error: BaseException, shown: Any) -> None:
-    """Emits the end of a call that raised, with `shown` as its data. The caller raises the error on."""
+    """Emits the end of a call that raised, with `shown` as its data. The caller raises the error on.
+
+    Nothing in a forked child that comes back out of its parent's call.
+    """
+    if handle.is_copy:
+        return
     end_call(handle, category, shown, managed_metadata(handle, fails(error)), handle._profile)
 
 
@@ -350,18 +355,20 @@ async def _ask(
     raise RejectedError(registration.name, reason)
 
 
-_Pair = tuple[bytes, bytes, str, int]
+_Pair = tuple[bytes, bytes, str, int, int]
 
 
 def _begin_guardrail(name: str, parent: ScopeHandle, metadata: Any, asked: dict[str, Any]) -> _Pair:
     uuid = uuid7()
     stack = record_stack()
     start_us = emit(KIND_START, uuid, parent._uuid, None, 0, name, _GUARDRAIL, 0, stack, asked, metadata, None, None)
-    return uuid, parent._uuid, name, start_us
+    return uuid, parent._uuid, name, start_us, fork_epoch()
 
 
 def _end_guardrail(pair: _Pair, metadata: Any, answer: dict[str, Any]) -> None:
-    uuid, parent, name, start_us = pair
+    uuid, parent, name, start_us, epoch = pair
+    if epoch != fork_epoch():
+        return  # a forked child comes back out of its parent's guardrail
     stack = record_stack()
     emit(KIND_END, uuid, parent, None, start_us + 1, name, _GUARDRAIL, 0, stack, answer, metadata, None, None)
 

@@ -211,8 +211,13 @@ cdef inline int _is_over(ScopeHandle handle) except -1:
 
 
 def end_silently(ScopeHandle handle not None) -> None:
-    """Ends a scope for this process, without an event: what is inside goes on below what is around it. Idempotent."""
-    if rmp_close_once(&handle.is_open):
+    """Ends a scope for this process, without an event: what is inside goes on below what is around it. Idempotent.
+
+    A forked child leaves its parent's scope, which goes on, and so do the scope's local subscribers.
+    """
+    if handle.epoch != <int64_t>own_fork_epoch():
+        leave(handle)
+    elif rmp_close_once(&handle.is_open):
         _is_over(handle)
 
 

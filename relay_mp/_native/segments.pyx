@@ -88,12 +88,13 @@ cdef int _check_segment(int code, str path, str doing) except -1:
         return 0
     if code > 0:
         raise SegmentError(f"{path} {_REFUSALS[code]}")
+    cause = OSError(-code, _os.strerror(-code), path)
     if -code == _errno.ENOENT:
-        raise SegmentError(f"there is no segment {path}: its session has ended, or never was on this machine")
+        raise SegmentError(f"there is no segment {path}: its session has ended, or never was on this machine") from cause
     if -code == _errno.ENOSPC:
         raise SegmentError(f"no room for {path} in the file system of {_os.path.dirname(path)}: "
-                           "make the ring smaller (ring_bytes, RELAY_MP_RING_BYTES) or free shared memory")
-    raise SegmentError(f"{doing} {path} failed: {_os.strerror(-code)} (errno {-code})")
+                           "make the ring smaller (ring_bytes, RELAY_MP_RING_BYTES) or free shared memory") from cause
+    raise SegmentError(f"{doing} {path} failed: {_os.strerror(-code)} (errno {-code})") from cause
 
 
 cdef bytes _REPLY_CUT = " [cut; all of it is in the dispatcher's log]".encode()
@@ -296,10 +297,12 @@ cdef class Segment:
         return held.low == seen and rmp_cas_acq_rel_pair(&header.lease, held, taken)
 
     def drop_lease(self) -> None:
-        """Nobody dispatches any more, though the process lives."""
+        """Nobody dispatches any more, though the process lives. Nothing where another process holds the lease."""
         cdef rmp_header* header = self._header()
         cdef rmp_pair held = rmp_load_acquire_pair(&header.lease)
         cdef rmp_pair dropped
+        if (held.low & 0xFFFFFFFF) != rmp_process_self().pid:
+            return
         dropped.low = held.low >> 32 << 32
         dropped.high = 0
         rmp_cas_acq_rel_pair(&header.lease, held, dropped)

@@ -64,9 +64,12 @@ class ThreadHost:
 
     def _run(self) -> None:
         work_in_background()
+        epoch = core.fork_epoch()
         try:
             self._dispatcher.run()
         except Exception:
+            if core.fork_epoch() != epoch:
+                raise  # of a child that a callback has forked: its own
             if self._segment.is_open:  # else: closed at the deadline of a stop, which says so itself
                 logger.exception("the dispatcher has stopped; events are kept until the ring is full, then dropped")
                 self._segment.drop_lease()

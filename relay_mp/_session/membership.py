@@ -19,12 +19,13 @@ from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
-from relay_mp._session import hosts, inheritance, naming, pool_workers, recovery, termination
+from relay_mp._session import hosts, inheritance, naming, placing, pool_workers, recovery, termination
 from relay_mp._session import settings as settings_module
 from relay_mp._session.configuration import publishing, receiving
 from relay_mp._session.session import Session, SessionHandle, ending
 from relay_mp._session.settings import Settings
 from relay_mp._session.shared import JoinedSession
+from relay_mp._session.unrecorded import NO_PATH, UnrecordedSession, is_of_the_surroundings
 from relay_mp.errors import PropagationError, SegmentError, SessionError
 
 _AFTER_CHILDREN = -100
@@ -55,10 +56,10 @@ class _State:
 
     def get(self) -> Session | None:
         session = self._session
-        if session is None or not session._segment.is_open:
+        if session is None or not session._is_here:
             self._session = None  # closed, here or in the parent before the fork
-        elif session._epoch != core.fork_epoch():
-            self._session = Session(session._segment)
+        elif session._is_copy:
+            self._session = session._in_child()
             self._warned_unregistered = False
         return self._session
 
@@ -123,6 +124,10 @@ class _State:
     def attach(self, path: str) -> Session:
         with ending, self.lock:
             session = self.get()
+            if path == NO_PATH:
+                if session is not None and session.is_open:
+                    return session
+                return self._go_on_unrecorded(None, "the session's owner could not start it")
             if session is not None:
                 if session.path == path and session.is_open:
                     return session
@@ -145,12 +150,27 @@ class _State:
             session = current_session()
             if session is not None and session.is_open and session is self.lent:
                 return JoinedSession(session)
-            if session is not None and session.is_open:
+            if session is not None and session.is_open and session.is_recorded:
                 raise SessionError(f"a session inside a session: this process {_way_out(session)}")
             if session is not None:
                 session.close()
-            recovery.sweep(settings.directory, settings.recovery_directory)
-            return _start(settings, self._take_id())
+            try:
+                return _start(settings, self._take_id())
+            except Exception as error:
+                if settings.strict or not is_of_the_surroundings(error):
+                    raise
+                return self._go_on_unrecorded(settings, str(error))
+
+    def _go_on_unrecorded(self, settings: Settings | None, why: str) -> Session:
+        session = UnrecordedSession(settings, self._take_id(), why)
+        self.set(session)
+        if settings is not None:
+            logger.error(
+                "nothing is recorded, for the session could not start: %s. The program goes on; strict=True "
+                "(RELAY_MP_STRICT=1) makes this an error",
+                why,
+            )
+        return session
 
     def session_id(self) -> str:
         """The session's id, or the one that the next session of this process will have."""
@@ -196,26 +216,9 @@ def _way_out(session: Session) -> str:
 
 
 def _start(settings: Settings, session_id: str) -> Session:
-    if not os.path.isdir(settings.directory):
-        raise SegmentError(
-            f"no segment can be made in {settings.directory!r}: there is no such directory; expected one of a memory "
-            "file system (directory, RELAY_MP_DIRECTORY)"
-        )
-    segment = Segment.create(
-        naming.segment_path(settings.directory, session_id),
-        session_id=session_id,
-        ring_bytes=settings.ring_bytes,
-        max_producers=settings.max_producers,
-        max_event_bytes=settings.max_event_bytes,
-        subscriptions_bytes=settings_module.SUBSCRIPTIONS_BYTES,
-        configuration_bytes=settings.configuration_bytes,
-        block_timeout_ns=int(settings.block_timeout_seconds * 1e9),
-        stall_timeout_ns=int(settings.stall_timeout_seconds * 1e9),
-        drop_when_full=settings.on_full == "drop",
-        dispatcher_is_process=settings.dispatcher == "process",
-        max_deliveries=settings.max_deliveries,
-        strict=settings.strict,
-    )
+    for directory in placing.directories(settings):
+        recovery.sweep(directory, settings.recovery_directory)
+    segment, settings = placing.place(settings, session_id)
     host = None
     try:
         segment.make_current()
@@ -241,7 +244,7 @@ _state = _State()
 
 def _session_path() -> str | None:
     session = current_session()
-    return session.path if session is not None and session.is_open else None
+    return (session.path or None) if session is not None and session.is_open else None
 
 
 def end_local_subscriptions(scope: bytes) -> None:
@@ -286,6 +289,7 @@ def session(
     flush_timeout_seconds: float | None = None,
     max_deliveries: int | None = None,
     ring_bytes: int | None = None,
+    min_ring_bytes: int | None = None,
     max_event_bytes: int | None = None,
     max_producers: int | None = None,
     configuration_bytes: int | None = None,
@@ -304,13 +308,17 @@ def session(
     When the ring is full, emits block up to `block_timeout_seconds` and then drop (`on_full="block"`),
     or drop at once (`"drop"`); what is dropped is counted in `stats()` and marked in the stream.
 
+    Where there is no room for `ring_bytes`, the ring is smaller, down to `min_ring_bytes`, and then in the temporary
+    directory, unless `directory` is given; a warning says so. A session that cannot start at all costs the program
+    nothing: one line in the log says why, the program goes on, nothing is recorded, and `stats().unrecorded` says so.
+
     Returns:
         The session, already running.
 
     Raises:
-        SessionError: this process is in a session already, a setting is wrong, or no dispatcher process
-            could be started.
-        SegmentError: the segment could not be made, as when shared memory is full.
+        SessionError: this process is in a session already, or a setting is wrong. With `strict`: no dispatcher
+            process could be started.
+        SegmentError: with `strict`: the segment could not be made, as when shared memory is full.
     """
     arguments = {name: value for name, value in locals().items() if value is not None}
     return _state.start(settings_module.resolve(**arguments))

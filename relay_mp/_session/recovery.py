@@ -7,6 +7,7 @@ on the machine, of the same user, finds it, writes those events as ATOF JSON lin
 import math
 import os
 import threading
+from collections.abc import Callable
 
 from relay_mp._deliver.dispatcher import Dispatcher
 from relay_mp._deliver.jsonl import JsonlFile
@@ -18,6 +19,7 @@ from relay_mp._native import core
 from relay_mp._native.reader import Record
 from relay_mp._native.segments import Segment
 from relay_mp._session import naming
+from relay_mp._session.settings import temporary_directory
 from relay_mp.errors import SegmentError, SessionError
 from relay_mp.events import Event
 
@@ -49,14 +51,20 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
             alive = _living_process(segment)
             if alive:
                 raise SessionError(f"the session of {segment.path} goes on: {_what_keeps_it(segment, alive)}")
-            output = output or f"relay-mp-recovered-{segment.session_id}.jsonl"
-            return _drain(segment, os.path.abspath(output))
+            file = os.path.abspath(output or _file_name(segment))
+            return _drain(segment, lambda: file)
     finally:
         segment.close()
 
 
 def sweep(directory: str, recovery_directory: str) -> list[str]:
-    """Recovers every dead segment of this uid in `directory`. Returns the files written; never raises."""
+    """Recovers every dead segment of this uid in `directory`. Returns the files written; never raises.
+
+    Args:
+        directory: of the segments.
+        recovery_directory: of the files; "": the temporary directory, which is looked for when there is an event to
+            write.
+    """
     written = []
     for path in naming.own_segments(directory):
         try:
@@ -112,10 +120,17 @@ def _sweep_one(path: str, recovery_directory: str) -> str | None:
                 if not _is_attended(segment):
                     logger.warning("the session of %s goes on: %s", path, _what_keeps_it(segment, alive))
                 return None
-            name = f"relay-mp-recovered-{segment.session_id}.jsonl"
-            return _drain(segment, free_name(os.path.join(recovery_directory, name)))
+
+            def output() -> str:
+                return free_name(os.path.join(recovery_directory or temporary_directory(), _file_name(segment)))
+
+            return _drain(segment, output)
     finally:
         segment.close()
+
+
+def _file_name(segment: Segment) -> str:
+    return f"relay-mp-recovered-{segment.session_id}.jsonl"
 
 
 def _living_process(segment: Segment) -> int | None:
@@ -154,40 +169,43 @@ class _Drain(Dispatcher):
     What the file does not take stays in the segment, so that recovering can be tried again.
     """
 
-    def __init__(self, segment: Segment, file: JsonlFile) -> None:
+    def __init__(self, segment: Segment, output: Callable[[], str]) -> None:
         super().__init__(segment, Subscriptions(lambda subscribers, scope_locals: None))
-        self._file = file
+        self._output = output
+        self.file: JsonlFile | None = None
         self._max_deliveries = math.inf  # nobody dies of writing a line; a disk may be full any number of times
 
     def _deliver_run(self, batch: list[Record], start: int) -> int:
         return 0  # each line by itself: what the disk does not take stays
 
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
-        self._file(event)
+        if self.file is None:
+            self.file = JsonlFile(self._output())
+        self.file(event)
 
     def _control(self, payload: bytes, slot: int, owner_seq: int, position: int, redelivered: bool) -> None:
         pass
 
 
-def _drain(segment: Segment, output: str) -> str | None:
+def _drain(segment: Segment, output: Callable[[], str]) -> str | None:
     if not segment.take_lease(segment.lease()[0]):
         return None  # another session was first
     segment.seal()
-    file = JsonlFile(output, lazily=True)
-    dispatcher = _Drain(segment, file)
+    dispatcher = _Drain(segment, output)
     dispatcher.stop()
     try:
         dispatcher.run()
     except OSError as error:
         raise SessionError(
-            f"not all events could be written to {output}: {error}; the rest stays in {segment.path}"
+            f"not all events could be written to a file: {error}; the rest stays in {segment.path}"
         ) from error
     finally:
-        file.close()
+        if dispatcher.file is not None:
+            dispatcher.file.close()
     segment.set_state(core.STATE_CLOSED)
     segment.unlink()
     if dispatcher.is_unreadable:
         raise SegmentError(
             f"the ring of {segment.path} is damaged beyond reading: nothing of it is left, and it is removed"
         )
-    return output if file.lines else None
+    return dispatcher.file.path if dispatcher.file is not None and dispatcher.file.lines else None

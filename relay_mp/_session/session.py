@@ -20,6 +20,7 @@ from relay_mp._deliver.reports import ExporterReport
 from relay_mp._deliver.subscriptions import Callback, Subscriptions
 from relay_mp._deliver.table import load_reports
 from relay_mp._emit.locks import ForkSafeRLock
+from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
 from relay_mp._session import dispatch, hosts, inheritance
@@ -57,11 +58,17 @@ class Session:
         settings: Settings | None = None,
         host: hosts.Host | None = None,
         subscriptions: Subscriptions | None = None,
+        inherited: frozenset[str] = frozenset(),
     ) -> None:
-        """The owner passes its settings and host; who dispatches in this process, the dispatcher's subscriptions."""
+        """The owner passes its settings and host; who dispatches in this process, the dispatcher's subscriptions.
+
+        `inherited`: in a forked child, the subscribers that the process it was forked from had registered.
+        """
         self._segment = segment
         self._host = host
-        self._dispatch = dispatch.choose(segment, subscriptions, self.flush)
+        self._own_dispatch = dispatch.choose(segment, subscriptions, self.flush)
+        self._registered: set[str] = set()
+        self._inherited = inherited
         self._epoch = core.fork_epoch()
         self._final_stats: Stats | None = None
         self.after_close: Callable[[], None] | None = None
@@ -77,7 +84,31 @@ class Session:
     @property
     def is_owner(self) -> bool:
         """Whether this process started the session, and so closes it."""
-        return self._host is not None and self._epoch == core.fork_epoch()
+        return self._host is not None and not self._is_copy
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it has started: one that cannot takes everything and records nothing, see `stats().unrecorded`."""
+        return True
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether this process is still in the session."""
+        return bool(self._segment.is_open)
+
+    @property
+    def _is_copy(self) -> bool:
+        """Whether this is a forked child, which has its parent's object: it can end nothing of the parent's."""
+        return self._epoch != core.fork_epoch()
+
+    def _in_child(self) -> "Session":
+        """What a forked child has in place of this: a part in the session of its own."""
+        return Session(self._segment, inherited=self._inherited | self._registered)
+
+    @property
+    def _dispatch(self) -> dispatch.Dispatch:
+        # A copy of the dispatcher's subscriptions is nobody's: to write them down would undo what the parent has now.
+        return dispatch.choose(self._segment, None, self.flush) if self._is_copy else self._own_dispatch
 
     @property
     def is_open(self) -> bool:
@@ -168,9 +199,21 @@ class Session:
     ) -> None:
         """See subscribers.register and scope_local.register_subscriber."""
         self._dispatch.register(name, callback, arguments, scope)
+        if scope is None:
+            self._registered.add(name)
+            self._inherited -= {name}
 
     def deregister(self, name: str, scope: bytes | None) -> bool:
         """See subscribers.deregister and scope_local.deregister_subscriber."""
+        if scope is None:
+            inherited = self._inherited | self._registered if self._is_copy else self._inherited
+            if name in inherited:
+                logger.warning(
+                    "subscriber %r is not ended: the process that this one was forked from has registered it",
+                    name,
+                )
+                return False
+            self._registered.discard(name)
         return self._dispatch.deregister(name, scope)
 
     def replace(self, remove: Sequence[str], add: Sequence[Named]) -> None:
@@ -183,6 +226,7 @@ class Session:
             FlushTimeoutError: the dispatcher has not come there within the session's flush timeout; it does it then.
         """
         self._dispatch.replace(remove, add)
+        self._registered.update(each.name for each in add)
 
     def subscriber_names(self) -> list[str]:
         """The live global subscribers, as far as this process knows them: the owner does."""

@@ -14,6 +14,7 @@ PREFIX = "RELAY_MP_"
 
 DEFAULT_RING_BYTES = 16 * 1024 * 1024
 MIN_RING_BYTES = 64 * 1024
+DEFAULT_MIN_RING_BYTES = 1024 * 1024
 MAX_RING_BYTES = 1 << 36
 EVENT_SHARE_OF_RING = 8
 MIN_EVENT_BYTES = 1024
@@ -21,12 +22,15 @@ SUBSCRIPTIONS_BYTES = 64 * 1024
 MAX_DELIVERIES = 255
 
 
-def shared_memory_directory() -> str:
-    """Where segments live: /dev/shm, or the temporary directory where there is none."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else _temporary_directory()
+SHARED_MEMORY = "/dev/shm"
 
 
-def _temporary_directory() -> str:
+def temporary_directory() -> str:
+    """The system's, by `TMPDIR` and its kind.
+
+    Raises:
+        FileNotFoundError: there is none that can be written to.
+    """
     # With shutil and random a twentieth of the package's import, and only who starts a session asks.
     import tempfile
 
@@ -49,13 +53,16 @@ class Settings:
             is given up and counted as lost ("poison"). With dispatcher="process" only: a thread's owner dies with it.
         flush_timeout_seconds: the default deadline of `flush`, and that of closing.
         ring_bytes: size of the ring; rounded up to a power of two.
+        min_ring_bytes: how small the ring may be made where there is no room for `ring_bytes`; rounded up likewise.
         max_event_bytes: larger events lose their payloads, not their identity. 0: an eighth of the ring.
         max_producers: how many threads, of all processes, may emit at the same time.
         configuration_bytes: room for the middleware and plugins that workers share with the owner.
-        directory: where the segment is made; a memory file system.
-        recovery_directory: where events that dead sessions left behind are written.
+        directory: where the segment is made; a memory file system. "": /dev/shm, or the temporary directory where
+            there is no room.
+        recovery_directory: where events that dead sessions left behind are written. "": the temporary directory.
         strict: whether a value that cannot be recorded is a PayloadError where it is emitted, in every process of the
-            session. If not, it is replaced in the event and counted (`stats().replaced`).
+            session, and a session that cannot start an error. If not, the value is replaced in the event and counted
+            (`stats().replaced`), and the program goes on unrecorded (`stats().unrecorded`).
         on_sigterm: "leave": SIGTERM is the program's. "flush": what was emitted is delivered and exported first, and
             where the program has no handler of its own, the session is closed; then the handler that was there before
             is called, or the process ends of the signal. Set by the owner, whose main thread must start the session.
@@ -69,6 +76,7 @@ class Settings:
     flush_timeout_seconds: float = 30.0
     max_deliveries: int = 3
     ring_bytes: int = DEFAULT_RING_BYTES
+    min_ring_bytes: int = DEFAULT_MIN_RING_BYTES
     max_event_bytes: int = 0
     max_producers: int = 1024
     configuration_bytes: int = 64 * 1024
@@ -86,6 +94,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "sigterm_timeout_seconds": (0, 86400),
     "max_deliveries": (1, MAX_DELIVERIES),
     "ring_bytes": (MIN_RING_BYTES, MAX_RING_BYTES),
+    "min_ring_bytes": (MIN_RING_BYTES, MAX_RING_BYTES),
     "max_producers": (1, core.MAX_PRODUCERS),
     "configuration_bytes": (1024, 16 * 1024 * 1024),
 }
@@ -147,22 +156,23 @@ def _switch(value: Any, source: str) -> bool:
 
 
 def _derived(values: dict[str, Any]) -> Settings:
-    ring_bytes = 1 << (values.get("ring_bytes", DEFAULT_RING_BYTES) - 1).bit_length()
-    values["ring_bytes"] = ring_bytes
+    ring_bytes = values["ring_bytes"] = _power_of_two(values.get("ring_bytes", DEFAULT_RING_BYTES))
     # An event and the padding before it must fit; 16 bits count its units.
     largest = min(ring_bytes // EVENT_SHARE_OF_RING, core.MAX_EVENT_BYTES)
-    wanted = values.get("max_event_bytes", 0) or largest
+    asked: int = values.get("max_event_bytes", 0)
+    wanted = asked or largest
     if not MIN_EVENT_BYTES <= wanted <= largest:
         raise SessionError(
             f"max_event_bytes={wanted} is outside {MIN_EVENT_BYTES} to {largest}, an eighth of the ring of "
             f"{ring_bytes} bytes (and at most {core.MAX_EVENT_BYTES}); make the ring larger or the limit smaller"
         )
     values["max_event_bytes"] = wanted
-    values["directory"] = values.get("directory") or shared_memory_directory()
-    try:
-        values["recovery_directory"] = values.get("recovery_directory") or _temporary_directory()
-    except OSError as error:
-        raise SessionError(
-            f"no temporary directory can be written to ({error}); give recovery_directory (RELAY_MP_RECOVERY_DIRECTORY)"
-        ) from error
+    # A smaller ring has room for every event that was asked for.
+    needed = max(values.get("min_ring_bytes", DEFAULT_MIN_RING_BYTES), EVENT_SHARE_OF_RING * asked)
+    values["min_ring_bytes"] = min(_power_of_two(needed), ring_bytes)
     return Settings(**values)
+
+
+def _power_of_two(size: int) -> int:
+    """The size, rounded up."""
+    return 1 << (size - 1).bit_length()

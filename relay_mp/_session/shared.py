@@ -17,13 +17,15 @@ __all__ = ["JoinedSession"]
 class JoinedSession(Session):
     """A part in a lent session that is open until it is closed, with the lent session's settings.
 
+    A forked child's copy of it ends nothing.
+
     Args:
         lent: the session, which this process owns.
     """
 
     def __init__(self, lent: Session) -> None:
         super().__init__(lent._segment, lent.settings, lent._host)
-        self._dispatch = lent._dispatch
+        self._own_dispatch = lent._own_dispatch
         self._before = set(self.subscriber_names())
         self._is_joined = True
 
@@ -45,6 +47,9 @@ class JoinedSession(Session):
         if core.is_dispatching():
             raise FlushError("a session cannot be closed inside a subscriber's callback: it would wait for itself")
         if not self.is_open:
+            return
+        if self._is_copy:
+            self._is_joined = False
             return
         try:
             self.flush(timeout)

@@ -60,6 +60,8 @@ class Stats:
     exporters: dict[str, ExporterReport] = field(default_factory=dict)
     """What exporters say of themselves, by the name they are registered under; those that have ended too. In a
     process where the dispatcher is not, as published: at most a second old, and exact after their `force_flush`."""
+    unrecorded: str | None = None
+    """Why nothing is recorded: the session could not start, as where shared memory has no room. None: it has."""
 
 
 def _columns(segment: Segment) -> Any:

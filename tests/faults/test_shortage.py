@@ -148,7 +148,7 @@ import relay_mp
 for dispatcher in ("thread", "process"):
     exhaust()
     try:
-        relay_mp.session(directory=sys.argv[1], recovery_directory=sys.argv[1], dispatcher=dispatcher)
+        relay_mp.session(directory=sys.argv[1], dispatcher=dispatcher, strict=True)
     except relay_mp.RelayError as error:
         relent()
         print(type(error).__name__, error)
@@ -168,7 +168,7 @@ with relay_mp.session(directory=sys.argv[1]):
 
 def test_a_segment_that_has_no_room_is_a_clear_error_and_leaves_nothing(small_disk):
     with pytest.raises(relay_mp.SegmentError, match="no room for .* make the ring smaller"):
-        relay_mp.session(directory=small_disk)
+        relay_mp.session(directory=small_disk, strict=True)
     assert list(small_disk.iterdir()) == []
     assert "RELAY_MP_SESSION" not in os.environ
 

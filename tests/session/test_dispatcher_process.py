@@ -342,7 +342,7 @@ print(""",
 def test_one_that_cannot_start_is_a_clear_error_and_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(relay_mp.SessionError, match="dispatcher process ended with code 1 instead of starting"):
-        relay_mp.session(dispatcher="process", directory=str(tmp_path))
+        relay_mp.session(dispatcher="process", directory=str(tmp_path), strict=True)
     assert list(tmp_path.iterdir()) == []
     assert "RELAY_MP_SESSION" not in os.environ
 
@@ -350,7 +350,7 @@ def test_one_that_cannot_start_is_a_clear_error_and_leaves_nothing(monkeypatch, 
 def test_an_interpreter_that_is_not_there_leaves_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     with pytest.raises(relay_mp.SessionError, match="dispatcher process could not be started"):
-        relay_mp.session(dispatcher="process", directory=str(tmp_path))
+        relay_mp.session(dispatcher="process", directory=str(tmp_path), strict=True)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -386,7 +386,7 @@ try:
 except KeyboardInterrupt:
     print("interrupted")
 print(psutil.Process().children(recursive=True), os.environ.get("RELAY_MP_SESSION"))
-print([path for path in naming.own_segments(settings.shared_memory_directory()) if f"-{{os.getpid():x}}-" in path])
+print([path for path in naming.own_segments(settings.SHARED_MEMORY) if f"-{{os.getpid():x}}-" in path])
 with relay_mp.session(dispatcher="process"):
     subscribers.register("x", "named_subscribers:Lines", arguments=dict(path=sys.argv[1]))
     scope.event("of the next")

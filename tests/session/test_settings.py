@@ -19,6 +19,7 @@ VALID = {
     "stall_timeout_seconds": 2.5,
     "flush_timeout_seconds": 3.5,
     "ring_bytes": 131072,
+    "min_ring_bytes": 131072,
     "max_event_bytes": 2048,
     "max_deliveries": 5,
     "max_producers": 7,
@@ -36,7 +37,8 @@ def test_the_defaults_are_the_documented_ones():
     assert (found.dispatcher, found.on_full) == ("thread", "block")
     assert (found.block_timeout_seconds, found.stall_timeout_seconds, found.flush_timeout_seconds) == (10.0, 0.0, 30.0)
     assert (found.ring_bytes, found.max_event_bytes, found.max_producers) == (16 << 20, 2 << 20, 1024)
-    assert found.directory == "/dev/shm"
+    assert found.min_ring_bytes == 1 << 20
+    assert (found.directory, found.recovery_directory) == ("", "")  # looked for when they are needed
 
 
 @pytest.mark.parametrize("name", VALID)

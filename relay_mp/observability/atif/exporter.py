@@ -16,6 +16,7 @@ from dataclasses import asdict
 from typing import Any
 
 from relay_mp import subscribers
+from relay_mp._native.core import fork_epoch
 from relay_mp._session.membership import current_or_default, session_id
 from relay_mp.errors import SubscriberError, described_type
 from relay_mp.events import Event
@@ -70,6 +71,7 @@ class AtifExporter:
         self._read_bytes = 0
         self._reading = threading.Lock()  # who exports in two threads at once gathers each record once
         self._name: str | None = None
+        self._epoch = fork_epoch()
 
     def register(self, name: str) -> None:
         """Gathers the events emitted from now on.
@@ -91,7 +93,7 @@ class AtifExporter:
             self._spool = spool
         else:
             subscribers.register(name, self._take)
-        self._name = name
+        self._name, self._epoch = name, fork_epoch()
 
     def deregister(self, name: str) -> bool:
         """Stops gathering; what was gathered stays, until `clear`.
@@ -102,6 +104,8 @@ class AtifExporter:
         if name != self._name:
             return False
         found = subscribers.deregister(name)
+        if self._epoch != fork_epoch():
+            return found  # a forked child's copy: the file is the parent's
         self._gather()
         if self._spool is not None:
             os.unlink(self._spool)

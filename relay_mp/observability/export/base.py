@@ -20,6 +20,8 @@ from typing import Any
 from relay_mp import subscribers
 from relay_mp._deliver.named import find
 from relay_mp._deliver.reports import ExporterReport
+from relay_mp._log import logger
+from relay_mp._native.core import fork_epoch
 from relay_mp._session.exporting import FLUSH_TIMEOUT_SECONDS, Flushed, is_closed, wait
 from relay_mp._session.membership import current_or_default, current_session
 from relay_mp.errors import SubscriberError
@@ -43,6 +45,7 @@ class Exporter:
         self._ended: list[str] = []
         self._reported: list[str] = []
         self._shut_down = False
+        self._epoch = fork_epoch()
 
     def _describe(self) -> str:
         return f"this {type(self).__name__}"
@@ -69,9 +72,11 @@ class Exporter:
         if self._shut_down or self._names:
             state = "shut down" if self._shut_down else f"registered as {self._names[0]!r}"
             raise SubscriberError(f"{self._describe()} is {state}; make another one")
+        self._epoch = fork_epoch()
         self._await_ended(FLUSH_TIMEOUT_SECONDS)
-        self._prepare()
         session = current_or_default()
+        if session.is_recorded:
+            self._prepare()
         try:
             for number, (target, arguments) in enumerate(self._sinks, 1):
                 sink = name if number == 1 else f"{name}.{number}"
@@ -88,9 +93,19 @@ class Exporter:
         Returns:
             Whether the exporter was registered under that name.
         """
-        if not self._names or name != self._names[0]:
+        if not self._names or name != self._names[0] or self._is_copy():
             return False
         return self._deregister_all()
+
+    def _is_copy(self) -> bool:
+        """Whether this is a forked child's copy of what its parent has registered; says so."""
+        if self._epoch == fork_epoch() or not self._names:
+            return False
+        logger.warning(
+            "exporter %r is not ended: the process that this one was forked from has registered it, and ends it",
+            self._names[0],
+        )
+        return True
 
     def _deregister_all(self) -> bool:
         names, self._names = self._names, []
@@ -122,6 +137,8 @@ class Exporter:
     def shutdown(self, timeout: float | None = None) -> None:
         """Deregisters, waits for the last events, closes what is open. Idempotent.
 
+        In a forked child of the process that has registered it, it ends nothing, and says so in the log.
+
         It also waits in a running event loop, which it blocks meanwhile.
 
         Args:
@@ -131,6 +148,8 @@ class Exporter:
             FlushError, FlushTimeoutError: as `Session.flush`; another shutdown then ends what is left.
         """
         self._shut_down = True
+        if self._is_copy():
+            return
         self._deregister_all()
         self._await_ended(FLUSH_TIMEOUT_SECONDS if timeout is None else timeout)
 

@@ -15,6 +15,7 @@ import json
 import os
 from typing import Any
 
+from relay_mp._deliver.at_fork import abandon_in_child
 from relay_mp._deliver.jsonl import last_line_break
 from relay_mp._deliver.private_files import open_file
 
@@ -56,6 +57,7 @@ class TraceFile:
         except BaseException:
             os.close(self._file)
             raise
+        abandon_in_child(self)
 
     @classmethod
     def of_run(cls, path: str, session_id: str, mode: str) -> "TraceFile":
@@ -137,5 +139,10 @@ class TraceFile:
                     self.write(last)
             finally:
                 fcntl.flock(self._file, fcntl.LOCK_UN)
-                os.close(self._file)
-                self._file = -1
+                self.abandon()
+
+    def abandon(self) -> None:
+        """Closes it in this process only, such as a forked child: the lock stays."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1

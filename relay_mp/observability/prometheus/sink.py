@@ -15,6 +15,7 @@ try:
 except ImportError as error:
     raise ImportError("Prometheus needs the extra: pip install 'relay_mp[prometheus]'") from error
 
+from relay_mp._deliver.at_fork import abandon_in_child
 from relay_mp._deliver.dispatcher import LOSS_MARK
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, ScopeEvent
@@ -73,6 +74,7 @@ class PrometheusSink(Sink):
         self._ending: threading.Thread | None = None
         registry = self._make_metrics(buckets)
         self._server, self._thread = start_http_server(port, host, registry=registry)
+        abandon_in_child(self)
         self._place = f"http://{host}:{self._server.server_port}/metrics"
 
     def _make_metrics(self, buckets: Sequence[float]) -> CollectorRegistry:
@@ -147,6 +149,10 @@ class PrometheusSink(Sink):
         self._server.shutdown()  # takes up to half a second
         self._server.server_close()
         self._thread.join()
+
+    def abandon(self) -> None:
+        """Closes the port in this process only, such as a forked child."""
+        self._server.socket.close()
 
     def _is_closed(self) -> bool:
         return self._ending is not None and not self._ending.is_alive()
