@@ -30,6 +30,7 @@ from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_call import LLM, Spec, end_profile, show_response
 from relay_mp._emit.managed import emit_mark, end_call, fails, managed_metadata
 from relay_mp._emit.settle import BLOCK, is_awaitable, run_now
+from relay_mp._emit.stream_chunks import describe_chunk
 from relay_mp._emit.verbs import end_silently
 from relay_mp._log import logger
 from relay_mp._native.core import active
@@ -39,18 +40,6 @@ __all__ = ["LlmStream", "LlmSyncStream", "close_source", "read_synchronously"]
 CHUNK_MARK = "llm.chunk"
 
 _INTERRUPTED = {STATUS_KEY: "ERROR", DESCRIPTION_KEY: "stream closed before its end"}
-
-_ANTHROPIC = frozenset(
-    (
-        "content_block_delta",
-        "content_block_start",
-        "content_block_stop",
-        "message_delta",
-        "message_start",
-        "message_stop",
-        "ping",
-    )
-)
 
 
 async def close_source(source: Any) -> None:
@@ -70,30 +59,6 @@ async def read_synchronously(source: Iterable[Any]) -> AsyncIterator[Any]:
             yield chunk
     finally:
         await close_source(source)
-
-
-def describe_chunk(index: int, chunk: Any) -> dict[str, Any]:
-    """The data of a chunk's mark: its place, and what kind of chunk it is; not its text.
-
-    Sources: the event types of OpenAI's Chat Completions and Responses and of Anthropic's Messages APIs.
-    """
-    found: dict[str, Any] = {"chunk_index": index, "provider": "unknown"}
-    if not isinstance(chunk, dict):
-        return found
-    event_type = chunk.get("type")
-    if chunk.get("object") == "chat.completion.chunk":
-        found["provider"], found["event_type"] = "openai_chat_completions", "chat.completion.chunk"
-        choices = chunk.get("choices")
-        indices = [choice.get("index") for choice in choices if isinstance(choice, dict)] if choices else []
-        if indices:
-            found["choice_indices"] = indices
-        if isinstance(chunk.get("usage"), dict):
-            found["usage"] = chunk["usage"]
-    elif isinstance(event_type, str) and event_type.startswith("response."):
-        found["provider"], found["event_type"] = "openai_responses", event_type
-    elif isinstance(event_type, str) and event_type in _ANTHROPIC:
-        found["provider"], found["event_type"] = "anthropic_messages", event_type
-    return found
 
 
 class LlmStream:

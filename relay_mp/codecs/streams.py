@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from relay_mp._emit.stream_chunks import api_of_chunk
 from relay_mp.codecs.lenient import objects_of
 from relay_mp.codecs.spelling import camel
 
@@ -70,30 +71,7 @@ def assemble(chunks: Iterable[Any]) -> _Object | None:
 
 def api_of_chunks(chunks: Iterable[Any]) -> str | None:
     """The `codec_id` of the API whose chunks these are, by the first that says so; or None."""
-    return next((api for api in map(_api_of_chunk, chunks) if api is not None), None)
-
-
-def _api_of_chunk(chunk: Any) -> str | None:
-    if not isinstance(chunk, dict):
-        return None
-    kind = chunk.get("type")
-    choices = chunk.get("choices")
-    if chunk.get("object") == "chat.completion.chunk" or (isinstance(choices, list) and any(map(_is_delta, choices))):
-        return "openai_chat"
-    if isinstance(kind, str):
-        if kind.startswith("response."):
-            return "openai_responses"
-        return "anthropic_messages" if kind in _ANTHROPIC_EVENTS else None
-    if isinstance(chunk.get("candidates"), list) or "usageMetadata" in chunk or "usage_metadata" in chunk:
-        return "gemini_generate_content"
-    message = chunk.get("message")
-    role = message.get("role") if isinstance(message, dict) else None
-    is_oci = chunk.get("apiFormat") is not None or "finishReason" in chunk or role == "ASSISTANT"
-    return "oci_genai" if is_oci else None
-
-
-def _is_delta(choice: Any) -> bool:
-    return isinstance(choice, dict) and isinstance(choice.get("delta"), dict)
+    return next((api for api in map(api_of_chunk, chunks) if api is not None), None)
 
 
 def _marked(response: _Object, is_complete: bool) -> _Object:
@@ -222,12 +200,6 @@ def _add_function(function: _Object, delta: _Object) -> None:
 
 # ---------------------------------------------------------------------------------- Anthropic Messages
 
-_ANTHROPIC_EVENTS = frozenset(
-    (
-        "message_start", "message_delta", "message_stop",
-        "content_block_start", "content_block_delta", "content_block_stop",
-    )
-)  # fmt: skip
 _ANTHROPIC_DELTAS = {"text_delta": "text", "thinking_delta": "thinking", "signature_delta": "signature"}
 
 
