@@ -95,7 +95,13 @@ class _State:
             path = inheritance.find_session()
             if self.get() is None and path:
                 try:
-                    self._enter(_open(path))
+                    segment = _open(path)
+                    if recovery.is_of_past_image(segment):
+                        inheritance.withdraw(path)
+                        recovery.end_past_image(segment)
+                        segment.close()
+                    else:
+                        self._enter(segment)
                 except (SessionError, OSError) as error:
                     logger.debug("the parent's session cannot be attached: %s", error)
 

@@ -7,6 +7,7 @@ on the machine, of the same user, finds it, writes those events as ATOF JSON lin
 import math
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from relay_mp._deliver.dispatcher import Dispatcher
@@ -22,6 +23,9 @@ from relay_mp._session import naming
 from relay_mp._session.settings import temporary_directory
 from relay_mp.errors import SegmentError, SessionError
 from relay_mp.events import Event
+
+PAST_IMAGE_SECONDS = 10.0
+"""How long a dispatcher process is waited for whose owner has become another program."""
 
 _recovering = threading.Lock()
 
@@ -81,7 +85,10 @@ def sweep(directory: str, recovery_directory: str) -> list[str]:
 
 
 def _has_ended(path: str) -> bool:
-    """Whether its maker is dead, or has closed it without delivering all: else the maker looks after it."""
+    """Whether its maker is dead, or another program by now, or has closed it without delivering all.
+
+    Else the maker looks after it.
+    """
     maker = naming.maker(path)
     if maker is None:
         return False
@@ -95,9 +102,41 @@ def _has_ended(path: str) -> bool:
         logger.debug("the session of %s goes on, and cannot be looked at: %s", path, str(error))
         return False
     try:
+        if is_of_past_image(segment):
+            end_past_image(segment)
         return bool(segment.state == core.STATE_CLOSED)
     finally:
         segment.close()
+
+
+def is_of_past_image(segment: Segment) -> bool:
+    """Whether this process has started the session as another program, before it became this one (`os.exec*`).
+
+    To be asked while this program owns no session.
+    """
+    return segment.owner == core.process_self()
+
+
+def end_past_image(segment: Segment) -> None:
+    """Ends such a session, as nobody else can. Its workers' emits find it closed; the next session recovers the rest.
+
+    A dispatcher process is waited for, at most PAST_IMAGE_SECONDS: it delivers what is left.
+    """
+    segment.set_state(core.STATE_CLOSING)
+    segment.seal()
+    segment.call_dispatcher()
+    own_pid, deadline = core.process_self()[0], time.monotonic() + PAST_IMAGE_SECONDS
+    while segment.lease()[1] != own_pid and not holder_is_dead(segment):
+        if time.monotonic() > deadline:
+            return  # it goes on delivering; the session after this one is the next to look
+        time.sleep(0.01)
+    segment.drop_lease()
+    segment.set_state(core.STATE_CLOSED)
+    logger.warning(
+        "process %d has become another program (exec) while it owned the session of %s: that session has ended",
+        own_pid,
+        segment.path,
+    )
 
 
 def _is_unfinished(path: str) -> bool:

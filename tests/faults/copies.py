@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 
 import relay_mp
 from relay_mp import (
@@ -122,6 +123,26 @@ def the_session_by_shutdown(session, _folder):
 
 def the_sessions_statistics(session, _folder):
     fork_children([session], session.stats)
+
+
+def a_thread_that_is_left_behind(session, _folder):
+    """It goes on in a process that has left the session."""
+
+    def leave():
+        has_left, is_done = threading.Event(), threading.Event()
+
+        def work():
+            has_left.wait()
+            with scope.scope("of a child", ScopeType.Agent):
+                scope.event("of a child")
+            is_done.set()
+
+        threading.Thread(target=work, daemon=True).start()
+        session.close()
+        has_left.set()
+        assert is_done.wait(CHILD_SECONDS)
+
+    fork_children([session], leave)
 
 
 def a_subscriber(session, _folder):
@@ -286,6 +307,7 @@ THINGS = [
     the_session,
     the_session_by_shutdown,
     the_sessions_statistics,
+    a_thread_that_is_left_behind,
     a_subscriber,
     a_subscriber_by_the_inherited_session,
     a_subscriber_of_a_scope,
@@ -354,3 +376,45 @@ def _check(seen):
     assert names[-1] == "at the end"
     starts = sorted(name for _, name, category in seen if category == "start")
     assert starts == sorted(name for _, name, category in seen if category == "end"), seen
+
+
+def die_with_a_living_child(folder):
+    """The owner of a trace and of a file of lines is killed; a child that it had forked lives on until it is told."""
+    relay_mp.session(directory=folder)
+    perfetto(folder).register("trace")
+    atof(folder).register("lines")
+    child = os.fork()
+    if child == 0:
+        os.close(1)
+        os.close(2)
+        signal.pause()
+    print(child, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def replace_the_program(dispatcher, folder, rounds=3):
+    """The owner becomes another program again and again, as a server that reloads does, with a worker that goes on."""
+    number = int(os.environ.get("ROUND", "0"))
+    if number:
+        scope.event("before any session")  # the first look at what the parent, here the program before, left word of
+    session = relay_mp.session(
+        dispatcher=dispatcher, directory=folder, recovery_directory=folder, ring_bytes=1 << 16, block_timeout_seconds=60
+    )
+    subscribers.register("rows", "copies:Rows", arguments={"path": f"{folder}/rows"})
+    scope.event(f"of round {number}")
+    if number == rounds:
+        subscribers.flush()
+        session.close()
+        print(os.getpid() == int(os.environ["FIRST"]), *sorted(os.listdir(folder)))
+        return
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.close(writing)
+        os.read(reading, 1)  # until the program has become another
+        for _ in range(1000):  # more than the ring has room for: nobody waits for whom nobody reads
+            scope.event("of an old worker", data="x" * 200)
+        os._exit(0)
+    os.environ.update(ROUND=str(number + 1), FIRST=os.environ.get("FIRST", str(os.getpid())))
+    code = f"import copies; copies.replace_the_program({dispatcher!r}, {folder!r})"
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    os.execv(sys.executable, [sys.executable, "-c", code])
