@@ -109,7 +109,10 @@ def make_environment(do: Do, base: str | Path, place: Path) -> Path:
     if done.exists() and done.read_text(encoding="utf-8") == wanted:
         return python
     must(do([base, "-m", "venv", "--clear", place]), "making an environment")
-    must(do([python, "-m", "pip", "install", "-qqq", "--prefer-binary", *runtime]), "installing what the package asks for")
+    must(
+        do([python, "-m", "pip", "install", "-qqq", "--prefer-binary", *runtime]),
+        "installing what the package asks for",
+    )
     install = [python, "-m", "pip", "install", "-qqq", "--only-binary=:all:"]
     if do([*install, *requirements]):
         left_out = [requirement for requirement in requirements if do([*install, requirement])]
