@@ -42,6 +42,7 @@ __all__ = [
     "KIND_END",
     "KIND_MARK",
     "KIND_START",
+    "ORIGIN_KEY",
     "REMOTE_MARK",
     "SEVERITY_KEY",
     "Event",
@@ -67,6 +68,9 @@ thread_id, stack, data, metadata, category_profile, data_schema."""
 
 SEVERITY_KEY = "relay_mp.log.severity"
 """The metadata key that carries a mark's severity."""
+
+ORIGIN_KEY = "relay_mp.origin"
+"""The metadata key under which a line says who has emitted its event; json_line.pyx writes it."""
 
 REMOTE_MARK = bytes(16)
 """Ends a record's stack that leads to another program's trace; before it is that trace's id."""
@@ -131,10 +135,10 @@ _dumps: Callable[[Any], str] = json.JSONEncoder(
 ).encode
 
 
-def _text(event: "Event") -> str:
-    """`to_json()` of what the native half does not write."""
+def _text(event: "_Event", session: str | None = None) -> str:
+    """`to_json()` of what the native half does not write, and the line of it that has the event's origin."""
     try:
-        return _dumps(event.to_dict())
+        return _dumps(event.to_dict() if session is None else event._dict_with_origin(session))
     except RecursionError as error:
         raise RecordError(f"an event is nested too deep to be written: {error}") from error
 
@@ -244,6 +248,23 @@ class _Event(RecordView):
             "timestamp": self.timestamp,
             "uuid": self.uuid,
         }
+
+    def to_dict(self) -> JsonObject:
+        """The event in canonical ATOF 0.1."""
+        raise NotImplementedError
+
+    def _dict_with_origin(self, session: str) -> JsonObject:
+        """`to_dict()` with its origin in the metadata, but where that says one already, or is no object."""
+        fields = self.to_dict()
+        metadata = {} if fields["metadata"] is None else fields["metadata"]
+        if isinstance(metadata, dict) and ORIGIN_KEY not in metadata:
+            origin: JsonObject = {"pid": self.pid, "seq": self.seq, "session": session, "thread_id": self.thread_id}
+            fields["metadata"] = dict(sorted({**metadata, ORIGIN_KEY: origin}.items()))
+        return fields
+
+    def _line_with_origin(self, session: str) -> bytes:
+        """`event_line` of what the native half does not write."""
+        return f"{_text(self, session)}\n".encode("utf-8", "surrogatepass")
 
     def __reduce__(self) -> tuple[type[Self], tuple[bytes, int, int, bool]]:
         return type(self), (self._record, self.seq, self.pid, self.redelivered)

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 from typing import Any, ClassVar
 
+from relay_mp._records.json_line import event_line
 from relay_mp.observability.atof.sink import FileSink
 
 
@@ -41,7 +42,7 @@ class DyingFile(FileSink):
     """
 
     def __init__(self, path: str, strikes: str, where: str, deaths: int, **settings: Any) -> None:
-        usual = {"fsync": "never", "rotate_bytes": 0, "rotated_files": 0, "session_id": ""}
+        usual = {"fsync": "never", "rotate_bytes": 0, "rotated_files": 0, "session_id": "", "origin": True}
         super().__init__(path, **{**usual, **settings})
         self._strikes, self._where = Path(strikes), where
         self._deaths_left = deaths - len(self._strikes.read_text().splitlines() if self._strikes.exists() else [])
@@ -54,7 +55,7 @@ class DyingFile(FileSink):
         with self._strikes.open("a") as file:
             file.write(f"{len(events)}\n")
         if self._where == "torn":
-            block = b"".join(event.to_json_line() for event in events)
+            block = b"".join(event_line(event, self._origin) for event in events)
             os.write(self._file._file, block[: len(block) // 2 + 7])
         elif self._where == "behind":
             super().take_batch(events)

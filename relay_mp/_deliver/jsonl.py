@@ -9,7 +9,6 @@ import fcntl
 import json
 import os
 import stat
-from typing import Protocol
 
 from relay_mp._deliver.at_fork import abandon_in_child
 from relay_mp._deliver.private_files import FILE_MODE, open_file
@@ -25,12 +24,8 @@ LOOKED_FOR_LINES = 256
 """So many of the first lines are looked for at the file's end: more than a dispatcher writes ahead."""
 
 
-class _Event(Protocol):
-    def to_json_line(self) -> bytes: ...
-
-
 class JsonlFile:
-    """Appends events to a file. Callable, as a subscriber is.
+    """Appends events' lines to a file.
 
     Args:
         path: the file; made with its directory at the first event if `lazily`, else now.
@@ -58,9 +53,8 @@ class JsonlFile:
         if not lazily:
             self._open(overwrite)
 
-    def __call__(self, event: _Event) -> None:
-        """Appends an event, unless it is there."""
-        line = event.to_json_line()
+    def append(self, line: bytes) -> None:
+        """Appends an event's line, unless it is there."""
         if not self.has(line):
             self.write(line, 1)
 

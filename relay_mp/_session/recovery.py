@@ -19,6 +19,7 @@ from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.reader import Record
 from relay_mp._native.segments import Segment
+from relay_mp._records.json_line import event_line
 from relay_mp._session import naming
 from relay_mp._session.settings import temporary_directory
 from relay_mp.errors import SegmentError, SessionError
@@ -30,13 +31,17 @@ PAST_IMAGE_SECONDS = 10.0
 _recovering = threading.Lock()
 
 
-def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None) -> str | None:
+def recover(
+    path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, origin: bool = True
+) -> str | None:
     """Writes out what a dead session, or one closed too soon, had not delivered, and removes its segment.
 
     Args:
         path: the segment, as the warning or `Session.path` named it.
         output: the JSONL file to append to; default `relay-mp-recovered-<session id>.jsonl` in the
             current directory.
+        origin: whether each line says who has emitted its event, see `AtofExporterConfig`. An exporter's file is
+            continued in the way in which it was written: what it has is not appended again.
 
     Returns:
         The file, or None if nothing was left to deliver.
@@ -56,7 +61,7 @@ def recover(path: str | os.PathLike[str], output: str | os.PathLike[str] | None 
             if alive:
                 raise SessionError(f"the session of {segment.path} goes on: {_what_keeps_it(segment, alive)}")
             file = os.path.abspath(output or _file_name(segment))
-            return _drain(segment, lambda: file)
+            return _drain(segment, lambda: file, origin)
     finally:
         segment.close()
 
@@ -208,10 +213,11 @@ class _Drain(Dispatcher):
     What the file does not take stays in the segment, so that recovering can be tried again.
     """
 
-    def __init__(self, segment: Segment, output: Callable[[], str]) -> None:
+    def __init__(self, segment: Segment, output: Callable[[], str], origin: bool) -> None:
         super().__init__(segment, Subscriptions(lambda subscribers, scope_locals: None))
         self._output = output
         self.file: JsonlFile | None = None
+        self._origin = segment.session_id.encode() if origin else None
         self._max_deliveries = math.inf  # nobody dies of writing a line; a disk may be full any number of times
 
     def _deliver_run(self, batch: list[Record], start: int) -> int:
@@ -220,17 +226,17 @@ class _Drain(Dispatcher):
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
         if self.file is None:
             self.file = JsonlFile(self._output())
-        self.file(event)
+        self.file.append(event_line(event, self._origin))
 
     def _control(self, payload: bytes, slot: int, owner_seq: int, position: int, redelivered: bool) -> None:
         pass
 
 
-def _drain(segment: Segment, output: Callable[[], str]) -> str | None:
+def _drain(segment: Segment, output: Callable[[], str], origin: bool = True) -> str | None:
     if not segment.take_lease(segment.lease()[0]):
         return None  # another session was first
     segment.seal()
-    dispatcher = _Drain(segment, output)
+    dispatcher = _Drain(segment, output, origin)
     dispatcher.stop()
     try:
         dispatcher.run()

@@ -12,10 +12,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from relay_mp._native.encoder import pack
-from relay_mp._records.json_line import json_line, json_lines, payload_json
+from relay_mp._records.json_line import event_line, json_line, json_lines, payload_json
 from relay_mp._records.payloads import read_payload
 from relay_mp.errors import RecordError
-from relay_mp.events import MarkEvent, ScopeEvent, _text, canonical_payload, decode, pack_record
+from relay_mp.events import ORIGIN_KEY, MarkEvent, ScopeEvent, _text, canonical_payload, decode, pack_record
 
 UUID = bytes(range(16))
 DEEPEST = 256
@@ -170,6 +170,39 @@ def test_lines_are_those_of_the_events_one_behind_the_other():
     lines = own_lines(events)
     assert json_lines(events, NO_LIMIT, NO_LIMIT) == (b"".join(lines), len(lines))
     assert json_lines([], NO_LIMIT, NO_LIMIT) == (b"", 0)
+
+
+# ------------------------------------------------------------------------------------------- lines that have an origin
+
+MEMBERS = st.dictionaries(TEXT | st.sampled_from(["relay_mp.origi", "relay_mp.origin2", "s", "", ORIGIN_KEY]), VALUES)
+
+
+@given(
+    kind=st.sampled_from([0, 1, 2]),
+    metadata=st.none() | MEMBERS | st.dictionaries(TEXT, st.none(), min_size=23, max_size=40) | VALUES,
+    seq=st.integers(0, 2**64 - 1),
+    pid=st.integers(0, 2**32),
+    thread_id=st.integers(0, 2**32),
+)
+def test_an_origin_is_a_member_of_the_metadata_in_its_place(kind, metadata, seq, pid, thread_id):
+    event = decode(pack_record(kind, UUID, None, 1, "m", None, 0, thread_id, metadata=metadata), seq, pid)
+    expected = event.to_dict()
+    plain = {} if expected["metadata"] is None else expected["metadata"]
+    if isinstance(plain, dict) and ORIGIN_KEY not in plain:
+        origin = {"pid": pid, "seq": seq, "session": 's"1', "thread_id": thread_id}
+        expected["metadata"] = dict(sorted({**plain, ORIGIN_KEY: origin}.items()))
+    line = json.dumps(expected, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    assert event_line(event, b's"1') == event._line_with_origin('s"1') == line
+    assert json_lines([event] * 3, NO_LIMIT, NO_LIMIT, b's"1') == (line * 3, 3)
+    assert event_line(event) == event.to_json_line()
+
+
+def test_an_origin_is_in_a_line_that_is_not_written_natively():
+    event = decode(pack_record(2, UUID, None, 1, "m", data=nested(20), thread_id=3), 1, 2)
+    assert json_line(event._record, False) is None
+    line = json.loads(event_line(event, b"s"))
+    assert line["metadata"] == {ORIGIN_KEY: {"pid": 2, "seq": 1, "session": "s", "thread_id": 3}}
+    assert line["data"] == event.data
 
 
 def nested(levels):

@@ -60,13 +60,25 @@ def names(path):
     return [json.loads(line)["name"] for line in path.read_text().splitlines()]
 
 
+def session_of(path):
+    """A segment's session, and the process that made it: the id says which."""
+    session = os.path.basename(path).split("-", 2)[2]
+    return session, int(session.split("-")[1], 16)
+
+
 def test_the_next_session_writes_out_what_a_killed_one_left(run_script, directory, recovered, caplog):
     path = die(run_script, directory, 100, "stuck")
     sweep(directory, recovered)
     (file,) = recovered.iterdir()
     assert file.name == f"relay-mp-recovered-{os.path.basename(path).split('-', 2)[2]}.jsonl"
     assert names(file) == [f"{i}" for i in range(100)]
-    assert [json.loads(line)["data"]["i"] for line in file.read_text().splitlines()] == list(range(100))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [line["data"]["i"] for line in lines] == list(range(100))
+    found = [line["metadata"]["relay_mp.origin"] for line in lines]
+    assert {(origin["session"], origin["pid"]) for origin in found} == {session_of(path)}
+    assert all(set(origin) == {"seq", "pid", "thread_id", "session"} for origin in found)
+    places = [origin["seq"] for origin in found]
+    assert places == sorted(set(places))
     assert list(directory.iterdir()) == []
     (record,) = [record for record in caplog.records if "dead session" in record.getMessage()]
     assert path in record.getMessage()
@@ -81,6 +93,15 @@ def test_recover_does_it_by_hand(run_script, directory, recovered):
     assert not os.path.exists(path)
     with pytest.raises(relay_mp.SegmentError, match="there is no segment"):
         relay_mp.recover(path)
+
+
+def test_recover_writes_lines_with_or_without_their_origin(run_script, directory, tmp_path):
+    for number, origin in enumerate([True, False]):
+        path = die(run_script, directory, 10, "stuck")
+        file = tmp_path / f"{number}.jsonl"
+        assert relay_mp.recover(path, file, origin=origin) == str(file)
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [(line["metadata"] or {}).get("relay_mp.origin") is not None for line in lines] == [origin] * 10
 
 
 def test_recover_names_its_file_by_the_session(run_script, directory, tmp_path, monkeypatch):

@@ -59,6 +59,9 @@ class AtofExporterConfig:
             up where the dispatcher runs.
         timeout_millis: stream; of one attempt.
         field_name_policy: stream; "preserve", or "replace_dots": dots in keys become underscores.
+        origin: whether each line says who has emitted its event and where it is in the stream: its metadata has
+            `relay_mp.origin`, an object with `seq`, `pid`, `thread_id` and `session`. An event that brings one along
+            keeps it. False: the line is the event's `to_json_line()`.
         limits: stream; bounds of queue, batch and retries by name, see `relay_mp.observability.Limits`.
     """
 
@@ -75,6 +78,7 @@ class AtofExporterConfig:
     header_env: dict[str, str] = field(default_factory=dict)
     timeout_millis: int = 3000
     field_name_policy: FieldNamePolicy = "preserve"
+    origin: bool = True
     limits: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -131,7 +135,7 @@ def atof_file(path: str, **settings: Any) -> Any:
 
     Args:
         path: of the file.
-        settings: "fsync", "rotate_bytes", "rotated_files", as in AtofExporterConfig.
+        settings: "fsync", "rotate_bytes", "rotated_files", "origin", as in AtofExporterConfig.
     """
     return AtofExporter(AtofExporterConfig()).make_sink(path=path, **settings)
 
@@ -167,6 +171,7 @@ def _file_arguments(config: AtofExporterConfig) -> dict[str, Any]:
         "rotate_bytes": config.rotate_bytes,
         "rotated_files": config.rotated_files,
         "session_id": session_id(),
+        "origin": _checked_origin(config),
     }
 
 
@@ -176,8 +181,15 @@ def _stream_arguments(config: AtofExporterConfig) -> dict[str, Any]:
     _check_choice("transport", config.transport, get_args(Transport))
     _check_choice("field_name_policy", config.field_name_policy, get_args(FieldNamePolicy))
     _check_count("timeout_millis", config.timeout_millis, 1)
-    names = ("url", "transport", "headers", "header_env", "timeout_millis", "field_name_policy", "limits")
+    _checked_origin(config)
+    names = ("url", "transport", "headers", "header_env", "timeout_millis", "field_name_policy", "origin", "limits")
     return {name: getattr(config, name) for name in names}
+
+
+def _checked_origin(config: AtofExporterConfig) -> bool:
+    if not isinstance(config.origin, bool):
+        raise TypeError(f"origin is {config.origin!r}; expected True or False")
+    return config.origin
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

@@ -47,6 +47,7 @@ class AtofFileSinkConfig(_Sink):
     fsync: FsyncPolicy = default_of(AtofExporterConfig, "fsync")
     rotate_bytes: int = default_of(AtofExporterConfig, "rotate_bytes")
     rotated_files: int = default_of(AtofExporterConfig, "rotated_files")
+    origin: bool = default_of(AtofExporterConfig, "origin")
     name: str | None = None
 
     def check(self, report: Report) -> None:
@@ -76,6 +77,7 @@ class AtofStreamSinkConfig(_Sink):
     header_env: dict[str, str] = field(default_factory=dict)
     timeout_millis: int = default_of(AtofExporterConfig, "timeout_millis")
     field_name_policy: FieldNamePolicy = default_of(AtofExporterConfig, "field_name_policy")
+    origin: bool = default_of(AtofExporterConfig, "origin")
     name: str | None = None
     limits: dict[str, Any] = field(default_factory=dict)
 

@@ -18,7 +18,8 @@ from typing import Any
 from relay_mp._deliver.jsonl import MAX_WRITE_BYTES, JsonlFile
 from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
 from relay_mp._log import logger
-from relay_mp._records.json_line import json_lines
+from relay_mp._records.json_line import event_line, json_lines
+from relay_mp._session.membership import session_id as current_session_id
 from relay_mp.events import Event
 from relay_mp.observability.export.batch_queue import BatchQueue, Limits, QueuedSink
 from relay_mp.observability.export.endpoint import resolve_headers
@@ -42,17 +43,21 @@ class FileSink:
         rotate_bytes: a file this long is put aside before the next line; 0: never.
         rotated_files: how many of those put aside are kept; 0: all.
         session_id: goes into the names of files that are put aside.
+        origin: whether lines say who has emitted their events.
 
     Raises:
         OSError: see JsonlFile. When called: what could not be written is counted, the file ends whole.
     """
 
-    def __init__(self, path: str, *, fsync: str, rotate_bytes: int, rotated_files: int, session_id: str) -> None:
+    def __init__(
+        self, path: str, *, fsync: str, rotate_bytes: int, rotated_files: int, session_id: str, origin: bool
+    ) -> None:
         self._path = path
         self._fsync = fsync
         self._rotate_bytes = rotate_bytes or 1 << 62
         self._rotated_files = rotated_files
         self._session_id = session_id
+        self._origin = _origin_of_lines(origin)
         self._file = JsonlFile(path)
         self._earlier_lines = self._redelivered = self._dropped = self._removed = self._failures = 0
         self._last_error: str | None = None
@@ -64,7 +69,7 @@ class FileSink:
         """One event, in the order of the stream."""
         self._redelivered += event.redelivered
         try:
-            line = event.to_json_line()
+            line = event_line(event, self._origin)
             # It may be the file's last line: not before that is known does a new file begin.
             if not self._file.has(line):
                 self._prepare(1)
@@ -90,7 +95,8 @@ class FileSink:
         try:
             self._prepare(len(events))
             # As many as fit into one write, up to where the file is long enough to be put aside.
-            block, lines = json_lines(events, MAX_WRITE_BYTES, max(self._rotate_bytes - self._file.size_bytes, 0))
+            room_bytes = max(self._rotate_bytes - self._file.size_bytes, 0)
+            block, lines = json_lines(events, MAX_WRITE_BYTES, room_bytes, self._origin)
             if lines:
                 self._file.write(block, lines)
         except Exception:
@@ -194,6 +200,11 @@ class FileSink:
         self.finish()
 
 
+def _origin_of_lines(origin: bool) -> bytes | None:
+    """The session of the dispatcher, in which the events are emitted; None if lines are not to say it."""
+    return current_session_id().encode() if origin else None
+
+
 class StreamSink(QueuedSink):
     """Posts ATOF lines to a receiver, in order, each at least once: what was sent and not answered is sent again.
 
@@ -204,6 +215,7 @@ class StreamSink(QueuedSink):
         header_env: header names to the names of environment variables that hold their values.
         timeout_millis: of one attempt.
         field_name_policy: "preserve", or "replace_dots": dots in keys become underscores.
+        origin: whether lines say who has emitted their events.
         limits: see Limits.
 
     Raises:
@@ -219,10 +231,12 @@ class StreamSink(QueuedSink):
         header_env: dict[str, str],
         timeout_millis: int,
         field_name_policy: str,
+        origin: bool,
         limits: dict[str, Any],
     ) -> None:
         super().__init__()
         self._receiver = HttpReceiver(url, resolve_headers(headers, header_env))
+        self._origin = _origin_of_lines(origin)
         self._replaces_dots = field_name_policy == "replace_dots"
         bounds = {"timeout_seconds": timeout_millis / 1000, **limits}
         if transport == "http_post":
@@ -230,8 +244,9 @@ class StreamSink(QueuedSink):
         self._queue = BatchQueue(self, self._send, Limits(**bounds), ended=self._receiver.close)
 
     def _export(self, event: Event) -> None:
-        text = _json(without_dots(event.to_dict())) if self._replaces_dots else event.to_json()
-        line = (text + "\n").encode("utf-8", "surrogatepass")
+        line = event_line(event, self._origin)
+        if self._replaces_dots:
+            line = f"{_json(without_dots(json.loads(line)))}\n".encode("utf-8", "surrogatepass")
         self._queue.put(line, len(line))
 
     def _send(self, lines: Sequence[bytes], timeout_seconds: float) -> None:

@@ -271,12 +271,12 @@ def test_only_so_many_lines_are_looked_for(tmp_path):
 def test_a_line_longer_than_a_write_is_found(tmp_path):
     long = Line(3 * MAX_WRITE_BYTES)
     file = JsonlFile(str(tmp_path / "file"))
-    file(Line(100))
-    file(long)
+    file.append(Line(100).to_json_line())
+    file.append(long.to_json_line())
     file.close()
     again = JsonlFile(str(tmp_path / "file"))
-    again(long)
-    again(Line(100))
+    again.append(long.to_json_line())
+    again.append(Line(100).to_json_line())
     assert again.lines == 2
     again.close()
     assert (tmp_path / "file").stat().st_size == 200 + 3 * MAX_WRITE_BYTES

@@ -55,8 +55,12 @@ def emit(count, prefix=""):
 
 
 @BOTH
-def test_lines_are_the_events_canonical_json(session, exporter, path):
+def test_without_origin_lines_are_the_events_canonical_json_to_the_byte(session, path):
     copies = path.parent / "copies"
+    config = config_for(path)
+    config.origin = False
+    exporter = AtofExporter(config)
+    exporter.register("file")
     subscribers.register("copies", "test_atof_exporter:Copies", arguments={"path": str(copies)})
     with scope.scope(
         "s", ScopeType.Tool, input={"b": [1, None, 2.5], "a": "ü\u2028\n"}, metadata={"m": {"z": 1, "y": 2}}

@@ -55,10 +55,12 @@ def test_every_event_arrives_once_in_order(session, receiver, transport):
     assert receiver.headers[0]["Content-Type"] == "application/x-ndjson"
 
 
-def test_lines_are_the_canonical_json(session, receiver):
+def test_without_origin_lines_are_the_canonical_json(session, receiver):
     lines = []
     subscribers.register("lines", lambda event: lines.append(event.to_json()))
-    exporter = AtofExporter(stream(receiver.url))
+    config = stream(receiver.url)
+    config.origin = False
+    exporter = AtofExporter(config)
     exporter.register("stream")
     with scope.scope("s", relay_mp.ScopeType.Tool, input={"a": "ü\u2028"}):
         emit(3)
@@ -258,6 +260,7 @@ def test_dots_in_keys_may_be_replaced(session, receiver):
     exporter.shutdown()
     (event,) = receiver.events
     assert event["data"] == [{"a_b": 2, "a_b_": {"c_d": 1}}]
+    assert event["metadata"].pop("relay_mp_origin")["session"] == session.id
     assert event["metadata"] == {"x_y": None}
     assert list(event) == sorted(event)
 
