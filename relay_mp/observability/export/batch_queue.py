@@ -62,7 +62,7 @@ Item: TypeAlias = tuple[Any, int, int, int]
 the sink had taken before its first. A plain tuple: there are many, and the garbage collector need not look at them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """The bounds of a queue.
 

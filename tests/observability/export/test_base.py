@@ -10,6 +10,7 @@ from relay_mp import AtofExporter, AtofExporterConfig, scope
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp.observability import Exporter, exporter
+from relay_mp.observability.component import config as component_config
 from relay_mp.observability.export.batch_queue import BatchQueue, Limits, Retryable, TooLarge
 from relay_mp.observability.export.scopes import OpenScopes
 from relay_mp.observability.export.sink import Sink
@@ -49,6 +50,24 @@ def test_a_sink_that_is_not_a_pair_is_refused_with_an_example(sink):
         relay_mp.OpenTelemetryConfig("full"),
         relay_mp.OpenTelemetryLogConfig(),
         relay_mp.OpenTelemetryMetricConfig(),
+        Limits(),
+        relay_mp.plugin.PluginConfig(),
+        component_config.ObservabilityConfig(),
+        component_config.ComponentSpec({}),
+        component_config.ConfigPolicy(),
+        component_config.AtofConfig(),
+        component_config.AtofFileSinkConfig(),
+        component_config.AtofStreamSinkConfig("http://127.0.0.1:1"),
+        component_config.AtifConfig(),
+        component_config.HttpStorageConfig("http://127.0.0.1:1"),
+        component_config.PerfettoConfig(),
+        component_config.PrometheusConfig(),
+        component_config.ExporterConfig("perfetto"),
+        component_config.OpenTelemetrySectionConfig(),
+        component_config.OpenTelemetryEndpointConfig("full", ""),
+        component_config.OpenTelemetryLogSectionConfig(),
+        component_config.OpenTelemetryMetricSectionConfig(),
+        component_config.OpenTelemetrySignalEndpointConfig(""),
     ],
     ids=lambda config: type(config).__name__,
 )
