@@ -201,6 +201,20 @@ def test_the_fixture_replaces_where_it_is_told_to(relay_events):
     assert relay_events.marks()[0].data == {"image": {"relay_mp.unrecorded": {"type": "bytes"}}}
 
 
+def test_a_fixture_that_finds_no_room_for_a_session_fails_the_test(run_script, tmp_path):
+    """Rather than see no events: also where the program would go on without a record."""
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.relay_mp(strict=False)\n"
+        "def test_it(relay_events):\n"
+        "    assert relay_events.events == []\n"
+    )
+    missing = {"RELAY_MP_DIRECTORY": str(tmp_path / "missing")}
+    ran = run_script(PYTEST, tmp_path, "-q", returncode=1, environment=missing)
+    assert "relay_events has no session to listen to: no segment can be made in" in ran.stdout
+    assert "1 error" in ran.stdout
+
+
 def refused(results):
     try:
         scope.event("m", data=b"x")

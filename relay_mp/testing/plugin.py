@@ -9,6 +9,7 @@ from relay_mp import subscribers
 from relay_mp._native.encoder import set_strict
 from relay_mp._session.membership import current_session, lend, session
 from relay_mp._session.session import Session
+from relay_mp.errors import SessionError
 from relay_mp.testing import SUBSCRIBER, RelayEvents
 
 MARKER = "relay_mp"
@@ -29,6 +30,8 @@ def relay_events(request: pytest.FixtureRequest) -> Iterator[RelayEvents]:
     set_strict(process=strict)
     try:
         with _session(strict) as own:
+            if not own.is_recorded:
+                raise SessionError(f"relay_events has no session to listen to: {own.stats().unrecorded}")
             lend(own)
             yield RelayEvents(own)
     finally:
