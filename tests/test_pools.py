@@ -557,6 +557,8 @@ def test_a_context_goes_with_a_message(session, seen, method):
             requests.put((pools.capture(), number))
             expected.append(there.uuid)
     requests.put(None)
+    requests.close()
+    requests.join_thread()
     worker.join(60)
     assert worker.exitcode == 0
     assert parents(seen) == expected
