@@ -29,7 +29,7 @@ all the same.
 Every verb may be called from any thread, asyncio task and process, and after fork.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -57,11 +57,10 @@ from relay_mp._emit.llm_call import (
     with_traceparent,
 )
 from relay_mp._emit.llm_codec import annotation_of
-from relay_mp._emit.llm_stream import LlmStream, LlmSyncStream, close_source, read_synchronously
+from relay_mp._emit.llm_stream import LlmStream, LlmSyncStream, Source, opened
 from relay_mp._emit.managed import (
     Inside,
     NextCall,
-    awaited,
     begin_call,
     end_call,
     parent_of,
@@ -69,7 +68,7 @@ from relay_mp._emit.managed import (
     through_intercepts,
 )
 from relay_mp._emit.middleware import Registration, registry, visible
-from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now
+from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, of_program, run_now, settle
 from relay_mp._emit.verbs import end_silently
 from relay_mp._native.core import active
 from relay_mp.errors import described_type
@@ -264,7 +263,11 @@ async def _execute(spec: Spec, request: LLMRequest, func: Callable[[LLMRequest],
     started = await begin(spec, prepared, mode)
     with Inside(started, ScopeType.Llm):
         try:
-            response = await _run(spec, traced(started, spec.parent, prepared.request), func)
+            request = traced(started, spec.parent, prepared.request)
+            intercepts = visible(_EXECUTIONS)
+            # Not one coroutine further: a StopIteration of the provider's would not come out of it.
+            found = await _through(intercepts, spec, request, func, mode) if intercepts else func(request)
+            response = await settle(found, of_program(mode))
             await finish(spec, started, response, mode)
         except BaseException as error:
             await fail(started, error, mode)
@@ -272,14 +275,12 @@ async def _execute(spec: Spec, request: LLMRequest, func: Callable[[LLMRequest],
     return response
 
 
-async def _run(spec: Spec, request: LLMRequest, func: Callable[[LLMRequest], Any]) -> Any:
-    intercepts = visible(_EXECUTIONS)
-    if not intercepts:
-        return await awaited(func(request))
-
+async def _through(
+    intercepts: Sequence[Registration], spec: Spec, request: LLMRequest, func: Callable[[LLMRequest], Any], mode: int
+) -> Any:
     async def innermost(request: LLMRequest) -> Any:
         check_type(request, LLMRequest, "request")
-        return await awaited(func(request))
+        return await settle(func(request), of_program(mode))
 
     def arguments(request: LLMRequest, next_call: NextCall) -> tuple[Any, ...]:
         check_type(request, LLMRequest, "request")
@@ -356,7 +357,7 @@ def stream_execute_sync(
     It raises what `stream_execute` does, too.
 
     Args:
-        func: calls the provider: `func(request)` returns an iterator of chunks.
+        func: calls the provider: `func(request)` returns an iterator of chunks, or an iterable that has `close`.
         name, request, collector, finalizer: as for `stream_execute`.
         handle, attributes, data, metadata, model_name, codec, response_codec: as for `execute_sync`.
 
@@ -385,7 +386,8 @@ async def _stream_execute(
     current.set(scope)
     try:
         try:
-            source = await _stream(visible(_STREAM_EXECUTIONS), traced(started, spec.parent, prepared.request), func)
+            given = traced(started, spec.parent, prepared.request)
+            source = await _stream(visible(_STREAM_EXECUTIONS), given, func, mode)
         except BaseException as error:
             await fail(started, error, mode)
             end_silently(scope)
@@ -395,43 +397,44 @@ async def _stream_execute(
     return LlmStream(spec, started, scope, source, collector, finalizer, mode)
 
 
-async def _stream(intercepts: Any, request: LLMRequest, func: Callable[[LLMRequest], Any]) -> AsyncIterator[Any]:
+async def _stream(
+    intercepts: Any, request: LLMRequest, func: Callable[[LLMRequest], Any], mode: int
+) -> AsyncIterator[Any]:
     check_type(request, LLMRequest, "request")
     if not intercepts:
-        return await _opened(func(request), "the provider")
+        return await _opened(func(request), "the provider", of_program(mode))
     registration = intercepts[0]
 
     async def inner(request: LLMRequest) -> AsyncIterator[Any]:
-        return await _stream(intercepts[1:], request, func)
+        return await _stream(intercepts[1:], request, func, mode)
 
     next_call = NextCall(inner)
     try:
-        source = await _opened(registration.callback(request, next_call), f"intercept {registration.name!r}")
+        source = await _opened(registration.callback(request, next_call), f"intercept {registration.name!r}", AWAIT)
     except BaseException:
-        next_call.is_active = False
+        next_call.close()
         raise
-    return _held(source, next_call)
+    return _Held(source, next_call)
 
 
-async def _opened(found: Any, who: str) -> AsyncIterator[Any]:
-    if not hasattr(type(found), "__aiter__") and hasattr(type(found), "__await__"):
-        found = await found
-    if not hasattr(type(found), "__aiter__"):
-        if hasattr(type(found), "__next__") or isinstance(found, list | tuple):
-            return read_synchronously(found)
+async def _opened(found: Any, who: str, mode: int) -> AsyncIterator[Any]:
+    source = opened(found if hasattr(type(found), "__aiter__") else await settle(found, mode))
+    if source is None:
         raise returned(found, who, "an iterator of chunks, such as a generator makes, asynchronous or not")
-    source: AsyncIterator[Any] = found.__aiter__()
     return source
 
 
-async def _held(source: AsyncIterator[Any], next_call: NextCall) -> AsyncIterator[Any]:
-    # An intercept may call on while its own stream is read, not afterwards.
-    try:
-        async for chunk in source:
-            yield chunk
-    finally:
-        next_call.is_active = False
-        await close_source(source)
+class _Held(Source):
+    """The stream of an intercept, which may call on while that is read, not afterwards."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> Any:
+        try:
+            return await super().__anext__()
+        except BaseException:
+            self._owner.close()
+            raise
 
 
 # --------------------------------------------------------------------------------- parts of the pipeline

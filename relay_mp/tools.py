@@ -35,7 +35,6 @@ from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.managed import (
     Inside,
     NextCall,
-    awaited,
     begin_call,
     check_guardrails,
     copy_payload,
@@ -53,7 +52,7 @@ from relay_mp._emit.managed import (
     through_intercepts,
 )
 from relay_mp._emit.middleware import Registration, registry, visible
-from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, run_now
+from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, of_program, run_now, settle
 from relay_mp._native.core import active
 from relay_mp.errors import RejectedError, described_type
 from relay_mp.types import Json, RuntimeRegistrationKind, ScopeType, ToolAttributes
@@ -251,7 +250,7 @@ async def _execute(
         try:
             result: Any = func(args)
             if type(result) is not ToolExecutionResult:
-                result = await _result(name, result)
+                result = await _result(name, result, mode)
             _end(call, result, result._result)
         except BaseException as error:
             fail_call(call, _TOOL, error, thaw(call._data))
@@ -259,8 +258,8 @@ async def _execute(
     return result  # type: ignore[no-any-return]
 
 
-async def _result(name: str, result: Any) -> ToolExecutionResult[Any]:
-    result = await awaited(result)
+async def _result(name: str, result: Any, mode: int) -> ToolExecutionResult[Any]:
+    result = await settle(result, of_program(mode))
     if not isinstance(result, ToolExecutionResult):
         raise returned(result, f"tool {name!r}", "ToolExecutionResult, such as ToolExecutionResult(payload)")
     return result
@@ -295,7 +294,7 @@ async def _execute_guarded(
     marks: list[Any] = []
     with Inside(call, ScopeType.Tool):
         try:
-            result = await _run(name, args, func, marks)
+            result = await _run(name, args, func, marks, mode)
             shown = await _sanitized(_RESPONSE_SANITIZERS, name, result._result, mode)
             _end(call, result, shown)
         except BaseException as error:
@@ -305,9 +304,11 @@ async def _execute_guarded(
     return result
 
 
-async def _run(name: str, args: Any, func: Callable[[Any], Any], marks: list[Any]) -> ToolExecutionResult[Any]:
+async def _run(
+    name: str, args: Any, func: Callable[[Any], Any], marks: list[Any], mode: int
+) -> ToolExecutionResult[Any]:
     async def innermost(value: Any) -> ToolExecutionResult[Any]:
-        return await _result(name, func(value))
+        return await _result(name, func(value), mode)
 
     def arguments(value: Any, next_call: NextCall) -> tuple[Any, ...]:
         return name, copy_to_go_on_with(value, "args"), next_call

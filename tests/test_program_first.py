@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import relay_mp
-from relay_mp import LLMRequest, ScopeType, ToolExecutionResult, llm, scope, subscribers, tools
+from relay_mp import LLMRequest, ScopeType, ToolExecutionResult, guardrails, intercepts, llm, scope, subscribers, tools
 
 TIMEOUT_SECONDS = 120
 REQUEST = LLMRequest({}, {"model": "m", "messages": [{"role": "user", "content": "hi"}]})
@@ -98,14 +98,14 @@ def test_what_middleware_raises_passes_unchanged(seen, verb):
     def refuse(*_arguments):
         raise error
 
-    relay_mp.guardrails.register_tool_conditional_execution("g", 1, refuse)
-    relay_mp.guardrails.register_llm_conditional_execution("g", 1, refuse)
+    guardrails.register_tool_conditional_execution("g", 1, refuse)
+    guardrails.register_llm_conditional_execution("g", 1, refuse)
     try:
         with pytest.raises(RateLimitError) as caught:
             MANAGED[verb](lambda argument: ToolExecutionResult(1))
     finally:
-        relay_mp.guardrails.deregister_tool_conditional_execution("g")
-        relay_mp.guardrails.deregister_llm_conditional_execution("g")
+        guardrails.deregister_tool_conditional_execution("g")
+        guardrails.deregister_llm_conditional_execution("g")
     assert caught.value is error
 
 
@@ -116,14 +116,14 @@ def test_a_managed_call_returns_what_its_callable_returned(seen, verb):
 
 
 def test_with_guardrails_and_intercepts_a_tool_gets_the_very_arguments(seen):
-    relay_mp.guardrails.register_tool_conditional_execution("g", 1, lambda name, args: None)
-    relay_mp.intercepts.register_tool_request("i", 1, False, lambda name, args: args)
+    guardrails.register_tool_conditional_execution("g", 1, lambda name, args: None)
+    intercepts.register_tool_request("i", 1, False, lambda name, args: args)
     args, given = {"image": b"\x89PNG", "caption": "cat"}, []
     try:
         tools.execute_sync("t", args, lambda args: given.append(args) or ToolExecutionResult(1))
     finally:
-        relay_mp.guardrails.deregister_tool_conditional_execution("g")
-        relay_mp.intercepts.deregister_tool_request("i")
+        guardrails.deregister_tool_conditional_execution("g")
+        intercepts.deregister_tool_request("i")
     assert given[0] is args
 
 
@@ -131,7 +131,7 @@ def test_through_an_execution_intercept_arguments_and_results_go_as_they_are(see
     async def passes_on(name, args, next_call):
         return relay_mp.ToolExecutionInterceptOutcome((await next_call({**args, "more": 1})).result)
 
-    relay_mp.intercepts.register_tool_execution("i", 1, passes_on)
+    intercepts.register_tool_execution("i", 1, passes_on)
     image, answer, given = b"\x89PNG", {"answer": Foo()}, []
 
     def tool(args):
@@ -141,7 +141,7 @@ def test_through_an_execution_intercept_arguments_and_results_go_as_they_are(see
     try:
         result = tools.execute_sync("t", {"image": image}, tool)
     finally:
-        relay_mp.intercepts.deregister_tool_execution("i")
+        intercepts.deregister_tool_execution("i")
     assert given == [{"image": image, "more": 1}]
     assert result.result is answer
     assert ends(seen)["t"].data == {"answer": marker("Foo")}
@@ -153,7 +153,7 @@ def test_an_intercept_sees_the_exception_itself(seen):
             await next_call(args)
         return relay_mp.ToolExecutionInterceptOutcome("saved")
 
-    relay_mp.intercepts.register_tool_execution("i", 1, saves)
+    intercepts.register_tool_execution("i", 1, saves)
     try:
         for result in (
             asyncio.run(tools.execute("t", {}, raising(RateLimitError()))),
@@ -161,7 +161,7 @@ def test_an_intercept_sees_the_exception_itself(seen):
         ):
             assert result.result == "saved"
     finally:
-        relay_mp.intercepts.deregister_tool_execution("i")
+        intercepts.deregister_tool_execution("i")
 
 
 async def chunks(_request):
@@ -207,6 +207,152 @@ def test_a_synchronous_call_of_what_waits_says_which_form_to_use(seen):
     with pytest.raises(relay_mp.MiddlewareError, match="asynchronous form"):
         tools.execute_sync("t", {}, waits)
     assert flushed(seen) == [("t", "start"), ("t", "end")]
+
+
+class Waits:
+    """What a callable is given back that can be awaited, and says whether anybody began to."""
+
+    begun = False
+
+    def __await__(self):
+        Waits.begun = True
+        yield
+
+
+@pytest.mark.parametrize("verb", ["tools.execute_sync", "llm.execute_sync", "llm.stream_execute_sync"])
+def test_a_synchronous_call_does_not_begin_what_its_callable_wants_awaited(seen, verb):
+    with pytest.raises(relay_mp.MiddlewareError, match="asynchronous form"):
+        MANAGED[verb](lambda _given: Waits())
+    assert not Waits.begun
+    (end,) = ends(seen).values()
+    assert end.metadata["otel.status_code"] == "ERROR"
+
+
+def test_an_intercept_that_waits_in_a_synchronous_call_is_told_so_where_it_waits(seen):
+    cleaned = []
+
+    class Connection:
+        def __await__(self):
+            try:
+                yield
+            finally:
+                cleaned.append(1)
+                yield  # as the clients do that close their connection asynchronously
+
+    async def waits(_name, _args, _next_call):
+        await Connection()
+
+    intercepts.register_tool_execution("waits", 0, waits)
+    try:
+        with pytest.raises(relay_mp.MiddlewareError, match="waits for something asynchronous"):
+            tools.execute_sync("t", {}, lambda _args: ToolExecutionResult(1))
+    finally:
+        intercepts.deregister_tool_execution("waits")
+    assert cleaned == [1]
+
+
+@pytest.mark.parametrize("verb", ["tools.execute_sync", "llm.execute_sync"])
+def test_a_stop_iteration_comes_out_of_a_synchronous_call(verb):
+    raised = StopIteration("no more")
+    with pytest.raises(StopIteration) as caught:
+        MANAGED[verb](raising(raised))
+    assert caught.value is raised
+    assert raised.__cause__ is None
+
+
+def test_an_error_that_only_looks_like_a_stop_iteration_stays_itself():
+    def fails(_args):
+        return next(item for item in [next(iter([]))])
+
+    with pytest.raises(StopIteration):
+        tools.execute_sync("t", {}, fails)
+
+    def generator():
+        yield next(iter([]))
+
+    with pytest.raises(RuntimeError, match="generator raised StopIteration"):
+        tools.execute_sync("t", {}, lambda _args: list(generator()))
+    stream = llm.stream_execute_sync("p", REQUEST, lambda _request: generator(), print, lambda: None)
+    with pytest.raises(RuntimeError, match="generator raised StopIteration"):
+        list(stream)
+
+
+@pytest.mark.parametrize("family", ["tool_conditional_execution", "tool_sanitize_request"])
+def test_a_timeout_error_of_asynchronous_middleware_is_not_taken_for_the_limit_of_its_time(family):
+    async def fails(*_given):
+        raise TimeoutError("the policy server did not answer")
+
+    getattr(guardrails, f"register_{family}")("fails", 0, fails)
+    try:
+        if family == "tool_conditional_execution":
+            with pytest.raises(TimeoutError, match="policy server"):
+                tools.execute_sync("t", {}, lambda _args: ToolExecutionResult(1))
+        else:
+            assert tools.execute_sync("t", {}, lambda _args: ToolExecutionResult(1)).result == 1
+    finally:
+        getattr(guardrails, f"deregister_{family}")("fails")
+
+
+class ClientStream:
+    """A stream as `openai.AsyncStream` is one: its iterator is another object, and closing that does not close it."""
+
+    def __init__(self):
+        self.closed = 0
+
+    async def __aiter__(self):
+        for text in "abc":
+            yield {"text": text}
+
+    async def close(self):
+        self.closed += 1
+
+
+class EventStream:
+    """A stream as botocore's: an iterable that is closed, and no iterator."""
+
+    def __init__(self):
+        self.closed = 0
+
+    def __iter__(self):
+        return iter([{"text": text} for text in "abc"])
+
+    def close(self):
+        self.closed += 1
+
+
+async def through(request, next_call):
+    return await next_call(request)
+
+
+@pytest.mark.parametrize("intercepted", [False, True])
+@pytest.mark.parametrize("read", [0, 1, 3])
+@pytest.mark.parametrize("kind", [ClientStream, EventStream])
+def test_a_stream_of_a_client_is_closed_however_much_of_it_was_read(kind, read, intercepted):
+    given = kind()
+
+    async def main():
+        async with await llm.stream_execute("p", REQUEST, lambda _request: given, list, lambda: None) as stream:
+            for _ in range(read):
+                await anext(stream)
+
+    if intercepted:
+        intercepts.register_llm_stream_execution("through", 0, through)
+    try:
+        asyncio.run(main())
+    finally:
+        if intercepted:
+            intercepts.deregister_llm_stream_execution("through")
+    assert given.closed == 1
+
+
+def test_a_stream_that_is_in_use_refuses_a_second_reader():
+    def close(_chunk):
+        stream.close()
+
+    stream = llm.stream_execute_sync("p", REQUEST, sync_chunks, close, lambda: None)
+    with pytest.raises(RuntimeError, match="in use"):
+        next(stream)
+    stream.close()
 
 
 # ------------------------------------------------- 2: what cannot be recorded is replaced and counted

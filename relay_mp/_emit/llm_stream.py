@@ -19,7 +19,7 @@ scopes it opens to itself: a generator that yields inside `with scope(...)` does
     LlmSyncStream    the same for synchronous ones: it takes the steps of an LlmStream, none of which waits
 """
 
-from collections.abc import AsyncIterator, Callable, Generator, Iterable
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any, Self
 
 from relay_mp._emit.arguments import thaw
@@ -35,7 +35,7 @@ from relay_mp._emit.verbs import end_silently
 from relay_mp._log import logger
 from relay_mp._native.core import active
 
-__all__ = ["LlmStream", "LlmSyncStream", "close_source", "read_synchronously"]
+__all__ = ["LlmStream", "LlmSyncStream", "Source", "close_source", "opened"]
 
 CHUNK_MARK = "llm.chunk"
 
@@ -52,13 +52,65 @@ async def close_source(source: Any) -> None:
         await closing
 
 
-async def read_synchronously(source: Iterable[Any]) -> AsyncIterator[Any]:
-    """A synchronous stream as an asynchronous one: each chunk holds up the event loop until it has come."""
-    try:
-        for chunk in source:
-            yield chunk
-    finally:
-        await close_source(source)
+def opened(found: Any) -> AsyncIterator[Any] | None:
+    """The chunks of what a provider or an intercept returned, or None where it is not a stream.
+
+    A synchronous stream is read as an asynchronous one: each chunk holds up the event loop until it has come.
+    """
+    if hasattr(type(found), "__aiter__"):
+        chunks: AsyncIterator[Any] = found.__aiter__()
+        return chunks if chunks is found else Source(chunks, found)
+    if hasattr(type(found), "__next__") or isinstance(found, list | tuple) or _is_closable_iterable(found):
+        return Source(_Stepwise(iter(found)), found)
+    return None
+
+
+def _is_closable_iterable(found: Any) -> bool:
+    # As botocore's EventStream. A pydantic model, which is an answer and not a stream of chunks, has `__iter__` alone.
+    return hasattr(type(found), "__iter__") and hasattr(type(found), "close")
+
+
+class Source:
+    """Chunks from an iterator, and who is to be closed with it: the stream of a client, whose iterator it is.
+
+    It is not a generator: closing one that has not begun would not run its body.
+    """
+
+    __slots__ = ("_chunks", "_owner")
+
+    def __init__(self, chunks: AsyncIterator[Any], owner: Any) -> None:
+        self._chunks = chunks
+        self._owner = owner
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await self._chunks.__anext__()
+
+    async def aclose(self) -> None:
+        try:
+            await close_source(self._chunks)
+        finally:
+            await close_source(self._owner)
+
+
+class _Stepwise:
+    """A synchronous iterator's items, one a step."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, items: Iterator[Any]) -> None:
+        self._items = items
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return next(self._items)
+        except StopIteration:
+            raise StopAsyncIteration from None
 
 
 class LlmStream:
@@ -136,13 +188,13 @@ class LlmStream:
             current.set(self._scope)
             self._take(chunk)
         except StopAsyncIteration:
-            await self._end(STATUS_OK)
+            await self._close(STATUS_OK)
             raise
         except Exception as error:
-            await self._break(fails(error))
+            await self._close(fails(error))
             raise
         except BaseException:
-            await self._break(_INTERRUPTED)
+            await self._close(_INTERRUPTED)
             raise
         return chunk
 
@@ -160,11 +212,11 @@ class LlmStream:
             before = current.get()
             current.set(self._own_scope)
             try:
-                await self._break(_INTERRUPTED)
+                await self._close(_INTERRUPTED)
             finally:
                 current.set(before)
 
-    async def _break(self, status: dict[str, str]) -> None:
+    async def _close(self, status: dict[str, str]) -> None:
         try:
             if not self._handle.is_copy:  # else its connection is the parent's
                 await close_source(self._source)
@@ -244,13 +296,24 @@ class LlmSyncStream:
         Raises:
             StopIteration: the stream has ended.
             MiddlewareError: the source waits for something asynchronous: use `llm.stream_execute`.
+            RuntimeError: another thread, or the collector, is inside the stream.
             What the provider, an intercept or the collector raises passes; the stream has ended then.
         """
+        self._refuse_a_second_reader()
         try:
             return run_now(self._stream.__anext__())
         except StopAsyncIteration:
             raise StopIteration from None
 
     def close(self) -> None:
-        """Ends the stream here: closes the provider's iterator, and emits the end. Any number of times."""
+        """Ends the stream here: closes the provider's iterator, and emits the end. Any number of times.
+
+        Raises:
+            RuntimeError: another thread, or the collector, is inside the stream, as for a generator.
+        """
+        self._refuse_a_second_reader()
         run_now(self._stream.aclose())
+
+    def _refuse_a_second_reader(self) -> None:
+        if self._stream._lock.locked():
+            raise RuntimeError("the stream is in use: another thread reads or closes it, or its collector does")

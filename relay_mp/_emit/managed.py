@@ -39,7 +39,7 @@ from relay_mp._emit.failures import (
 from relay_mp._emit.families import Family
 from relay_mp._emit.handle import ScopeHandle, check_handle
 from relay_mp._emit.middleware import Registration, visible
-from relay_mp._emit.settle import is_awaitable, settle
+from relay_mp._emit.settle import AWAIT, settle
 from relay_mp._emit.verbs import end_silently
 from relay_mp._native.core import active, emit, fork_epoch, uuid7
 from relay_mp._native.encoder import replaced_so_far
@@ -50,7 +50,6 @@ from relay_mp.types import ScopeType
 __all__ = [
     "WITHHELD",
     "Inside",
-    "awaited",
     "begin_call",
     "check_guardrails",
     "copy_payload",
@@ -436,11 +435,6 @@ async def intercepted(value: Any, ask: Callable[[Any], Any], mode: int) -> Any:
     return copy_to_go_on_with(found, "args")
 
 
-async def awaited(found: Any) -> Any:
-    """What a callback returned, awaited if it is to be. In a synchronous call nothing may wait: see `run_now`."""
-    return await found if is_awaitable(found) else found
-
-
 Inner = Callable[[Any], Awaitable[Any]]
 
 
@@ -469,6 +463,10 @@ class NextCall:
             current.set(before)
         self._require_active()
         return found
+
+    def close(self) -> None:
+        """From here on it raises."""
+        self.is_active = False
 
     def _require_active(self) -> None:
         if not self.is_active:
@@ -503,7 +501,7 @@ async def through_intercepts(
 
     next_call = NextCall(inner)
     try:
-        found = await awaited(registration.callback(*arguments(value, next_call)))
+        found = await settle(registration.callback(*arguments(value, next_call)), AWAIT)
         return check(registration, found)
     finally:
-        next_call.is_active = False
+        next_call.close()

@@ -15,12 +15,23 @@ import os
 import sys
 import threading
 from collections.abc import Coroutine
+from contextlib import suppress
 from contextvars import copy_context
 from typing import Any
 
 from relay_mp.errors import MiddlewareError
 
-__all__ = ["AWAIT", "BLOCK", "REFUSE", "is_awaitable", "loop_is_running", "run_now", "settle", "timeout_seconds"]
+__all__ = [
+    "AWAIT",
+    "BLOCK",
+    "REFUSE",
+    "is_awaitable",
+    "loop_is_running",
+    "of_program",
+    "run_now",
+    "settle",
+    "timeout_seconds",
+]
 
 AWAIT, REFUSE, BLOCK = range(3)
 
@@ -72,7 +83,18 @@ async def settle(result: Any, mode: int) -> Any:
     if mode == BLOCK:
         return _run_apart(result)
     _close(result)
-    raise MiddlewareError("an asynchronous callback needs an asynchronous caller: call this in a running event loop")
+    raise MiddlewareError(
+        "an asynchronous callback needs an asynchronous caller: make the callback synchronous, or await the "
+        "asynchronous form of the call in a running event loop"
+    )
+
+
+def of_program(mode: int) -> int:
+    """The mode for what is the program's own, a provider or a tool: a synchronous call refuses what is to be awaited.
+
+    It is refused before any of it has run: no request goes out whose answer nobody can wait for.
+    """
+    return AWAIT if mode == AWAIT else REFUSE
 
 
 def run_now(chain: Coroutine[Any, Any, Any]) -> Any:
@@ -80,16 +102,30 @@ def run_now(chain: Coroutine[Any, Any, Any]) -> Any:
 
     Raises:
         MiddlewareError: a callback in it waits for something that needs an event loop.
+        StopIteration: a callback raised it. A coroutine can pass it on only as the cause of a RuntimeError.
     """
     try:
         chain.send(None)
+        waits = MiddlewareError(
+            "a callback of a synchronous call waits for something asynchronous: make the callback synchronous, or use "
+            "the asynchronous form of the call"
+        )
+        chain.throw(waits)  # where it waits, so that its end is recorded with this error
     except StopIteration as stop:
         return stop.value
-    chain.close()
-    raise MiddlewareError(
-        "a callback of a synchronous call waits for something asynchronous: make the callback synchronous, or use the "
-        "asynchronous form of the call"
-    )
+    except RuntimeError as error:
+        found = _carried(error)
+    else:
+        found = waits
+    with suppress(RuntimeError):  # what it does at its end waits, too
+        chain.close()
+    raise found
+
+
+def _carried(error: RuntimeError) -> BaseException:
+    """The StopIteration that the interpreter has made this error of, as it left the chain itself; else the error."""
+    is_made_there = error.__traceback__ is not None and error.__traceback__.tb_next is None
+    return error.__cause__ if is_made_there and isinstance(error.__cause__, StopIteration) else error
 
 
 def _close(awaitable: Any) -> None:
@@ -108,9 +144,15 @@ def _run_apart(awaitable: Any) -> Any:
         raise
     outcome: list[tuple[Any, BaseException | None]] = []
     context = copy_context()
+    too_long = MiddlewareError(f"an asynchronous callback has not ended within {seconds:g} s ({TIMEOUT_VARIABLE})")
 
     async def bounded() -> Any:
-        return await asyncio.wait_for(awaitable, seconds)
+        running = asyncio.ensure_future(awaitable)
+        await asyncio.wait([running], timeout=seconds)
+        if running.done():
+            return running.result()
+        running.cancel()
+        raise too_long
 
     def run() -> None:
         try:
@@ -121,8 +163,8 @@ def _run_apart(awaitable: Any) -> Any:
     thread = threading.Thread(target=run, name="relay_mp middleware", daemon=True)
     thread.start()
     thread.join(seconds + 1)
-    if not outcome or isinstance(outcome[0][1], TimeoutError):
-        raise MiddlewareError(f"an asynchronous callback has not ended within {seconds:g} s ({TIMEOUT_VARIABLE})")
+    if not outcome:
+        raise too_long
     value, error = outcome[0]
     if error is not None:
         raise error
