@@ -106,11 +106,10 @@ def _in_forked_child() -> None:
 
 
 def heed(session: Session) -> None:
-    """Puts the handler in its place, if the session's settings ask for it: called when it has started."""
+    """Puts the handler in its place: called when a session whose settings ask for it has started."""
     global _heeded, _is_hooked
     settings = session.settings
-    if settings is None or settings.on_sigterm != "flush":
-        return
+    assert settings is not None  # it is the owner's
     earlier = signal.getsignal(signal.SIGTERM)
     if earlier is None or threading.current_thread() is not threading.main_thread():
         reason = "its handler was not set by Python" if earlier is None else "only the main thread can set a handler"
