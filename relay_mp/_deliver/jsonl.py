@@ -53,13 +53,16 @@ class JsonlFile:
         if not lazily:
             self._open(overwrite)
 
-    def append(self, line: bytes) -> None:
-        """Appends an event's line, unless it is there."""
-        if not self.has(line):
+    def append(self, line: bytes, *other_forms: bytes) -> None:
+        """Appends an event's line, unless it is there, in this form or in another."""
+        if not self.has(line, *other_forms):
             self.write(line, 1)
 
-    def has(self, line: bytes) -> bool:
+    def has(self, *forms: bytes) -> bool:
         """Whether the next line is in the file, written by a dispatcher that died before it could say so; it counts.
+
+        Args:
+            forms: the line, and others of the same event that the file may have in its place.
 
         No two events have the same line. What such a dispatcher has not seen, such as the mark of a loss that it is
         itself the cause of, is not among its last lines, and comes behind them.
@@ -69,16 +72,21 @@ class JsonlFile:
         if not self._looks_left:
             return False
         if self._tail is None:
-            start = max(self._end - max(MAX_WRITE_BYTES, len(line)), 0)
+            start = max(self._end - max(MAX_WRITE_BYTES, *map(len, forms)), 0)
             self._tail = os.pread(self._file, self._end - start, start)
-        at = self._tail.find(line, self._found_bytes)
-        if at >= 0:
-            self._found_bytes = at + len(line)
-            self.lines += 1
+        is_there = any(self._find(line, self._tail) for line in forms)
         self._looks_left -= 1
         if not self._looks_left:
             self.settle()
-        return at >= 0
+        return is_there
+
+    def _find(self, line: bytes, tail: bytes) -> bool:
+        at = tail.find(line, self._found_bytes)
+        if at < 0:
+            return False
+        self._found_bytes = at + len(line)
+        self.lines += 1
+        return True
 
     def settle(self) -> None:
         """No line that is still to come is in the file."""
@@ -90,7 +98,8 @@ class JsonlFile:
             self._open(False)
         written = os.write(self._file, block)
         if written != len(block):
-            os.ftruncate(self._file, self._end)
+            # From where the file ends now: it is shorter than what was written if somebody has emptied it.
+            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise OSError(f"{self.path}: no room for {len(block)} bytes in {lines} lines; they were not written")
         self._end += written
         self.lines += lines
@@ -104,6 +113,16 @@ class JsonlFile:
     def is_removed(self) -> bool:
         """Whether the open file has no name any more: what is written to it is gone when it is closed."""
         return self._file >= 0 and os.fstat(self._file).st_nlink == 0
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether the open file has another name by now, as after `mv`: it keeps its lines."""
+        if self._file < 0:
+            return False
+        try:
+            return not os.path.samestat(os.fstat(self._file), os.stat(self.path))
+        except FileNotFoundError:
+            return True
 
     def flush(self) -> None:
         """Forces what was written to the disk."""

@@ -40,8 +40,8 @@ def recover(
         path: the segment, as the warning or `Session.path` named it.
         output: the JSONL file to append to; default `relay-mp-recovered-<session id>.jsonl` in the
             current directory.
-        origin: whether each line says who has emitted its event, see `AtofExporterConfig`. An exporter's file is
-            continued in the way in which it was written: what it has is not appended again.
+        origin: whether each line says who has emitted its event, see `AtofExporterConfig`. What an exporter's file
+            has, with or without that, is not appended again.
 
     Returns:
         The file, or None if nothing was left to deliver.
@@ -217,7 +217,8 @@ class _Drain(Dispatcher):
         super().__init__(segment, Subscriptions(lambda subscribers, scope_locals: None))
         self._output = output
         self.file: JsonlFile | None = None
-        self._origin = segment.session_id.encode() if origin else None
+        self._session_id = segment.session_id.encode()
+        self._says_origin = origin
         self._max_deliveries = math.inf  # nobody dies of writing a line; a disk may be full any number of times
 
     def _deliver_run(self, batch: list[Record], start: int) -> int:
@@ -226,7 +227,8 @@ class _Drain(Dispatcher):
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
         if self.file is None:
             self.file = JsonlFile(self._output())
-        self.file.append(event_line(event, self._origin))
+        plain, with_origin = event_line(event, None), event_line(event, self._session_id)
+        self.file.append(*((with_origin, plain) if self._says_origin else (plain, with_origin)))
 
     def _control(self, payload: bytes, slot: int, owner_seq: int, position: int, redelivered: bool) -> None:
         pass

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -102,6 +103,19 @@ def test_recover_writes_lines_with_or_without_their_origin(run_script, directory
         assert relay_mp.recover(path, file, origin=origin) == str(file)
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         assert [(line["metadata"] or {}).get("relay_mp.origin") is not None for line in lines] == [origin] * 10
+
+
+@pytest.mark.parametrize("written_with", [True, False])
+def test_what_a_file_has_is_not_appended_again_whichever_form_its_lines_have(
+    run_script, directory, tmp_path, written_with
+):
+    path = die(run_script, directory, 10, "stuck")
+    again, file = f"{path}-again", tmp_path / "events.jsonl"
+    shutil.copy(path, again)
+    assert relay_mp.recover(path, file, origin=written_with) == str(file)
+    before = file.read_text()
+    assert relay_mp.recover(again, file, origin=not written_with) == str(file)
+    assert file.read_text() == before
 
 
 def test_recover_names_its_file_by_the_session(run_script, directory, tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ from relay_mp.observability.export.sink import brief
 __all__ = ["FileSink", "StreamSink"]
 
 CHECK_EVENTS, CHECK_SECONDS = 256, 1.0
-"""How often it is looked whether the file still has a name."""
+"""How often it is looked whether the file still has its name."""
 
 CONTENT_TYPE = "application/x-ndjson"
 
@@ -112,7 +112,7 @@ class FileSink:
             self._check_it_is_there()
 
     def _check_it_is_there(self) -> None:
-        """A file or directory that somebody has removed is made anew; what went with it is counted."""
+        """A file that somebody has moved or removed is made anew; what went with a removed one is counted."""
         if self._file.is_removed:
             gone = self._file.lines - self._lines_when_checked
             self._removed += gone
@@ -120,6 +120,10 @@ class FileSink:
             self._last_error = f"{self._path} was removed"
             logger.warning("%s was removed while it was written; %d of its lines are counted as lost", self._path, gone)
             self._reopen()
+        elif self._file.is_moved:
+            if self._fsync != "never":
+                self._file.flush()
+            self._reopen(self._file)
         self._lines_when_checked = self._file.lines
         self._next_check = time.monotonic() + CHECK_SECONDS
 
