@@ -51,8 +51,8 @@ def check_registration(name: object, callback: object, arguments: object) -> Non
         )
     if arguments is not None and (not isinstance(arguments, dict) or not isinstance(callback, str)):
         raise TypeError(
-            f"arguments are {arguments!r:.80} with a callback of {type(callback).__name__}; expected a dict, with "
-            'a subscriber named as "package.module:attribute"; for a callable use functools.partial'
+            f"arguments are {described_type(arguments)} with a callback of {type(callback).__name__}; expected a dict, "
+            'with a subscriber named as "package.module:attribute"; for a callable use functools.partial'
         )
 
 

@@ -38,7 +38,7 @@ class Subscription:
     since: int = _FOREVER
     until: int = _FOREVER
     target: str | None = None
-    arguments: dict[str, Any] | None = None
+    arguments: dict[str, Any] | None = field(default=None, repr=False)  # secrets may be among them
     taken: int = 0
     take_batch: Callable[[list[Any]], int] | None = field(init=False, default=None)
 

@@ -1,4 +1,4 @@
-"""The dispatcher as a process: `python -m relay_mp._session.dispatcher_process SEGMENT`.
+"""The dispatcher as a process: an interpreter that calls `run`, with the path of the segment as its argument.
 
 Started by the owner of a session with dispatcher="process", and again if it dies. Ends when the owner
 has sealed the ring and it is drained; or, if the owner has died, once the workers are gone too, at the
@@ -8,6 +8,7 @@ latest ORPHAN_GRACE_SECONDS later, and then removes the segment itself.
 import signal
 import sys
 import time
+from typing import NoReturn
 
 from relay_mp._deliver import table
 from relay_mp._deliver.dispatcher import Dispatcher
@@ -86,7 +87,8 @@ def main(path: str) -> int:
     return 0
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """The whole of the process."""
     try:
         sys.exit(main(sys.argv[1]))
     except (SegmentError, SessionError) as error:

@@ -4,6 +4,8 @@ A host starts it, says whether it lives, and stops it once the sealed ring is dr
 broken, the dispatcher delivers what it still can and ends; none is started in its place.
 """
 
+import contextlib
+import marshal
 import os
 import subprocess
 import sys
@@ -91,8 +93,17 @@ class ThreadHost:
         return _is_drained(self._segment)
 
 
+_PROGRAM = (
+    "import marshal, sys; sys.path[:] = marshal.load(sys.stdin.buffer); "
+    "from relay_mp._session import dispatcher_process; dispatcher_process.run()"
+)
+"""Of the dispatcher process. Until it has the owner's path it imports nothing but what is built in: `python -c` and
+`python -m` put the working directory first, in which others may have placed modules. PYTHONPATH would not do: a colon
+ends an entry there, and `-I` and `-E` ignore it."""
+
+
 class ProcessHost:
-    """`python -m relay_mp._session.dispatcher_process`.
+    """An interpreter that runs `relay_mp._session.dispatcher_process`, with the owner's flags and its `sys.path`.
 
     Not multiprocessing, which would import the user's main module again. A thread of the owner waits
     for it and starts another if it dies.
@@ -115,16 +126,18 @@ class ProcessHost:
             raise
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
-        for variable in (inheritance.SESSION_VARIABLE, inheritance.SCOPE_VARIABLE):
-            environment.pop(variable, None)
-        command = [sys.executable, "-m", "relay_mp._session.dispatcher_process", self._segment.path]
+        inherited = (inheritance.SESSION_VARIABLE, inheritance.SCOPE_VARIABLE)
+        environment = {name: value for name, value in os.environ.items() if name not in inherited}
+        # As multiprocessing does it.
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        command = [sys.executable, *flags, "-c", _PROGRAM, self._segment.path]
         # A session of its own: the terminal's Ctrl-C is for the workers, not for what records their end.
         try:
-            process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
         except OSError as error:
             raise SessionError(f"the dispatcher process could not be started: {error}") from error
         try:
+            _hand_path_over(process)
             self._await_lease(process)
         except BaseException:  # a Ctrl-C too: nobody else would end it
             process.kill()
@@ -183,6 +196,13 @@ class ProcessHost:
                 self._ended.wait(RESTART_PAUSE_SECONDS)
             self._watch.join()
         return _is_drained(self._segment)
+
+
+def _hand_path_over(process: "subprocess.Popen[bytes]") -> None:
+    assert process.stdin is not None
+    path = [entry for entry in sys.path if isinstance(entry, str)]
+    with contextlib.suppress(BrokenPipeError), process.stdin as pipe:  # it has ended: who waits for it says so
+        pipe.write(marshal.dumps(path))
 
 
 Host = ThreadHost | ProcessHost

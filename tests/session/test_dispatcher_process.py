@@ -51,7 +51,7 @@ def test_it_is_a_process_of_its_own_that_ends_with_the_session(lines):
     with relay_mp.session(dispatcher="process") as session:
         pid = dispatcher_of(session)
         assert pid != os.getpid()
-        assert psutil.Process(pid).cmdline()[-2:] == ["relay_mp._session.dispatcher_process", session.path]
+        assert psutil.Process(pid).cmdline()[-1] == session.path
         register("Lines", lines)
         emit(0, 1000)
     assert named_subscribers.names(lines) == [f"{i}" for i in range(1000)]
@@ -70,6 +70,54 @@ with relay_mp.session(dispatcher="process"):
 """
     ).stdout
     assert out == "main\n"
+
+
+RECORDS_ITS_PATH = """
+import json, sys
+class Record:
+    def __init__(self, path):
+        with open(path, "w") as file:
+            json.dump([sys.path, sys.flags.safe_path, sys.flags.isolated, sys.flags.optimize], file)
+    def __call__(self, event):
+        pass
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["-P"], ["-I"]])
+def test_nothing_is_imported_from_the_working_directory(tmp_path, flags):
+    """Others may have put modules there. A script elsewhere imports none of them, and neither does its dispatcher."""
+    program, there, found = tmp_path / "program.py", tmp_path / "cwd", tmp_path / "found"
+    there.mkdir()
+    program.write_text(
+        "import relay_mp, numpy\n"
+        "with relay_mp.session(dispatcher='process'):\n"
+        "    relay_mp.subscribers.register('s', 'builtins:id'); relay_mp.scope.event('e')\n"
+        "    relay_mp.subscribers.flush()\n"
+    )
+    for name in ("numpy", "msgpack", "marshal", "os", "json", "runpy", "relay_mp"):
+        (there / f"{name}.py").write_text(f"open({str(found)!r}, 'a').write('{name} '); raise SystemExit(3)\n")
+    command = [sys.executable, *flags, str(program)]
+    ran = subprocess.run(command, cwd=there, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr, found.exists()) == (0, "", False)
+
+
+@pytest.mark.parametrize("flags", [[], ["-P"], ["-I"], ["-O"]])
+def test_it_has_the_owners_flags_and_path(tmp_path, flags):
+    """Entry by entry: a colon is a part of a name, as is an empty entry, which is the working directory."""
+    odd, out = tmp_path / "with:colon", tmp_path / "out"
+    odd.mkdir()
+    (odd / "of_odd_place.py").write_text(RECORDS_ITS_PATH)
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import json, sys, relay_mp\n"
+        f"sys.path += [{str(odd)!r}, '']\n"
+        "with relay_mp.session(dispatcher='process'):\n"
+        f"    relay_mp.subscribers.register('s', 'of_odd_place:Record', arguments={{'path': {str(out)!r}}})\n"
+        "print(json.dumps([sys.path, sys.flags.safe_path, sys.flags.isolated, sys.flags.optimize]))\n"
+    )
+    command = [sys.executable, *flags, str(program)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert json.loads(ran.stdout) == json.loads(out.read_text()), ran.stderr
 
 
 def test_a_default_session_may_have_one(run_script, lines):
@@ -355,7 +403,8 @@ def test_an_interpreter_that_is_not_there_leaves_nothing(monkeypatch, tmp_path):
 
 
 def test_a_second_one_for_the_same_session_refuses(session):
-    command = [sys.executable, "-m", "relay_mp._session.dispatcher_process", session.path]
+    program = "from relay_mp._session import dispatcher_process; dispatcher_process.run()"
+    command = [sys.executable, "-c", program, session.path]
     second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
     assert f"process {dispatcher_of(session)} dispatches {session.path} already" in second.stderr

@@ -24,7 +24,7 @@ class HttpStorageConfig(Section):
 
     TYPE: ClassVar[str] = "http"
 
-    endpoint: str = ""
+    endpoint: str = field(default="", repr=False)
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     header_env: dict[str, str] = field(default_factory=dict)
     timeout_millis: int = 3000

@@ -18,6 +18,7 @@ from relay_mp._deliver.jsonl import JsonlFile
 from relay_mp._session.membership import session_id
 from relay_mp.errors import described_type
 from relay_mp.observability.export.base import Exporter
+from relay_mp.observability.export.endpoint import redacted_url
 
 __all__ = ["AtofExporter", "AtofExporterConfig", "AtofExporterMode", "atof_file", "atof_stream"]
 
@@ -117,7 +118,7 @@ class AtofExporter(Exporter):
         return "relay_mp.observability.atof.sink:StreamSink", _stream_arguments(config)
 
     def _describe(self) -> str:
-        return f"this exporter of {self.path or self._sinks[0][1]['url']}"
+        return f"this exporter of {self.path or redacted_url(self._sinks[0][1]['url'])}"
 
     @property
     def path(self) -> str | None:
@@ -177,7 +178,8 @@ def _file_arguments(config: AtofExporterConfig) -> dict[str, Any]:
 
 def _stream_arguments(config: AtofExporterConfig) -> dict[str, Any]:
     if not config.url.startswith(("http://", "https://")):
-        raise ValueError(f"url is {config.url!r}; a stream sink needs one that begins with http:// or https://")
+        found = redacted_url(config.url)
+        raise ValueError(f"url is {found!r}; a stream sink needs one that begins with http:// or https://")
     _check_choice("transport", config.transport, get_args(Transport))
     _check_choice("field_name_policy", config.field_name_policy, get_args(FieldNamePolicy))
     _check_count("timeout_millis", config.timeout_millis, 1)

@@ -71,7 +71,7 @@ class AtofStreamSinkConfig(_Sink):
 
     TYPE: ClassVar[str] = "stream"
 
-    url: str
+    url: str = field(repr=False)
     transport: Transport = default_of(AtofExporterConfig, "transport")
     headers: dict[str, str] = field(default_factory=dict, repr=False)
     header_env: dict[str, str] = field(default_factory=dict)

@@ -24,7 +24,7 @@ from relay_mp._log import logger
 from relay_mp._native.core import fork_epoch
 from relay_mp._session.exporting import FLUSH_TIMEOUT_SECONDS, Flushed, is_closed, wait
 from relay_mp._session.membership import current_or_default, current_session
-from relay_mp.errors import SubscriberError
+from relay_mp.errors import SubscriberError, described_type
 
 __all__ = ["Exporter", "exporter"]
 
@@ -184,9 +184,16 @@ def _checked_pair(sink: object) -> tuple[str, dict[str, Any]]:
         case (str() as factory, dict() as arguments):
             return factory, arguments
     raise TypeError(
-        f"a sink is {sink!r:.200}; expected a pair of its factory and its arguments, such as "
+        f"a sink is {_shape(sink)}; expected a pair of its factory and its arguments, such as "
         '("package.module:Class", {"path": "out.txt"}), or ("package.module:Class", {}) without arguments'
     )
+
+
+def _shape(sink: object) -> str:
+    """What it is, without its values, in which there may be secrets."""
+    if not isinstance(sink, (tuple, list)):
+        return described_type(sink)
+    return f"a {type(sink).__name__} of {', '.join(map(described_type, sink)) or 'nothing'}"
 
 
 def exporter(kind: str, **arguments: Any) -> Exporter:

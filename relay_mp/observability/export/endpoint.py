@@ -33,8 +33,10 @@ def check_url(url: str) -> None:
     """
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"url is {url!r}; expected http://host... or https://host...")
+        raise ValueError(f"url is {redacted_url(url)!r}; expected http://host... or https://host...")
 
+
+_BEHIND_PATH = re.compile("[?#]")
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 """A header's name: RFC 9110, section 5.6.2."""
@@ -96,9 +98,11 @@ def resolve_headers(headers: dict[str, str], header_env: dict[str, str]) -> dict
 
 
 def redacted_url(url: str) -> str:
-    """Of a URL what may be shown: not user, password and query, which may be secrets."""
+    """Of what was given as a URL, what may be shown: not user, password, query and fragment, which may be secrets."""
     try:
         parts = urlsplit(url)
+        if not parts.netloc:
+            return _BEHIND_PATH.split(url, maxsplit=1)[0].rpartition("@")[2]
         return f"{parts.scheme}://{authority(parts.hostname or '', parts.port)}{parts.path}"
     except ValueError:  # an IPv6 address without its end, a port above 65535
         return "(no URL)"

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from relay_mp.errors import described_type
 from relay_mp.observability.export.base import Exporter
-from relay_mp.observability.export.endpoint import check_headers
+from relay_mp.observability.export.endpoint import check_headers, redacted_url
 
 __all__ = [
     "OpenTelemetryRuntimeDiagnostic",
@@ -91,7 +91,8 @@ class OtlpConfig:
 
     def __repr__(self) -> str:
         # Headers are often secret.
-        return f"{type(self).__name__}(endpoint={self.endpoint!r}, transport={self.transport!r})"
+        endpoint = redacted_url(os.fspath(self.endpoint))
+        return f"{type(self).__name__}(endpoint={endpoint!r}, transport={self.transport!r})"
 
 
 MAX_TIMEOUT_MILLIS = (1 << 31) - 1
@@ -140,7 +141,7 @@ class OtlpSubscriber(Exporter):
     """"traces", "logs" or "metrics"."""
 
     def __init__(self, target: str, arguments: dict[str, Any]) -> None:
-        self._endpoint = arguments["connection"]["endpoint"]
+        self._endpoint = redacted_url(os.fspath(arguments["connection"]["endpoint"]))
         super().__init__([(target, arguments)])
 
     def kind(self, connection: dict[str, Any] | None, **settings: Any) -> Any:

@@ -67,7 +67,9 @@ class GrpcWire:
         self._metadata = tuple(headers.items())
         parts = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}")
         if parts.scheme not in ("", "http", "https") or not parts.hostname:
-            raise ValueError(f"endpoint is {endpoint!r}; expected http://host:port, https://host:port or host:port")
+            raise ValueError(
+                f"endpoint is {redacted_url(endpoint)!r}; expected http://host:port, https://host:port or host:port"
+            )
         self._endpoint = redacted_url(endpoint) if parts.scheme else parts.netloc.rpartition("@")[2]
         insecure = (variable(signal, "INSECURE") or "").lower() == "true"
         self._is_secure = parts.scheme == "https" or (not parts.scheme and not insecure)

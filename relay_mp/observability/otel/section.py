@@ -48,7 +48,7 @@ class OpenTelemetryEndpointConfig(Section):
 
     # The fields that an OtlpConfig has too are written out: they stand in the order of nemo_relay's dataclass.
     type: Projection
-    endpoint: str
+    endpoint: str = field(repr=False)
     mark_projection: MarkProjection = _TRACES.mark_projection
     mark_exclude_names: list[str] = field(default_factory=_TRACES.mark_exclude_names.copy)
     attribute_mappings: list[dict[str, str]] = field(default_factory=list)
@@ -95,7 +95,7 @@ class OpenTelemetryEndpointConfig(Section):
 class OpenTelemetrySignalEndpointConfig(OtlpConfig, Section):
     """One receiver of logs or metrics. See `OtlpConfig` for what each field does."""
 
-    endpoint: str
+    endpoint: str = field(repr=False)
 
     def check(self, report: Report) -> None:
         """See Section."""
