@@ -28,10 +28,11 @@ cdef void make_uuid7(uint8_t* uuid, int64_t now_us) noexcept
 cdef int emit_event(const rmp_envelope* envelope, str name, object category_name, bytes stack, object data,
                     object metadata, object category_profile, object data_schema) except -1
 
-# For segments and their reader: the session that this process emits to, and who is inside of a mapping.
+# For segments and their reader: the session that this process emits to, and that they are inside of a mapping. A forked
+# child does not leave what its parent has entered: `entered` is the fork epoch.
 cdef void attach_to(const rmp_segment* segment) noexcept
 cdef void detach() noexcept
-cdef void enter_mapping() noexcept
-cdef void leave_mapping() noexcept
-cdef bint is_mapping_in_use() noexcept
+cdef void close_mapping(rmp_segment* segment) noexcept
+cdef uint64_t enter_mapping(const rmp_segment* segment) noexcept
+cdef void leave_mapping(const rmp_segment* segment, uint64_t entered) noexcept
 cdef bint dispatches_here() noexcept

@@ -61,13 +61,16 @@ from relay_mp._native.process cimport rmp_process, rmp_process_liveness, rmp_pro
 from relay_mp._native.producer cimport (
     rmp_attachment,
     rmp_attachment_clear,
-    rmp_attachment_enter,
-    rmp_attachment_in_use,
-    rmp_attachment_leave,
+    rmp_attachment_number,
+    rmp_attachment_of,
     rmp_attachment_set,
     rmp_free_threaded,
     rmp_producer,
     rmp_producer_own,
+    rmp_wait,
+    rmp_wait_begin,
+    rmp_wait_end,
+    rmp_wait_place,
 )
 from relay_mp._native.python cimport (
     PyBytes_AS_STRING,
@@ -81,7 +84,7 @@ from relay_mp._native.python cimport (
 )
 from relay_mp._native.slots cimport rmp_slots_count_control, rmp_slots_uncount_control
 from relay_mp._native.ring cimport RMP_FULL, RMP_OK, RMP_SEALED, rmp_ring, rmp_ring_wait_for_space, rmp_ring_write
-from relay_mp._native.segment cimport rmp_segment
+from relay_mp._native.segment cimport rmp_segment, rmp_segment_close, rmp_segment_keep
 from relay_mp._native.uuid7 cimport rmp_realtime_us, rmp_uuid7
 
 from relay_mp._native.encoder import Packed, pack, set_replaced_hook as _set_encoders_hook
@@ -437,19 +440,19 @@ cdef bint _nobody_drains(const rmp_ring* ring) noexcept:
 cdef int DEAD_CODE = 1
 
 
-cdef inline void _number(rmp_producer* producer) noexcept:
+cdef inline void _number(rmp_producer* producer) noexcept nogil:
     """Gives the thread's next event its number: from here on it counts as emitted, whatever becomes of it."""
     producer.owner_seq += 1
     store_u64(&producer.counters.emitted, producer.owner_seq)
 
 
-cdef inline void _take_number_back(rmp_producer* producer) noexcept:
+cdef inline void _take_number_back(rmp_producer* producer) noexcept nogil:
     """The event was never emitted after all. Only for the newest number."""
     producer.owner_seq -= 1
     store_u64(&producer.counters.emitted, producer.owner_seq)
 
 
-cdef inline void _sealed_out(const rmp_ring* ring, rmp_producer* producer) noexcept:
+cdef inline void _sealed_out(const rmp_ring* ring, rmp_producer* producer) noexcept nogil:
     """The ring is sealed. The session has ended in between, and the event is outside it; or it is broken."""
     if load_u32(&ring.header.session_state) == RMP_BROKEN:
         add_u64(&producer.counters.lost_corrupt, 1)
@@ -457,77 +460,146 @@ cdef inline void _sealed_out(const rmp_ring* ring, rmp_producer* producer) noexc
         _take_number_back(producer)
 
 
-cdef int _write_waiting(const rmp_ring* shared, rmp_producer* producer, const void* payload, uint32_t length) except -1:
+# ---- from a buffer to the ring ----
+#
+# What is in the mapping is touched here, and `nogil` is the compiler's word that nothing else runs meanwhile: no object is
+# allocated, so no garbage is collected, and no handler runs, which might end the session. Each begins at the attachment anew.
+
+cdef enum:
+    NOT_ATTACHED = -1  # the session has ended, or this process has left it
+    NO_SLOT = -2       # all are taken; counted
+    TOO_LONG = -3      # for this session
+
+
+cdef int _write(rmp_producer* producer, const rmp_buffer* buffer) noexcept nogil:
+    """Claims, copies and commits. Returns the ring's result, or one of the above.
+
+    Args:
+        producer: the thread's own, which may be of an attachment that has ended; NULL: there is none.
+    """
+    cdef rmp_segment* segment
+    cdef int result
+    if producer == NULL:
+        return NOT_ATTACHED
+    segment = rmp_attachment_of(producer)
+    if segment == NULL:
+        rmp_producer_own()  # the same, in the present attachment
+        segment = rmp_attachment_of(producer)
+        if segment == NULL:
+            return NOT_ATTACHED
+    if producer.slot == 0:
+        add_u64_ordered(&segment.ring.header.lost_unregistered, 1)
+        return NO_SLOT
+    if buffer.length > segment.ring.max_payload_bytes:
+        return TOO_LONG
+    _number(producer)
+    result = rmp_ring_write(&segment.ring, producer.slot, producer.owner_seq, buffer.bytes, <uint32_t>buffer.length)
+    if result == RMP_SEALED:
+        _sealed_out(&segment.ring, producer)
+    return result
+
+
+cdef inline bint _is_dropped(rmp_producer* producer) noexcept nogil:
+    """The ring is full: whether the event is given up at once, and counted."""
+    cdef rmp_segment* segment = rmp_attachment()
+    if not segment.ring.header.drop_when_full and not (rmp_dispatching == rmp_fork_epoch()):
+        return False
+    add_u64(&producer.counters.lost_full, 1)
+    return True
+
+
+cdef uint32_t _limit_of_too_long() noexcept nogil:
+    """How long an event may be; one is too long, and counted, as cut or, where not even that is possible, as lost: 0."""
+    cdef rmp_segment* segment = rmp_attachment()
+    cdef rmp_producer* producer = rmp_producer_own()
+    if segment == NULL or producer == NULL or producer.slot == 0:
+        return 0
+    if segment.ring.max_payload_bytes < SMALLEST_LIMIT:
+        _number(producer)
+        add_u64(&producer.counters.lost_full, 1)
+        return 0
+    add_u64(&producer.counters.cut, 1)
+    return segment.ring.max_payload_bytes
+
+
+cdef int _write_waiting(rmp_producer* producer, const void* payload, uint32_t length) except -1:
     """The ring was full: wait for space, GIL released, until the session's deadline."""
-    cdef rmp_ring ring = shared[0]
+    cdef rmp_wait wait = rmp_wait_begin()
+    cdef const rmp_ring* ring = &wait.segment.ring
     cdef uint64_t epoch = rmp_fork_epoch()
     cdef uint64_t now = rmp_monotonic_ns()
     cdef uint64_t deadline = now + ring.header.block_timeout_ns
     cdef uint64_t look_for_dispatcher = now
     cdef int result = RMP_FULL
-    rmp_attachment_enter()
     try:
         while now < deadline and load_u32(&ring.header.session_state) == RMP_OPEN:
             if now >= look_for_dispatcher:
-                if _nobody_drains(&ring):
+                if _nobody_drains(ring):
                     break
                 look_for_dispatcher = now + 100_000_000
             with nogil:
-                rmp_ring_wait_for_space(&ring, length, deadline - now)
-                result = rmp_ring_write(&ring, producer.slot, producer.owner_seq, payload, length)
+                rmp_ring_wait_for_space(ring, length, deadline - now)
+                result = rmp_ring_write(ring, producer.slot, producer.owner_seq, payload, length)
             if result != RMP_FULL:
                 break
-            # A signal handler may emit, which has to come first in the thread's numbers; or fork, after
-            # which the child has a slot of its own; or close the session.
             _take_number_back(producer)
             try:
                 PyErr_CheckSignals()
             finally:
-                producer = rmp_producer_own()
-                if producer != NULL and producer.slot:
+                # A handler may have emitted, which comes first in the thread's numbers; or forked, after which the child
+                # has a slot of its own; or closed the session. Or another thread has: then the event is lost, and counted.
+                producer = rmp_wait_place(&wait)
+                if producer != NULL:
                     _number(producer)
-                else:
-                    producer = NULL
-            if producer == NULL:
+            if producer == NULL or rmp_attachment_number() != wait.attachment:
                 break
             now = rmp_monotonic_ns()
     finally:
-        if epoch == rmp_fork_epoch():
-            rmp_attachment_leave()
         if producer != NULL and result == RMP_FULL:
             add_u64(&producer.counters.lost_full, 1)
-    if producer != NULL and result == RMP_SEALED:
-        _sealed_out(&ring, producer)
+        if producer != NULL and result == RMP_SEALED:
+            _sealed_out(ring, producer)
+        if epoch == rmp_fork_epoch():
+            rmp_wait_end(&wait)
     return result
-
-
-cdef int _commit(const rmp_ring* ring, rmp_producer* producer, rmp_buffer* buffer) except -1:
-    cdef int result
-    _number(producer)
-    result = rmp_ring_write(ring, producer.slot, producer.owner_seq, buffer.bytes, <uint32_t>buffer.length)
-    if result == RMP_SEALED:
-        _sealed_out(ring, producer)
-    if result != RMP_FULL:
-        return result
-    if ring.header.drop_when_full or dispatches_here():
-        add_u64(&producer.counters.lost_full, 1)
-        return result
-    return _write_waiting(ring, producer, buffer.bytes, <uint32_t>buffer.length)
 
 
 cdef uint32_t SMALLEST_LIMIT = 1024  # settings refuse such a limit, a header may say anything: no room for what a cut leaves
 cdef size_t KEPT_BUFFER_BYTES = 1 << 20  # a thread keeps this much between events, so that one huge event is not for ever
 
 
+cdef int _write_otherwise(int result, rmp_producer* producer, rmp_buffer* buffer, const size_t* ends,
+                          const rmp_envelope* envelope, str name, bytes stack) except -1:
+    """What becomes of an event that did not go into the ring at once, as `result` says. Returns the ring's result."""
+    cdef uint32_t limit
+    cdef rmp_envelope shorter
+    if result == TOO_LONG:
+        limit = _limit_of_too_long()
+        if limit == 0:
+            return RMP_FULL
+        if ends[0] + 200 > limit:  # no room for the four markers: the name or the stack is the culprit
+            shorter = envelope[0]
+            if shorter.category == RMP_NAMED_CATEGORY:
+                shorter.category = RMP_NO_CATEGORY
+            return _emit_record(&shorter, name[:limit // 16], None, _ends_of(stack, limit // 2),
+                                {_CUT_KEY: {"bytes": buffer.length}}, None, None, None)
+        _cut(buffer, ends, limit, envelope.kind == KIND_CONTROL_CODE)
+        result = _write(rmp_producer_own(), buffer)
+    if result == RMP_FULL and not _is_dropped(producer):
+        return _write_waiting(producer, buffer.bytes, <uint32_t>buffer.length)
+    if result == NO_SLOT:
+        if _report_unregistered is not None:
+            _report_unregistered()
+        return RMP_FULL
+    return RMP_SEALED if result < 0 else result  # below 0: the session has ended, and the event is outside it
+
+
 cdef int _emit_record(const rmp_envelope* envelope, str name, str category_name, bytes stack, object data,
                       object metadata, object category_profile, object data_schema) except -1:
     """Encodes into the thread's buffer, then claims, copies and commits. Returns the ring's result."""
     cdef rmp_producer* producer = rmp_producer_own()
-    cdef rmp_segment* segment
     cdef rmp_buffer buffer
     cdef size_t ends[5]
-    cdef uint32_t limit
-    cdef rmp_envelope shorter
     cdef uint64_t conversions = conversions_run
     cdef int result = RMP_SEALED
     if producer == NULL:
@@ -553,32 +625,12 @@ cdef int _emit_record(const rmp_envelope* envelope, str name, str category_name,
         ends[3] = buffer.length
         _write_payload(&buffer, data_schema, "data_schema")
         ends[4] = buffer.length
-        segment = rmp_attachment()
         if rmp_free_threaded or conversions_run != conversions:
-            # User code may have run: the session may have ended, or this may be a forked child now.
+            # User code may have run: this may be a forked child now.
             producer = rmp_producer_own()
-        if segment == NULL or producer == NULL:
-            return RMP_SEALED
-        if producer.slot == 0:
-            add_u64_ordered(&segment.ring.header.lost_unregistered, 1)
-            if _report_unregistered is not None:
-                _report_unregistered()
-            return RMP_FULL
-        limit = segment.ring.max_payload_bytes
-        if buffer.length > limit:
-            if limit < SMALLEST_LIMIT:
-                _number(producer)
-                add_u64(&producer.counters.lost_full, 1)
-                return RMP_FULL
-            add_u64(&producer.counters.cut, 1)
-            if ends[0] + 200 > limit:  # no room for the four markers: the name or the stack is the culprit
-                shorter = envelope[0]
-                if shorter.category == RMP_NAMED_CATEGORY:
-                    shorter.category = RMP_NO_CATEGORY
-                return _emit_record(&shorter, name[:limit // 16], None, _ends_of(stack, limit // 2),
-                                    {_CUT_KEY: {"bytes": buffer.length}}, None, None, None)
-            _cut(&buffer, ends, limit, envelope.kind == KIND_CONTROL_CODE)
-        result = _commit(&segment.ring, producer, &buffer)
+        result = _write(producer, &buffer)
+        if result != RMP_OK:
+            result = _write_otherwise(result, producer, &buffer, ends, envelope, name, stack)
         return result
     finally:
         if producer != NULL and producer.buffer.bytes == NULL and buffer.capacity <= KEPT_BUFFER_BYTES:
@@ -653,16 +705,19 @@ cdef void detach() noexcept:
     rmp_attachment_clear()
 
 
-cdef void enter_mapping() noexcept:
-    rmp_attachment_enter()
+cdef void close_mapping(rmp_segment* segment) noexcept:
+    rmp_segment_close(segment, rmp_free_threaded)
 
 
-cdef void leave_mapping() noexcept:
-    rmp_attachment_leave()
+cdef uint64_t enter_mapping(const rmp_segment* segment) noexcept:
+    rmp_segment_keep(segment)
+    return rmp_fork_epoch()
 
 
-cdef bint is_mapping_in_use() noexcept:
-    return rmp_attachment_in_use()
+cdef void leave_mapping(const rmp_segment* segment, uint64_t entered) noexcept:
+    cdef rmp_segment left = segment[0]
+    if entered == rmp_fork_epoch():
+        rmp_segment_close(&left, rmp_free_threaded)
 
 
 cdef bint dispatches_here() noexcept:
@@ -746,6 +801,7 @@ def emit_control(name: str, data) -> tuple:
     """
     cdef rmp_producer* producer
     cdef rmp_slot* counters
+    cdef uint64_t attachment
     cdef rmp_envelope envelope
     cdef uint8_t uuid[16]
     cdef int result = RMP_SEALED
@@ -755,6 +811,7 @@ def emit_control(name: str, data) -> tuple:
     envelope.uuid, envelope.parent = uuid, NULL
     data = Packed(pack(data))
     producer = rmp_producer_own()
+    attachment = rmp_attachment_number()
     counters = producer.counters if producer != NULL and producer.slot else NULL
     if counters != NULL:
         rmp_slots_count_control(counters)
@@ -762,7 +819,8 @@ def emit_control(name: str, data) -> tuple:
         result = _emit_record(&envelope, name, None, None, data, None, None, None)
     finally:
         producer = rmp_producer_own()
-        if result != RMP_OK and counters != NULL and producer != NULL and producer.counters == counters:
+        if (result != RMP_OK and counters != NULL and producer != NULL and producer.counters == counters
+                and rmp_attachment_number() == attachment):
             rmp_slots_uncount_control(counters)
     if producer != NULL and producer.slot == 0:
         raise RegistryFullError("every producer slot of the session is taken; raise max_producers (RELAY_MP_MAX_PRODUCERS)")

@@ -18,6 +18,7 @@ What cannot be recorded, in an event's payload, is replaced where it stands, and
 
     unsupported, or its conversion raises     {"relay_mp.unrecorded": {"type": "Foo"}}
     nested deeper than RMP_MAX_DEPTH          {"relay_mp.cut": {"depth": 128}}
+    or than the thread's C stack has room for {"relay_mp.cut": {"depth": 20}}
     lone surrogate in a text or a key         U+FFFD
     integer outside -2**63..2**64-1           its text
     key that is not a string                     its text
@@ -69,6 +70,7 @@ from relay_mp._native.python cimport (
     PyUnicode_IS_COMPACT_ASCII,
     Py_DECREF,
 )
+from relay_mp._native.stack cimport rmp_stack_has
 
 from relay_mp._native.convert import Unsupported, as_text, simplify
 from relay_mp._native.shorten import CUT_KEY as _CUT_KEY
@@ -78,6 +80,8 @@ from relay_mp.errors import PayloadError
 cdef extern from *:
     """
     #define RMP_MAX_DEPTH 128        /* containers around a value; bounds the C stack and finds cycles */
+    #define RMP_USUAL_DEPTH 8        /* so deep without a look at the stack: 5 KiB */
+    #define RMP_STACK_RESERVE 12288  /* what is left for a conversion, or for the report of what was replaced */
     #define RMP_MAX_CONVERSIONS 16   /* a conversion's result may need another one, but not for ever */
 
     /* Both hand out strong references. PyDict_Next lends, and without a GIL another thread may drop what
@@ -132,6 +136,8 @@ cdef extern from *:
     }
     """
     const int RMP_MAX_DEPTH
+    const int RMP_USUAL_DEPTH
+    const int RMP_STACK_RESERVE
     const int RMP_MAX_CONVERSIONS
     int rmp_dict_next(PyObject* mapping, Py_ssize_t* position, PyObject** key, PyObject** item)
     PyObject* rmp_list_item(PyObject* sequence, Py_ssize_t index)
@@ -470,7 +476,11 @@ cdef inline bint _enter(rmp_place* inner, rmp_place* place) noexcept:
     inner.key = NULL
     inner.index = 0
     inner.depth = place.depth + 1
-    return inner.depth <= RMP_MAX_DEPTH
+    return inner.depth <= RMP_USUAL_DEPTH or _may_go_deeper(inner.depth)
+
+
+cdef bint _may_go_deeper(int depth) noexcept:
+    return depth <= RMP_MAX_DEPTH and rmp_stack_has(RMP_STACK_RESERVE)
 
 
 # How often user code may have run: who finds it unchanged, GIL held, knows that the world is as it was.
@@ -560,11 +570,12 @@ cdef int _write_unrecorded(rmp_buffer* buffer, object value, rmp_place* place) e
 
 cdef int _write_too_deep(rmp_buffer* buffer, rmp_place* place) except -1:
     if not _is_lenient(place):
-        raise _refused(
-            place, f"nested deeper than {RMP_MAX_DEPTH} levels; does it contain itself? pass a flatter value"
-        )
-    _tell_replaced(place, f"nested deeper than {RMP_MAX_DEPTH}")
-    return _write_marker(buffer, _CUT_KEY, "depth", RMP_MAX_DEPTH, place)
+        advice = "does it contain itself? pass a flatter value"
+        if place.depth < RMP_MAX_DEPTH:
+            advice = "this thread's stack has no room for more: pass a flatter value, or raise threading.stack_size"
+        raise _refused(place, f"nested deeper than {place.depth} levels; {advice}")
+    _tell_replaced(place, f"nested deeper than {place.depth}")
+    return _write_marker(buffer, _CUT_KEY, "depth", place.depth, place)
 
 
 cdef int _write_changed(rmp_buffer* buffer, size_t start, str name, rmp_place* place) except -1:

@@ -38,6 +38,9 @@ uint64_t rmp_pid_namespace(void);
 
 uint32_t rmp_thread_id(void);
 
+/* From where to where the calling thread's C stack may be used. False: unknown. */
+bool rmp_stack_bounds(uintptr_t *low, uintptr_t *high);
+
 /* Makes the kernel wipe this page in a forked child. False: it cannot. */
 bool rmp_wipe_on_fork(void *page, size_t bytes);
 

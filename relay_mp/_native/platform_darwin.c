@@ -78,6 +78,12 @@ uint32_t rmp_thread_id(void) {
     return (uint32_t)id;
 }
 
+bool rmp_stack_bounds(uintptr_t *low, uintptr_t *high) {
+    *high = (uintptr_t)pthread_get_stackaddr_np(pthread_self());
+    *low = *high - pthread_get_stacksize_np(pthread_self());
+    return true;
+}
+
 bool rmp_wipe_on_fork(void *page, size_t bytes) {
     (void)page, (void)bytes;
     return false;

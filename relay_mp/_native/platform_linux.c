@@ -11,6 +11,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -108,6 +109,19 @@ uint64_t rmp_pid_namespace(void) {
 }
 
 uint32_t rmp_thread_id(void) { return (uint32_t)syscall(SYS_gettid); }
+
+bool rmp_stack_bounds(uintptr_t *low, uintptr_t *high) {
+    pthread_attr_t attributes;
+    void *base = NULL;
+    size_t bytes = 0, guard = 0;
+    if (pthread_getattr_np(pthread_self(), &attributes) != 0) return false;
+    bool is_known = pthread_attr_getstack(&attributes, &base, &bytes) == 0 && bytes != 0;
+    pthread_attr_getguardsize(&attributes, &guard);
+    pthread_attr_destroy(&attributes);
+    *low = (uintptr_t)base + guard; /* some C libraries count it in, some do not */
+    *high = (uintptr_t)base + bytes;
+    return is_known;
+}
 
 bool rmp_wipe_on_fork(void *page, size_t bytes) {
 #if defined(MADV_WIPEONFORK) && !defined(RMP_WITHOUT_WIPEONFORK)

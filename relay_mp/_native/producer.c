@@ -13,7 +13,7 @@ static pthread_key_t at_thread_exit;
 static rmp_segment current;
 static uint64_t current_number; /* of the attachment; 0: none */
 static uint64_t last_number;
-static uint32_t threads_inside;
+static rmp_producer *producers; /* of all threads that have emitted and live */
 
 bool rmp_free_threaded;
 
@@ -22,17 +22,43 @@ static __thread rmp_producer own;
 static void lock(void) { pthread_mutex_lock(&changing); }
 static void unlock(void) { pthread_mutex_unlock(&changing); }
 
-/* In a child only the forking thread lives: nobody else is inside. */
+/* In a child only the forking thread lives: nobody else is inside, and who had opened the mapping has it. */
 static void unlock_child(void) {
+    if (producers) {
+        bool is_listed = own.attachment != 0;
+        producers = is_listed ? &own : NULL;
+        own.next = own.before = NULL;
+    }
+    own.waits = 0;
+    if (current_number) *current.users = 1;
     unlock();
-    threads_inside = 0;
+}
+
+static void list(rmp_producer *producer) {
+    producer->before = NULL;
+    producer->next = producers;
+    if (producers) producers->before = producer;
+    producers = producer;
+}
+
+static void unlist(rmp_producer *producer) {
+    if (producer->before) producer->before->next = producer->next;
+    else producers = producer->next;
+    if (producer->next) producer->next->before = producer->before;
+}
+
+/* The thread emits no more through the slot that it has in that attachment. */
+static void give_slot_back(rmp_producer *producer, const rmp_ring *ring, uint64_t attachment) {
+    if (producer->slot && producer->attachment == attachment && producer->fork_epoch == rmp_fork_epoch())
+        rmp_slots_exit(ring, producer->slot);
+    producer->slot = 0;
 }
 
 static void leave_thread(void *value) {
     rmp_producer *producer = value;
     lock();
-    bool mine = producer->slot && producer->attachment == current_number && producer->fork_epoch == rmp_fork_epoch();
-    if (mine) rmp_slots_exit(&current.ring, producer->slot);
+    unlist(producer);
+    if (current_number) give_slot_back(producer, &current.ring, current_number);
     producer->slot = 0;
     producer->attachment = 0;
     unlock();
@@ -47,6 +73,12 @@ static void prepare(void) {
 
 rmp_segment *rmp_attachment(void) { return __atomic_load_n(&current_number, __ATOMIC_ACQUIRE) ? &current : NULL; }
 
+rmp_segment *rmp_attachment_of(const rmp_producer *producer) {
+    return producer->attachment == __atomic_load_n(&current_number, __ATOMIC_ACQUIRE) ? &current : NULL;
+}
+
+uint64_t rmp_attachment_number(void) { return __atomic_load_n(&current_number, __ATOMIC_ACQUIRE); }
+
 void rmp_attachment_set(const rmp_segment *segment) {
     pthread_once(&prepared, prepare);
     lock();
@@ -55,32 +87,49 @@ void rmp_attachment_set(const rmp_segment *segment) {
     unlock();
 }
 
+/* Without a GIL another thread may be writing just now: it keeps its slot until the process ends. */
+static bool is_idle(const rmp_producer *producer) {
+    return producer == &own || !(rmp_free_threaded || producer->waits);
+}
+
 void rmp_attachment_clear(void) {
     lock();
     if (current_number) {
-        if (own.slot && own.attachment == current_number && own.fork_epoch == rmp_fork_epoch())
-            rmp_slots_exit(&current.ring, own.slot);
+        for (rmp_producer *each = producers; each; each = each->next)
+            if (is_idle(each)) give_slot_back(each, &current.ring, current_number);
         __atomic_store_n(&current_number, 0, __ATOMIC_RELEASE);
         rmp_segment gone = current;
-        rmp_segment_close(&gone, rmp_attachment_in_use());
+        rmp_segment_close(&gone, rmp_free_threaded);
     }
     unlock();
 }
 
-bool rmp_attachment_in_use(void) {
-    return rmp_free_threaded || __atomic_load_n(&threads_inside, __ATOMIC_ACQUIRE) != 0;
+rmp_wait rmp_wait_begin(void) {
+    rmp_segment_keep(&current);
+    own.waits++;
+    return (rmp_wait){current, current_number};
 }
 
-void rmp_attachment_enter(void) { __atomic_add_fetch(&threads_inside, 1, __ATOMIC_ACQ_REL); }
-void rmp_attachment_leave(void) { __atomic_sub_fetch(&threads_inside, 1, __ATOMIC_ACQ_REL); }
+void rmp_wait_end(rmp_wait *wait) {
+    lock();
+    own.waits--;
+    if (!own.waits && own.attachment == wait->attachment && wait->attachment != current_number)
+        give_slot_back(&own, &wait->segment.ring, wait->attachment);
+    rmp_segment_close(&wait->segment, rmp_free_threaded);
+    unlock();
+}
 
 static rmp_producer *join(uint64_t epoch) {
     lock();
     if (current_number) {
+        if (!own.attachment) list(&own);
         own.fork_epoch = epoch;
         own.attachment = current_number;
         own.thread_id = rmp_thread_id();
-        own.slot = rmp_slots_take(&current.ring, rmp_process_self(), own.thread_id);
+        rmp_process self = rmp_process_self();
+        bool is_back = rmp_slots_take_this(&current.ring, own.last_slot, self, own.thread_id);
+        own.slot = is_back ? own.last_slot : rmp_slots_take(&current.ring, self, own.thread_id);
+        own.last_slot = own.slot;
         own.counters = own.slot ? rmp_ring_slot(&current.ring, own.slot) : NULL;
         own.owner_seq = own.slot ? rmp_load_relaxed(&own.counters->emitted) : 0;
         pthread_setspecific(at_thread_exit, &own);
@@ -95,4 +144,10 @@ rmp_producer *rmp_producer_own(void) {
     uint64_t epoch = rmp_fork_epoch();
     if (number && own.attachment == number && own.fork_epoch == epoch && own.slot) return &own;
     return number ? join(epoch) : NULL;
+}
+
+rmp_producer *rmp_wait_place(const rmp_wait *wait) {
+    if (wait->attachment == rmp_attachment_number()) return rmp_producer_own();
+    bool is_there = own.attachment == wait->attachment && own.fork_epoch == rmp_fork_epoch() && own.slot;
+    return is_there ? &own : NULL;
 }

@@ -9,6 +9,7 @@ from relay_mp._native.segment cimport rmp_segment
 
 cdef extern from "producer.h" nogil:
     ctypedef struct rmp_producer:
+        uint64_t attachment
         rmp_slot* counters
         uint64_t owner_seq
         uint32_t slot
@@ -17,8 +18,13 @@ cdef extern from "producer.h" nogil:
     rmp_segment* rmp_attachment()
     void rmp_attachment_set(const rmp_segment* segment)
     void rmp_attachment_clear()
-    void rmp_attachment_enter()
-    void rmp_attachment_leave()
-    bint rmp_attachment_in_use()
+    rmp_segment* rmp_attachment_of(const rmp_producer* producer)
+    uint64_t rmp_attachment_number()
+    ctypedef struct rmp_wait:
+        rmp_segment segment
+        uint64_t attachment
+    rmp_wait rmp_wait_begin()
+    rmp_producer* rmp_wait_place(const rmp_wait* wait)
+    void rmp_wait_end(rmp_wait* wait)
     bint rmp_free_threaded
     rmp_producer* rmp_producer_own()

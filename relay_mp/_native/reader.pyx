@@ -45,6 +45,7 @@ from relay_mp._native.ring cimport (
     rmp_reader_salvage,
     rmp_ring_slot,
 )
+from relay_mp._native.segment cimport rmp_segment
 from relay_mp._native.segments cimport Segment
 
 from relay_mp.errors import SegmentError
@@ -122,12 +123,19 @@ cdef class Reader:
         looked at again after 2 ms.
         """
         cdef list batch = []
+        cdef rmp_segment segment
+        cdef uint64_t entered
         self._segment._header()
-        self._fill(batch, limit)
-        if not batch:
-            self._wait(timeout_seconds)
-            self._segment._header()
+        segment = self._segment._segment
+        entered = enter_mapping(&segment)
+        try:
             self._fill(batch, limit)
+            if not batch:
+                self._wait(timeout_seconds)
+                self._segment._header()
+                self._fill(batch, limit)
+        finally:
+            leave_mapping(&segment, entered)
         if batch:
             self._news_ns = rmp_monotonic_ns()
         return batch
@@ -135,11 +143,9 @@ cdef class Reader:
     cdef int _wait(self, double timeout_seconds) except -1:
         cdef uint64_t timeout_ns = <uint64_t>(max(timeout_seconds, 0.0) * 1e9)
         cdef uint64_t deadline_ns = rmp_monotonic_ns() + timeout_ns
-        enter_mapping()
         with nogil:
             if not rmp_reader_nap(&self._reader, self._news_ns, min(deadline_ns, self._news_ns + NAPPING_NS)):
                 rmp_reader_rest(&self._reader, SPIN_NS, deadline_ns)
-        leave_mapping()
         return 0
 
     cdef int _fill(self, list batch, int limit) except -1:
@@ -227,10 +233,15 @@ cdef class Reader:
 
     def fenced_slots(self) -> list:
         """(position, slot) of the fenced records whose writers have not noticed yet."""
-        cdef uint32_t i
+        cdef uint32_t i, owner
+        cdef list found = []
         self._segment._header()
-        owners = [(self._reader.fenced[i], self._fenced_owner(self._reader.fenced[i])) for i in range(self._reader.fenced_count)]
-        return [(position, owner) for position, owner in owners if owner]  # 0: damaged meanwhile, and no fence any more
+        for i in range(self._reader.fenced_count):
+            self._segment._header()  # again, behind each object
+            owner = self._fenced_owner(self._reader.fenced[i])
+            if owner:  # else: damaged meanwhile, and no fence any more
+                found.append((self._reader.fenced[i], owner))
+        return found
 
     cdef uint32_t _fenced_owner(self, uint64_t position) noexcept:
         cdef rmp_read read
@@ -344,9 +355,12 @@ cdef class Reader:
     def unmarked_slots(self, bint has_ended = False) -> list:
         """The slots whose losses have no place of their own in the stream, and no mark yet."""
         cdef uint32_t slot
-        self._segment._header()
-        return [slot for slot in range(self._reader.ring.slot_count)
-                if rmp_slots_unmarked(&self._reader.ring, slot, RMP_MARK_ALL if has_ended else RMP_MARK_PASSED, 0)]
+        cdef list found = []
+        for slot in range(self._reader.ring.slot_count):
+            self._segment._header()
+            if rmp_slots_unmarked(&self._reader.ring, slot, RMP_MARK_ALL if has_ended else RMP_MARK_PASSED, 0):
+                found.append(slot)
+        return found
 
     def prepare_mark(self, uint32_t slot, uint64_t count, uint64_t seq) -> None:
         """Writes a mark of so many losses down: from `begin_mark` on it outlives this dispatcher."""
@@ -370,7 +384,7 @@ cdef class Reader:
 
     def begin_mark(self) -> tuple:
         """The mark's callbacks are about to run: (begun before, seq, slot, pid, timestamp, uuid, lost by cause)."""
-        cdef rmp_mark* mark = &self._segment._header().mark
+        cdef rmp_mark mark = self._segment._header().mark
         cdef uint64_t before = rmp_mark_begin(&self._reader.ring)
         lost = tuple([mark.lost[i] for i in range(RMP_CAUSES)])
         uuid = PyBytes_FromStringAndSize(<const char*>mark.uuid, 16)

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -48,6 +49,12 @@ static bool are_sizes_sane(uint64_t units, uint32_t slot_count, uint32_t max_pay
 static int map(rmp_segment *segment, int file, uint64_t bytes) {
     void *base = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (base == MAP_FAILED) return -errno;
+    segment->users = malloc(sizeof *segment->users);
+    if (!segment->users) {
+        munmap(base, bytes);
+        return -ENOMEM;
+    }
+    *segment->users = 1;
     segment->base = base;
     segment->bytes = bytes;
     return RMP_SEGMENT_OK;
@@ -143,17 +150,23 @@ int rmp_segment_attach(rmp_segment *segment, const char *path) {
     if (result == RMP_SEGMENT_OK)
         view(segment, &sizes);
     else
-        munmap(segment->base, segment->bytes);
+        rmp_segment_close(segment, false);
     return result;
 }
 
-void rmp_segment_close(rmp_segment *segment, bool in_use) {
-    if (in_use)
+void rmp_segment_keep(const rmp_segment *segment) { __atomic_add_fetch(segment->users, 1, __ATOMIC_ACQ_REL); }
+
+void rmp_segment_close(rmp_segment *segment, bool range_stays) {
+    bool is_last = __atomic_sub_fetch(segment->users, 1, __ATOMIC_ACQ_REL) == 0;
+    if (is_last && range_stays) { /* the count stays too: who has not said that he is inside may still say it */
         mmap(segment->base, segment->bytes, PROT_READ | PROT_WRITE,
              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0);
-    else
+    } else if (is_last) {
         munmap(segment->base, segment->bytes);
+        free(segment->users);
+    }
     segment->base = NULL;
+    segment->users = NULL;
 }
 
 /* Where a copy of a table is, if what the header says lies within the mapping; else NULL. */

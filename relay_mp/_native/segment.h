@@ -14,6 +14,7 @@
 typedef struct rmp_segment {
     uint8_t *base;
     uint64_t bytes;
+    uint32_t *users; /* how many of this process need the mapping: who has opened it, and each stretch that is inside it */
     rmp_ring ring;
 } rmp_segment;
 
@@ -46,9 +47,12 @@ int rmp_segment_create(rmp_segment *segment, const char *path, const rmp_segment
 
 int rmp_segment_attach(rmp_segment *segment, const char *path);
 
-/* Gives the shared memory back. `in_use`: another thread may still be inside the mapping; its address
- * range then stays, backed by private zeros, in which every session reads as closed. */
-void rmp_segment_close(rmp_segment *segment, bool in_use);
+/* One more needs the mapping, until it says rmp_segment_close of a copy of `segment`. The caller knows that it is there. */
+void rmp_segment_keep(const rmp_segment *segment);
+
+/* One less needs the mapping; with the last one the shared memory is given back. `range_stays`: somebody who has not said
+ * so may still be inside; the address range then stays, backed by private zeros, in which every session reads as closed. */
+void rmp_segment_close(rmp_segment *segment, bool range_stays);
 
 uint8_t *rmp_segment_subscriptions(const rmp_segment *segment, unsigned copy);
 uint8_t *rmp_segment_configuration(const rmp_segment *segment, unsigned copy);

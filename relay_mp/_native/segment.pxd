@@ -9,6 +9,7 @@ cdef extern from "segment.h" nogil:
     ctypedef struct rmp_segment:
         uint8_t* base
         uint64_t bytes
+        uint32_t* users
         rmp_ring ring
     ctypedef struct rmp_segment_options:
         const char* session_id
@@ -32,6 +33,7 @@ cdef extern from "segment.h" nogil:
         RMP_SEGMENT_SIZES
     int rmp_segment_create(rmp_segment* segment, const char* path, const rmp_segment_options* options)
     int rmp_segment_attach(rmp_segment* segment, const char* path)
-    void rmp_segment_close(rmp_segment* segment, bint in_use)
+    void rmp_segment_keep(const rmp_segment* segment)
+    void rmp_segment_close(rmp_segment* segment, bint range_stays)
     uint8_t* rmp_segment_subscriptions(const rmp_segment* segment, unsigned copy)
     uint8_t* rmp_segment_configuration(const rmp_segment* segment, unsigned copy)

@@ -2,6 +2,9 @@
 """A mapped session file, as Python sees it: made by the owner, attached by everybody else.
 
 Runs in every process, off the emit path: an emit goes to the mapping that `make_current` has named, in C.
+
+A method that has looked at `_header` may use the mapping as long as nothing else runs: it makes no object that takes part in
+garbage collection, whose finalizers may close the segment, and calls no Python. What needs more says `enter_mapping`.
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
@@ -19,7 +22,7 @@ from relay_mp._native.atomics cimport (
     store_u32,
     store_u64,
 )
-from relay_mp._native.core cimport attach_to, detach, enter_mapping, is_mapping_in_use, leave_mapping
+from relay_mp._native.core cimport attach_to, close_mapping, detach, enter_mapping, leave_mapping
 from relay_mp._native.crc32c cimport rmp_crc32c
 from relay_mp._native.eventcount cimport rmp_eventcount_call
 from relay_mp._native.layout cimport (
@@ -57,8 +60,8 @@ from relay_mp._native.segment cimport (
     RMP_SEGMENT_SIZES,
     RMP_SEGMENT_TRUNCATED,
     RMP_SEGMENT_VERSION,
+    rmp_segment,
     rmp_segment_attach,
-    rmp_segment_close,
     rmp_segment_configuration,
     rmp_segment_create,
     rmp_segment_options,
@@ -160,7 +163,7 @@ cdef class Segment:
             set_strict(session=False)
             detach()
         else:
-            rmp_segment_close(&self._segment, is_mapping_in_use())
+            close_mapping(&self._segment)
 
     def unlink(self) -> None:
         """Removes the name; mappings live on."""
@@ -267,16 +270,17 @@ cdef class Segment:
 
     def wait_delivered(self, uint64_t position, double timeout_seconds) -> bool:
         """Sleeps, GIL released, until delivery reaches `position` or at most 40 ms."""
-        cdef rmp_ring ring
+        cdef rmp_segment segment
         cdef uint64_t timeout_ns = <uint64_t>(max(timeout_seconds, 0.0) * 1e9)
+        cdef uint64_t entered
         cdef bint done
         self._header()
-        ring = self._segment.ring
-        enter_mapping()
+        segment = self._segment
+        entered = enter_mapping(&segment)
         with nogil:
-            rmp_ring_wait_for_delivery(&ring, position, timeout_ns)
-            done = load_u64(&ring.header.read_pos) >= position
-        leave_mapping()
+            rmp_ring_wait_for_delivery(&segment.ring, position, timeout_ns)
+            done = load_u64(&segment.ring.header.read_pos) >= position
+        leave_mapping(&segment, entered)
         return done
 
     # -- the dispatcher's lease --
@@ -444,9 +448,9 @@ cdef class Segment:
         cdef rmp_slot* counters
         self._check_slot(slot)
         counters = rmp_ring_slot(&self._segment.ring, slot)
-        owner_seq = load_u64(&counters.reply_seq)
-        text = (<bytes>counters.reply_text[:RMP_REPLY_TEXT_BYTES]).split(b"\0", 1)[0]
-        return owner_seq, counters.reply_code, text.decode("utf-8", "replace")
+        owner_seq, code = load_u64(&counters.reply_seq), counters.reply_code
+        text = PyBytes_FromStringAndSize(<const char*>counters.reply_text, RMP_REPLY_TEXT_BYTES)
+        return owner_seq, code, text.split(b"\0", 1)[0].decode("utf-8", "replace")
 
     # -- tables of two copies: the dispatcher's subscribers, the owner's configuration --
 
@@ -530,12 +534,17 @@ cdef class Segment:
         cdef uint64_t word
         cdef uint32_t crc
         cdef uint8_t* at
-        found = sorted(((load_u64(&words[i]) & 0xFFFFFFFF, i) for i in range(2)), reverse=True)
-        for generation, copy in found:
-            word = load_u64(&words[<int>copy])
+        cdef int i
+        cdef unsigned newer = 0 if load_u64(&words[0]) & 0xFFFFFFFF > load_u64(&words[1]) & 0xFFFFFFFF else 1
+        cdef unsigned copy
+        cdef uint64_t length
+        cdef bytes table
+        for i in range(2):
+            copy = newer ^ i
+            word = load_u64(&words[copy])
             length = word >> 32
             at = at_copy(&self._segment, copy)
-            if generation == 0 or at == NULL or length + 4 > self._table_room(at, said):
+            if word & 0xFFFFFFFF == 0 or at == NULL or length + 4 > self._table_room(at, said):
                 continue
             memcpy(&crc, at, 4)
             table = PyBytes_FromStringAndSize(<const char*>at + 4, length)

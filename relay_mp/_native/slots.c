@@ -67,24 +67,28 @@ static void identify(rmp_slot *slot, rmp_process process) {
     rmp_store_relaxed(&slot->base_lost_poison, poison.low);
 }
 
+bool rmp_slots_take_this(const rmp_ring *ring, uint32_t number, rmp_process process, uint64_t thread_id) {
+    if (number == 0 || number >= ring->slot_count) return false;
+    rmp_slot *slot = rmp_ring_slot(ring, number);
+    uint64_t state = rmp_load_acquire(&slot->state);
+    if (!is_reusable(ring, number, state, process)) return false;
+    bool same_process = was_of(slot, state, process);
+    uint32_t generation = rmp_slot_generation(state) + 1;
+    if (!rmp_cas_acq_rel_u64(&slot->state, state, rmp_slot_state(RMP_SLOT_TAKING, generation, process.pid))) return false;
+    RMP_TESTPOINT("slot.taking");
+    if (!same_process) identify(slot, process);
+    rmp_store_relaxed(&slot->thread_id, thread_id);
+    /* Else taken for dead meanwhile: no longer ours, and perhaps somebody's already. */
+    return rmp_cas_acq_rel_u64(&slot->state, rmp_slot_state(RMP_SLOT_TAKING, generation, process.pid),
+                               rmp_slot_state(RMP_SLOT_LIVE, generation, process.pid));
+}
+
 uint32_t rmp_slots_take(const rmp_ring *ring, rmp_process process, uint64_t thread_id) {
     uint32_t count = ring->slot_count;
     uint32_t start = rmp_load_relaxed(&ring->header->slot_cursor) % count;
     for (uint32_t i = 0; i < count; i++) {
         uint32_t number = (start + i) % count;
-        rmp_slot *slot = rmp_ring_slot(ring, number);
-        uint64_t state = rmp_load_acquire(&slot->state);
-        if (number == 0 || !is_reusable(ring, number, state, process)) continue;
-        bool same_process = was_of(slot, state, process);
-        uint32_t generation = rmp_slot_generation(state) + 1;
-        if (!rmp_cas_acq_rel_u64(&slot->state, state, rmp_slot_state(RMP_SLOT_TAKING, generation, process.pid)))
-            continue;
-        RMP_TESTPOINT("slot.taking");
-        if (!same_process) identify(slot, process);
-        rmp_store_relaxed(&slot->thread_id, thread_id);
-        if (!rmp_cas_acq_rel_u64(&slot->state, rmp_slot_state(RMP_SLOT_TAKING, generation, process.pid),
-                                 rmp_slot_state(RMP_SLOT_LIVE, generation, process.pid)))
-            continue; /* taken for dead meanwhile: no longer ours, and perhaps somebody's already */
+        if (!rmp_slots_take_this(ring, number, process, thread_id)) continue;
         rmp_store_relaxed(&ring->header->slot_cursor, (number + 1) % count);
         return number;
     }

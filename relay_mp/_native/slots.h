@@ -19,6 +19,9 @@
 /* Returns the slot's number, 0 if all are taken. */
 uint32_t rmp_slots_take(const rmp_ring *ring, rmp_process process, uint64_t thread_id);
 
+/* Takes that one, such as the one that the thread had before. False: it cannot be had. */
+bool rmp_slots_take_this(const rmp_ring *ring, uint32_t number, rmp_process process, uint64_t thread_id);
+
 /* The process to ask about before a slot in `state_seen` is marked dead. A slot that is TAKING still has
  * the start time of the owner before: the pid alone decides then, which is right but for a reused one. */
 rmp_process rmp_slots_owner(const rmp_ring *ring, uint32_t slot, uint64_t state_seen);

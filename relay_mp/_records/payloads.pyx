@@ -6,7 +6,7 @@ a fifth of the time of msgpack.unpackb and a walk over what that gives. The byte
 
     lengths and counts    against what is left. Every element takes a byte, so that all open lists and maps together
                           never ask for more elements than there are bytes: no memory out of proportion
-    depth                 DEEPEST_PAYLOAD, counted: a payload must not use up the C stack
+    depth                 DEEPEST_PAYLOAD, counted, and the room on the thread's C stack: a payload must not use that up
     texts                 strict UTF-8: no surrogates
     types                 no bytes, no extensions, no keys but texts; of a key that is there twice, the last counts
 """
@@ -34,6 +34,7 @@ from relay_mp._native.decode cimport (
     rmp_take,
 )
 from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_GET_SIZE, PyUnicode_DecodeUTF8
+from relay_mp._native.stack cimport rmp_stack_has
 from relay_mp._records.members cimport FEW, Entry, sort_members
 
 from relay_mp.errors import RecordError
@@ -41,6 +42,8 @@ from relay_mp.errors import RecordError
 
 cdef enum:
     DEEPEST_PAYLOAD = 256  # twice what can be emitted
+    USUAL_DEPTH = 16       # so deep without a look at the stack
+    STACK_RESERVE = 3072   # what is left for an error
 
 # A map's members are held until all of them are known, those of the maps around it below. One array for all, in place
 # of one a level: little of the C stack, and one place that gives back what an error leaves.
@@ -110,6 +113,9 @@ cdef object _read_rare(Payload* payload):
 cdef int _open(Payload* payload, uint64_t elements) except -1:
     if payload.depth >= DEEPEST_PAYLOAD:
         _refuse(payload, f"nests deeper than {DEEPEST_PAYLOAD}")
+    if payload.depth >= USUAL_DEPTH and not rmp_stack_has(STACK_RESERVE):
+        _refuse(payload, f"nests deeper than {payload.depth}, for which this thread's stack has no room; raise "
+                         "threading.stack_size")
     payload.depth += 1
     payload.owed += elements
     if payload.owed > <uint64_t>(payload.cursor.end - payload.cursor.at):
@@ -245,6 +251,6 @@ def read_payload(bytes packed not None) -> Json:
     """The payload that was packed: JSON types, keys sorted at every depth, NaN and infinities None. The caller's own.
 
     Raises:
-        RecordError: it is not msgpack of JSON types, or it nests deeper than 256.
+        RecordError: it is not msgpack of JSON types, or it nests deeper than 256, or than the thread's stack has room for.
     """
     return read_all(<const uint8_t*>PyBytes_AS_STRING(packed), PyBytes_GET_SIZE(packed))

@@ -1209,7 +1209,7 @@ def test_bad_segments_are_refused(tmp_path):
     for change, message in (
         (lambda b: b[:100], "shorter"),
         (lambda b: b[:-4096], "shorter"),
-        (lambda b: b"\0" * 8 + b[8:], "no relay_mp segment"),
+        (lambda b: b"\0" * 8 + b[8:], "not a relay_mp segment"),
         (lambda b: b[:8] + b"\x63" + b[9:], "layout version"),
         (lambda b: b + bytes(4096), "contradict"),
     ):

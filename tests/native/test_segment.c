@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -192,7 +193,7 @@ TEST(a_truncated_file_is_refused) {
     clean_up();
 }
 
-TEST(a_segment_closed_under_a_user_reads_as_closed) {
+TEST(a_segment_closed_under_one_that_has_not_said_that_it_is_inside_reads_as_closed) {
     rmp_segment segment = make_segment(64, 4, 1000);
     rmp_segment used = segment;
     uint64_t position;
@@ -200,7 +201,26 @@ TEST(a_segment_closed_under_a_user_reads_as_closed) {
     rmp_segment_close(&segment, true);
     CHECK_EQUAL(used.ring.header->session_state, RMP_CLOSED);
     CHECK_EQUAL(rmp_ring_commit(&used.ring, 1, position, 1, "x", 1, rmp_crc32c(0, "x", 1)), RMP_OVERTAKEN);
-    rmp_segment_close(&used, false);
+    munmap(used.base, used.bytes);
+    free(used.users);
+}
+
+TEST(a_segment_that_is_kept_outlives_its_close_and_goes_with_the_last) {
+    rmp_segment segment = make_segment(64, 4, 1000);
+    rmp_segment first = segment, second = segment;
+    uint64_t position;
+    rmp_segment_keep(&first);
+    rmp_segment_keep(&second);
+    CHECK_EQUAL(rmp_ring_claim(&first.ring, 1, 1, &position), RMP_OK);
+    rmp_segment_close(&segment, false);
+    CHECK_EQUAL(first.ring.header->session_state, RMP_OPEN);
+    CHECK_EQUAL(rmp_ring_commit(&first.ring, 1, position, 1, "x", 1, rmp_crc32c(0, "x", 1)), RMP_OK);
+    uint8_t *base = first.base;
+    rmp_segment_close(&first, false);
+    unsigned char resident;
+    CHECK_EQUAL(mincore(base, 4096, &resident), 0);
+    rmp_segment_close(&second, false);
+    CHECK_EQUAL(mincore(base, 4096, &resident), -1); /* nothing is mapped there */
 }
 
 static int fill_small_file_system(void) {
