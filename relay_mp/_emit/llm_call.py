@@ -11,7 +11,6 @@ has what tools and LLMs share.
 Headers of `calls.CREDENTIAL_HEADERS` are taken out before a sanitizer sees a request, and again after.
 """
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from relay_mp._emit.arguments import merge_metadata, thaw
@@ -320,6 +319,3 @@ def end_metadata(handle: LLMHandle, metadata: Any) -> dict[str, Any]:
     else:
         merged = merge_metadata(handle._metadata, metadata)
     return {**merged, **STATUS_OK} if isinstance(merged, dict) else STATUS_OK
-
-
-Provider = Callable[[LLMRequest], Any]

@@ -35,14 +35,14 @@ from relay_mp._emit.verbs import end_silently
 from relay_mp._log import logger
 from relay_mp._native.core import active
 
-__all__ = ["LlmStream", "LlmSyncStream", "Source", "close_source", "opened"]
+__all__ = ["LlmStream", "LlmSyncStream", "Source", "opened"]
 
 CHUNK_MARK = "llm.chunk"
 
 _INTERRUPTED = {STATUS_KEY: "ERROR", DESCRIPTION_KEY: "stream closed before its end"}
 
 
-async def close_source(source: Any) -> None:
+async def _close_source(source: Any) -> None:
     """Closes an asynchronous iterator that can be closed: by `aclose`, or, as clients of providers have it, `close`."""
     close = getattr(source, "aclose", None) or getattr(source, "close", None)
     if close is None:
@@ -90,9 +90,9 @@ class Source:
 
     async def aclose(self) -> None:
         try:
-            await close_source(self._chunks)
+            await _close_source(self._chunks)
         finally:
-            await close_source(self._owner)
+            await _close_source(self._owner)
 
 
 class _Stepwise:
@@ -219,7 +219,7 @@ class LlmStream:
     async def _close(self, status: dict[str, str]) -> None:
         try:
             if not self._handle.is_copy:  # else its connection is the parent's
-                await close_source(self._source)
+                await _close_source(self._source)
         except Exception:
             logger.exception("the stream of %r failed while it was closed", self._spec.name)
         finally:

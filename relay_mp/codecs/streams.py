@@ -54,7 +54,10 @@ def _plain(chunk: Any) -> Any:
     for name, arguments in (("model_dump", {"mode": "json"}), ("to_dict", {})):
         method = getattr(type(chunk), name, None)
         if method is not None:
-            return method(chunk, **arguments)
+            try:
+                return method(chunk, **arguments)
+            except Exception:  # of the client's: the other chunks have their answer all the same
+                return chunk
     return chunk
 
 

@@ -95,6 +95,18 @@ def test_chunks_of_a_client_are_collected_as_json():
     assert [call["arguments"] for call in view.tool_calls] == [{"a": 2, "b": 2}, {}]
 
 
+def test_a_chunk_that_cannot_be_made_json_loses_no_other():
+    class Odd:
+        def to_dict(self):
+            raise ValueError("of the client")
+
+    case = next(case for case in STREAMS.values() if case.message == "4")
+    collector = codecs.StreamCollector()
+    for chunk in [*case.response, Odd()]:
+        collector(chunk)
+    assert collector.response() == codecs.streams.assemble(case.response)
+
+
 @pytest.mark.parametrize("repeated", [False, True])
 def test_deltas_of_calls_without_numbers_and_ids_stay_apart(repeated):
     """Whole calls in chunks of their own, and one call whose name is sent with every part of its arguments."""
