@@ -5,12 +5,12 @@ that is killed loses none of what it has passed. Several lines may go with one w
 that is killed ends with lines of events that its successor delivers: those are found there, and not written again.
 """
 
-import fcntl
 import json
 import os
 import stat
 
 from relay_mp._deliver.at_fork import abandon_in_child
+from relay_mp._deliver.file_lock import FileLock
 from relay_mp._deliver.private_files import FILE_MODE, open_file
 from relay_mp._log import logger
 
@@ -43,6 +43,7 @@ class JsonlFile:
         self.path = path
         self.lines = 0
         self._file = -1
+        self._lock: FileLock | None = None
         self._mode = FILE_MODE
         self._tail: bytes | None = None  # the end of the file, behind which nothing of this writer's is; None: not read
         self._found_bytes = 0
@@ -132,39 +133,37 @@ class JsonlFile:
     def close(self) -> None:
         """Closes the file. Idempotent."""
         if self._file >= 0:
-            # By name, not by the close: a child forked without Python's hooks may still have it open.
-            fcntl.flock(self._file, fcntl.LOCK_UN)
-            self.abandon()
+            os.close(self._file)
+            self._file = -1
+            if self._lock is not None:
+                self._lock.release()
 
     def abandon(self) -> None:
         """Closes it in this process only, such as a forked child: the lock stays."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+            if self._lock is not None:
+                self._lock.abandon()
 
     def _open(self, overwrite: bool) -> None:
         file = open_file(self.path, os.O_RDWR | os.O_APPEND, mode=self._mode)
+        self._lock = None
         try:
-            self._lock(file)
-            self._mode = stat.S_IMODE(os.fstat(file).st_mode)
+            status = os.fstat(file)
+            if stat.S_ISREG(status.st_mode):
+                self._lock = FileLock(self.path)
+            self._mode = stat.S_IMODE(status.st_mode)
             if overwrite:
                 os.ftruncate(file, 0)
             self._end = _end_at_whole_line(file, self.path)
         except BaseException:
             os.close(file)
+            if self._lock is not None:
+                self._lock.release()
             raise
         self._file = file
         abandon_in_child(self)
-
-    def _lock(self, file: int) -> None:
-        # Not a record lock (lockf): the process would lose it as soon as anything in it, such as a reader
-        # of the very file, closes another descriptor of the file.
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(
-                f"{self.path} is being written by another process or exporter; give each run a file of its own"
-            ) from None
 
 
 def _end_at_whole_line(file: int, path: str) -> int:

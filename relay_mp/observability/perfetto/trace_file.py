@@ -10,12 +10,12 @@ bracket may be missing: so the file opens also after a kill.
 """
 
 import contextlib
-import fcntl
 import json
 import os
 from typing import Any
 
 from relay_mp._deliver.at_fork import abandon_in_child
+from relay_mp._deliver.file_lock import FileLock
 from relay_mp._deliver.jsonl import last_line_break
 from relay_mp._deliver.private_files import open_file
 
@@ -50,12 +50,15 @@ class TraceFile:
         self.path = path
         self._session_id = session_id
         self._file = open_file(path, os.O_RDWR | os.O_APPEND)
+        self._lock: FileLock | None = None
         try:
-            self._lock()
+            self._lock = FileLock(path)
             self._end = os.fstat(self._file).st_size
             self.epoch_us = self._begin_at_what_is_there(mode) if self._end else None
         except BaseException:
             os.close(self._file)
+            if self._lock is not None:
+                self._lock.release()
             raise
         abandon_in_child(self)
 
@@ -66,14 +69,6 @@ class TraceFile:
             with contextlib.suppress(FileExistsError):
                 return cls(path, session_id, mode)
         return cls(path_of_run(path, session_id) if mode == "new" else path, session_id, mode)
-
-    def _lock(self) -> None:
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise FileExistsError(
-                f"{self.path} is being written by another process or exporter; give each run a file of its own"
-            ) from None
 
     def _begin_at_what_is_there(self, mode: str) -> int | None:
         head = self._head()
@@ -138,11 +133,15 @@ class TraceFile:
                 if last is not None and self.epoch_us is not None:
                     self.write(last)
             finally:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-                self.abandon()
+                os.close(self._file)
+                self._file = -1
+                if self._lock is not None:
+                    self._lock.release()
 
     def abandon(self) -> None:
         """Closes it in this process only, such as a forked child: the lock stays."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+            if self._lock is not None:
+                self._lock.abandon()
