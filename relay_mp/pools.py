@@ -22,12 +22,13 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar
 
 from relay_mp._emit.carry import current_scope_text
 from relay_mp._emit.context import TaskContext, capture, forget_root, task_scope
+from relay_mp._emit.decorator import run_in_blocks
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._log import logger
@@ -70,14 +71,7 @@ class _Propagated(Generic[P, R]):
             _mark_coroutine_function(self)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        if inspect.iscoroutinefunction(self._function):
-            return cast(R, self._run_async(*args, **kwargs))
-        with use(self._context):
-            return self._function(*args, **kwargs)
-
-    async def _run_async(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        with use(self._context):
-            return await cast(Awaitable[Any], self._function(*args, **kwargs))
+        return run_in_blocks(self._function, functools.partial(use, self._context))(*args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Propagated, (self._function, self._context)
@@ -177,7 +171,8 @@ def propagate(function: Callable[P, R], context: TaskContext | None = None) -> C
 
     Picklable if the function is, so that it carries the scope through anything that moves callables:
     joblib, Dask, Ray, Celery, a queue. Each call runs under the scope and leaves the caller's context
-    as it was. A coroutine function stays one. Any thread of any process; may be called often.
+    as it was. A coroutine function stays one. A coroutine or generator that a call returns runs under the scope, too, and
+    its reader does not. Any thread of any process; may be called often.
 
     Call it where the work is submitted, not where a library asks for the next task: joblib runs the
     generator of `Parallel(...)(delayed(f)(x) for x in data)` in threads of its own, so `f` is

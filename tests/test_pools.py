@@ -599,6 +599,58 @@ def test_propagate_of_a_coroutine_function_is_one(session, seen):
     assert not asyncio.iscoroutinefunction(pools.propagate(mark))
 
 
+def _generator():
+    scope.event("of the body")
+    yield scope.get_handle().name
+
+
+async def _async_generator():
+    scope.event("of the body")
+    yield scope.get_handle().name
+
+
+async def _coroutine():
+    scope.event("of the body")
+    return scope.get_handle().name
+
+
+def _plain_wrapper():
+    return _coroutine()
+
+
+class _CallableWithCoroutine:
+    async def __call__(self):
+        return await _coroutine()
+
+
+def _read(work):
+    """What comes of what a call returned, and the scope of its reader meanwhile."""
+    if hasattr(work, "__next__"):
+        (found,) = [(name, scope.get_handle().name) for name in work]
+        return found
+
+    async def main():
+        if hasattr(work, "__anext__"):
+            (found,) = [(name, scope.get_handle().name) async for name in work]
+            return found
+        return await work, scope.get_handle().name
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "function", [_generator, _async_generator, _coroutine, _CallableWithCoroutine(), _plain_wrapper]
+)
+def test_what_a_propagated_call_does_later_it_does_under_the_scope(session, seen, function):
+    with scope.scope("submitter", ScopeType.Agent):
+        carried = pools.propagate(function)
+    with scope.scope("reader", ScopeType.Agent):
+        assert _read(carried()) == ("submitter", "reader")
+    subscribers.flush()
+    names = {event.uuid: event.name for event in seen}
+    assert [names[event.parent_uuid] for event in seen if event.name == "of the body"] == ["submitter"]
+
+
 def test_propagate_may_be_called_by_itself_and_in_many_threads(session, seen):
     def countdown(n):
         with scope.scope("inner", ScopeType.Function):

@@ -1,4 +1,4 @@
-"""`@scope.scope(...)`: a scope around each call of a function, for as long as the call's work takes.
+"""A scope around each call of a function, for as long as the call's work takes: `@scope.scope(...)`, `pools.propagate`.
 
     function                 the scope spans the call
     coroutine function       the awaiting
