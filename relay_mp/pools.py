@@ -171,8 +171,8 @@ def propagate(function: Callable[P, R], context: TaskContext | None = None) -> C
 
     Picklable if the function is, so that it carries the scope through anything that moves callables:
     joblib, Dask, Ray, Celery, a queue. Each call runs under the scope and leaves the caller's context
-    as it was. A coroutine function stays one. A coroutine or generator that a call returns runs under the scope, too, and
-    its reader does not. Any thread of any process; may be called often.
+    as it was. A coroutine function stays one. A coroutine or generator that a call returns runs under the scope, too,
+    and its reader does not. Any thread of any process; may be called often.
 
     Call it where the work is submitted, not where a library asks for the next task: joblib runs the
     generator of `Parallel(...)(delayed(f)(x) for x in data)` in threads of its own, so `f` is
