@@ -92,6 +92,7 @@ LATE = {
     ("relay_mp", "relay_mp.pools"): "it imports multiprocessing and concurrent.futures",
     ("relay_mp", "relay_mp.pricing"): _LATE_TO_LOAD,
     ("relay_mp", "relay_mp.typed"): _LATE_TO_LOAD,
+    ("relay_mp._deliver.askers", "psutil"): "only where the system has no /proc",
     ("relay_mp._deliver.liveness", "psutil"): "only where the system has no pidfd",
     ("relay_mp._emit.llm_stream", "asyncio"): _ASYNCIO,
     ("relay_mp._emit.settle", "asyncio"): _ASYNCIO,

@@ -26,6 +26,8 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._deliver import named
+from relay_mp._deliver.allowed import Allowed
+from relay_mp._deliver.askers import Askers
 from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness
 from relay_mp._deliver.replacement import Named, replace
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
@@ -62,9 +64,11 @@ _CONTROL = bytes([core.KIND_CONTROL])
 class Dispatcher:
     """Delivers one session's stream. `run` returns when `stop` was called and all is delivered."""
 
-    def __init__(self, segment: Segment, subscriptions: Subscriptions) -> None:
+    def __init__(self, segment: Segment, subscriptions: Subscriptions, allowed: Allowed | None = None) -> None:
+        """`allowed`: what other processes may have it import; anything by default."""
         self._segment = segment
         self._subscriptions = subscriptions
+        self._askers = Askers(segment, allowed or Allowed())
         self._reader = Reader(segment, view_of)
         self._liveness = Liveness(segment, self._reader)
         self._stall_seconds = segment.stall_timeout_ns / 1e9
@@ -312,7 +316,9 @@ class Dispatcher:
     def _control(self, payload: bytes, slot: int, owner_seq: int, position: int, redelivered: bool) -> None:
         try:
             fields = msgpack.unpackb(payload)
-            code, text = self._answer(fields[4], msgpack.unpackb(fields[9]), position, redelivered), ""
+            verb, request = fields[4], msgpack.unpackb(fields[9])
+            self._askers.require(verb, request, slot)
+            code, text = self._answer(verb, request, position, redelivered), ""
         except (SubscriberError, SessionError) as error:
             code, text = REPLY_ERROR, str(error)
         except Exception as error:

@@ -46,6 +46,16 @@ def _has_ended(pid: int) -> bool:
         return False
 
 
+def pid_here(pid: int, start_time: int, pid_namespace: int) -> int:
+    """What a process is called in this one's /proc; 0 if it cannot be seen from here."""
+    try:
+        if pid_namespace in (0, core.process_self()[2]):
+            return pid if not os.path.exists("/proc/self") or os.readlink("/proc/self") == str(os.getpid()) else 0
+        return _namespaces.find(pid, start_time, pid_namespace)
+    except OSError:
+        return 0
+
+
 class _Namespaces:
     """Processes of other pid namespaces, as far as this process's /proc shows them.
 
@@ -60,7 +70,7 @@ class _Namespaces:
     def is_dead(self, pid: int, start_time: int, pid_namespace: int) -> bool:
         process = pid, start_time, pid_namespace
         try:
-            pid_here = self._known_as.get(process) or self._find(*process)
+            pid_here = self._known_as.get(process) or self.find(*process)
         except OSError:
             return False  # no look is possible, as when no descriptor is left: ask again
         if not pid_here:
@@ -71,7 +81,7 @@ class _Namespaces:
         self._known_as.pop(process, None)
         return True
 
-    def _find(self, pid: int, start_time: int, pid_namespace: int) -> int:
+    def find(self, pid: int, start_time: int, pid_namespace: int) -> int:
         """What it is called here; 0 if it is not to be seen."""
         found, own_namespace = 0, core.process_self()[2]
         for pid_here in _visible_pids():

@@ -1,8 +1,7 @@
 """What is named rather than passed: "package.module:attribute" with JSON arguments.
 
 A name crosses processes where a callable cannot: a subscriber's is resolved where the dispatcher runs, a
-middleware's and a plugin's where they are used. It comes only from processes of the session's own uid
-(the segment's mode is 0600).
+middleware's and a plugin's where they are used. Who may have one resolved is askers' and allowed's.
 """
 
 import importlib

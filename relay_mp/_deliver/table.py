@@ -12,6 +12,7 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._deliver import named
+from relay_mp._deliver.allowed import Allowed
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._log import logger
@@ -46,8 +47,10 @@ def save(segment: Segment, subscriptions: Subscriptions, *, has_successor: bool 
     segment.store_subscriptions(msgpack.packb(rows))
 
 
-def restore(segment: Segment, subscriptions: Subscriptions) -> None:
-    """Takes over the registrations that an earlier dispatcher has left. What cannot be is told in the log."""
+def restore(segment: Segment, subscriptions: Subscriptions, allowed: Allowed | None = None) -> None:
+    """Takes over the registrations that an earlier dispatcher has left, as far as `allowed` has them (default:
+    anything). What cannot be taken over is told in the log."""
+    allowed = allowed or Allowed()
     rows = _rows(segment)
     delivered, reports = _reports(rows)
     rows = [row for row in rows if not _is_reports(row)]
@@ -56,6 +59,7 @@ def restore(segment: Segment, subscriptions: Subscriptions) -> None:
         logger.error("the table of named subscribers is damaged: %d of its rows are passed over", damaged)
     for name, target, arguments, scope, since, until in filter(_is_row, rows):
         try:
+            allowed.require(target, arguments)
             callback = named.resolve(target, arguments)
         except SubscriberError:
             logger.exception("subscriber %r is not there any more after a restart of the dispatcher", name)

@@ -141,6 +141,7 @@ typedef struct rmp_header {
     __attribute__((aligned(RMP_LINE))) uint64_t configuration[2]; /* as `subscriptions` */
     uint64_t configuration_told; /* the newest registration whose being out of workers' reach has been told */
     uint64_t middleware_failures; /* of middleware that a worker could not get hold of */
+    uint64_t refused_requests; /* to the dispatcher: another uid's, or for a name that is not allowed */
 } rmp_header;
 static_assert(sizeof(rmp_header) <= RMP_HEADER_BYTES, "header page");
 static_assert(offsetof(rmp_header, tail) % 16 == 0, "cmpxchg16b alignment");

@@ -65,6 +65,7 @@ cdef extern from "layout.h" nogil:
         uint64_t configuration_bytes
         uint64_t configuration_told
         uint64_t middleware_failures
+        uint64_t refused_requests
     ctypedef struct rmp_slot:
         uint64_t state
         uint64_t emitted

@@ -348,6 +348,13 @@ cdef class Segment:
         add_u64(&self._header().subscriber_errors, 1)
 
     @property
+    def refused_requests(self) -> int:
+        return load_u64(&self._header().refused_requests)
+
+    def count_refused_request(self) -> None:
+        add_u64(&self._header().refused_requests, 1)
+
+    @property
     def stalled_slot(self) -> int:
         """The slot whose unfinished record delivery waits for, 0 if none."""
         return self._slot_or_none(load_u64(&self._header().stalled_owner))

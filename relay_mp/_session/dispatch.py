@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from relay_mp._deliver import named
+from relay_mp._deliver.askers import told_uids
 from relay_mp._deliver.dispatcher import REPLY_ERROR, REPLY_OK
 from relay_mp._deliver.replacement import Named, replace
 from relay_mp._deliver.subscriptions import Callback, Subscription, Subscriptions
@@ -73,7 +74,7 @@ class _Requests:
             SubscriberError: the dispatcher refused it, or did not answer.
             FlushError, FlushTimeoutError: as Session.flush.
         """
-        slot, owner_seq = core.emit_control(verb, {**request, "scope": _text(scope)})
+        slot, owner_seq = core.emit_control(verb, {**request, "scope": _text(scope), "uids": told_uids()})
         self._flush()
         answered, code, text = self._segment.read_reply(slot)
         if answered != owner_seq:
@@ -161,7 +162,7 @@ class RemoteDispatch:
         """Nothing: the dispatcher does it by itself, at least once a second."""
 
     def close_scope(self, scope: bytes) -> None:
-        core.emit_control("close_scope", {"scope": _text(scope)})
+        core.emit_control("close_scope", {"scope": _text(scope), "uids": told_uids()})
 
 
 def choose(segment: Segment, subscriptions: Subscriptions | None, flush: Callable[[], object]) -> Dispatch:

@@ -5,12 +5,14 @@ has sealed the ring and it is drained; or, if the owner has died, once the worke
 latest ORPHAN_GRACE_SECONDS later, and then removes the segment itself.
 """
 
+import os
 import signal
 import sys
 import time
 from typing import NoReturn
 
 from relay_mp._deliver import table
+from relay_mp._deliver.allowed import ANY, Allowed
 from relay_mp._deliver.dispatcher import Dispatcher
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._deliver.subscriptions import Subscriptions
@@ -18,6 +20,7 @@ from relay_mp._log import logger, work_in_background
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
 from relay_mp._session import membership
+from relay_mp._session.settings import ALLOWED_VARIABLE
 from relay_mp.errors import SegmentError, SessionError
 
 ORPHAN_GRACE_SECONDS = 10.0
@@ -72,9 +75,10 @@ def main(path: str) -> int:
     segment = Segment.attach(path)
     subscriptions = Subscriptions(segment.set_subscribers, lambda: table.save(segment, subscriptions))
     membership.adopt(segment, subscriptions)
-    table.restore(segment, subscriptions)
+    allowed = Allowed(os.environ.get(ALLOWED_VARIABLE) or ANY)
+    table.restore(segment, subscriptions, allowed)
     _take_lease(segment)
-    dispatcher = Dispatcher(segment, subscriptions)
+    dispatcher = Dispatcher(segment, subscriptions, allowed)
     owner, epoch = _Owner(segment, dispatcher), core.fork_epoch()
     dispatcher.run(owner.check)
     if core.fork_epoch() != epoch:

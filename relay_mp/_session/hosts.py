@@ -13,12 +13,14 @@ import threading
 import time
 
 from relay_mp._deliver import table
+from relay_mp._deliver.allowed import Allowed
 from relay_mp._deliver.dispatcher import Dispatcher
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._log import logger, work_in_background
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
 from relay_mp._session import inheritance
+from relay_mp._session.settings import ALLOWED_VARIABLE
 from relay_mp.errors import SessionError
 
 START_TIMEOUT_SECONDS = 20.0
@@ -52,14 +54,15 @@ def _wait_for_end(segment: Segment, ended: threading.Event, seconds: float) -> b
 class ThreadHost:
     """A daemon thread of the owner."""
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, allowed: Allowed) -> None:
         self._segment = segment
+        self.allowed = allowed
         subscriptions = Subscriptions(
             segment.set_subscribers, lambda: table.save(segment, subscriptions, has_successor=False)
         )
         self.subscriptions = subscriptions
         segment.take_lease(segment.lease()[0])
-        self._dispatcher = Dispatcher(segment, self.subscriptions)
+        self._dispatcher = Dispatcher(segment, self.subscriptions, allowed)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay_mp-dispatcher", daemon=True)
         self._thread.start()
@@ -111,8 +114,9 @@ class ProcessHost:
 
     subscriptions = None  # they are over there
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, allowed: Allowed) -> None:
         self._segment = segment
+        self.allowed = allowed
         self._stopping = self._has_given_up = False
         self._ended = threading.Event()
         self._process = self._start()
@@ -128,6 +132,7 @@ class ProcessHost:
     def _start(self) -> "subprocess.Popen[bytes]":
         inherited = (inheritance.SESSION_VARIABLE, inheritance.SCOPE_VARIABLE)
         environment = {name: value for name, value in os.environ.items() if name not in inherited}
+        environment[ALLOWED_VARIABLE] = self.allowed.as_setting()
         # As multiprocessing does it.
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         command = [sys.executable, *flags, "-c", _PROGRAM, self._segment.path]
@@ -208,6 +213,6 @@ def _hand_path_over(process: "subprocess.Popen[bytes]") -> None:
 Host = ThreadHost | ProcessHost
 
 
-def start(segment: Segment) -> Host:
+def start(segment: Segment, allowed: Allowed) -> Host:
     """Starts the dispatcher that the segment's settings ask for."""
-    return ProcessHost(segment) if segment.dispatcher_is_process else ThreadHost(segment)
+    return ProcessHost(segment, allowed) if segment.dispatcher_is_process else ThreadHost(segment, allowed)

@@ -11,6 +11,7 @@ import atexit
 import os
 import sys
 
+from relay_mp._deliver.allowed import Allowed
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._emit import carry, context, replaced
 from relay_mp._emit.current import set_inherited_hook
@@ -231,7 +232,7 @@ def _start(settings: Settings, session_id: str) -> Session:
     try:
         segment.make_current()
         publishing.own(segment)
-        host = hosts.start(segment)
+        host = hosts.start(segment, Allowed(settings.allowed_subscribers))
         session = Session(segment, settings, host, host.subscriptions)
         _state.own(session)
         if settings.on_sigterm == "flush":
@@ -304,6 +305,7 @@ def session(
     max_event_bytes: int | None = None,
     max_producers: int | None = None,
     configuration_bytes: int | None = None,
+    allowed_subscribers: str | None = None,
     directory: str | None = None,
     recovery_directory: str | None = None,
     strict: bool | None = None,

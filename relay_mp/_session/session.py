@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from relay_mp._deliver import named
 from relay_mp._deliver.replacement import Named
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._deliver.subscriptions import Callback, Subscriptions
@@ -198,10 +199,20 @@ class Session:
         self, name: str, callback: Callback | str, arguments: dict[str, Any] | None, scope: bytes | None
     ) -> None:
         """See subscribers.register and scope_local.register_subscriber."""
+        self._allow(callback, arguments)
         self._dispatch.register(name, callback, arguments, scope)
         if scope is None:
             self._registered.add(name)
             self._inherited -= {name}
+
+    def _allow(self, callback: Callback | str, arguments: dict[str, Any] | None) -> None:
+        """What the owner registers, other processes may register too."""
+        if self._host is None or not self.is_owner:
+            return
+        if isinstance(callback, str):
+            self._host.allowed.note(callback, arguments)
+        elif self.dispatches_elsewhere:
+            self._host.allowed.note(named.name_of(callback), None)
 
     def deregister(self, name: str, scope: bytes | None) -> bool:
         """See subscribers.deregister and scope_local.deregister_subscriber."""
@@ -225,6 +236,8 @@ class Session:
             SubscriberError, SessionError: all are as before.
             FlushTimeoutError: the dispatcher has not come there within the session's flush timeout; it does it then.
         """
+        for each in add:
+            self._allow(each.target, each.arguments)
         self._dispatch.replace(remove, add)
         self._registered.update(each.name for each in add)
 
@@ -303,7 +316,7 @@ class Session:
         except (ImportError, OSError) as error:  # as when NumPy is first needed here, and descriptors have run out
             print(f"relay_mp: what became of the events of {self.path} cannot be told: {error}", file=sys.stderr)
             return
-        is_whole = not (stats.lost or stats.cut or stats.replaced or stats.subscriber_errors)
+        is_whole = not (stats.lost or stats.cut or stats.replaced or stats.subscriber_errors or stats.refused_requests)
         if not is_whole or not complete or any(e.lost for e in stats.exporters.values()):
             _summarise(stats, None if complete else self.path)
 
@@ -330,6 +343,8 @@ def _summarise(stats: Stats, left_in: str | None) -> None:
     )
     if stats.cut:
         line += f", {stats.cut} cut to max_event_bytes"
+    if stats.refused_requests:
+        line += f", {stats.refused_requests} {'request' if stats.refused_requests == 1 else 'requests'} refused"
     if stats.replaced:
         line += f", {stats.replaced} values replaced that cannot be recorded"
     for name, exporter in stats.exporters.items():

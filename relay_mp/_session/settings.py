@@ -7,10 +7,12 @@ import os
 from dataclasses import dataclass, fields
 from typing import Any
 
+from relay_mp._deliver.allowed import ANY, check_patterns
 from relay_mp._native import core
 from relay_mp.errors import SessionError, described_type
 
 PREFIX = "RELAY_MP_"
+ALLOWED_VARIABLE = f"{PREFIX}ALLOWED_SUBSCRIBERS"
 
 DEFAULT_RING_BYTES = 16 * 1024 * 1024
 MIN_RING_BYTES = 64 * 1024
@@ -57,6 +59,9 @@ class Settings:
         max_event_bytes: larger events lose their payloads, not their identity. 0: an eighth of the ring.
         max_producers: how many threads, of all processes, may emit at the same time.
         configuration_bytes: room for the middleware and plugins that workers share with the owner.
+        allowed_subscribers: what other processes of the session may have the dispatcher import, beside exporters of
+            installed packages and what the owner registers: names "package.module:attribute" with commas between them,
+            in which * stands for any part without a dot; "*": anything; "none": nothing more.
         directory: where the segment is made; a memory file system. "": /dev/shm, or the temporary directory where
             there is no room.
         recovery_directory: where events that dead sessions left behind are written. "": the temporary directory.
@@ -80,6 +85,7 @@ class Settings:
     max_event_bytes: int = 0
     max_producers: int = 1024
     configuration_bytes: int = 64 * 1024
+    allowed_subscribers: str = ANY
     directory: str = ""
     recovery_directory: str = ""
     strict: bool = False
@@ -139,10 +145,19 @@ def _checked(name: str, kind: type, value: Any, source: str) -> Any:
         raise SessionError(f"{source}={given!r} is not {_NUMBERS[int]}")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise SessionError(f"{source}={value!r}; expected one of {', '.join(_CHOICES[name])}")
+    if name == "allowed_subscribers":
+        _require_patterns(value, source)
     low, high = _LIMITS.get(name, (value, value))
     if not low <= value <= high:
         raise SessionError(f"{source}={value!r} is outside {low} to {high}")
     return value
+
+
+def _require_patterns(value: str, source: str) -> None:
+    try:
+        check_patterns(value)
+    except ValueError as error:
+        raise SessionError(f"{source}={value!r}: {error}") from None
 
 
 _SWITCH = {"0": False, "false": False, "1": True, "true": True}

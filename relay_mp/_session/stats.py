@@ -60,6 +60,9 @@ class Stats:
     exporters: dict[str, ExporterReport] = field(default_factory=dict)
     """What exporters say of themselves, by the name they are registered under; those that have ended too. In a
     process where the dispatcher is not, as published: at most a second old, and exact after their `force_flush`."""
+    refused_requests: int = 0
+    """Requests to the dispatcher, such as a worker's registration, that it did not answer: another uid's, or for a name
+    that the session does not allow."""
     unrecorded: str | None = None
     """Why nothing is recorded: the session could not start, as where shared memory has no room. None: it has."""
 
@@ -170,5 +173,6 @@ def collect(segment: Segment, *, has_ended: bool = False, has_stopped: bool = Fa
         ring_bytes=segment.ring_bytes,
         ring_used_bytes=(segment.tail - segment.free_pos) * core.UNIT_BYTES,
         stalled_pid=segment.slot_process(stalled)[0] if stalled else None,
+        refused_requests=segment.refused_requests,
         exporters=_exporters(segment, has_stopped=has_stopped),
     )

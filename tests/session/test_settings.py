@@ -24,6 +24,7 @@ VALID = {
     "max_deliveries": 5,
     "max_producers": 7,
     "configuration_bytes": 4096,
+    "allowed_subscribers": "my_app.subscribers:*, my_app.audit:Log",
     "directory": "/tmp",
     "recovery_directory": "/var/tmp",
     "strict": True,
