@@ -76,5 +76,5 @@ def test_a_source_that_several_modules_link_keeps_no_state(source, tmp_path):
 def test_the_sources_with_state_are_seen_as_such(tmp_path):
     found = {name: state_of(f"relay_mp/_native/{name}.c", tmp_path) for name in ("fork", "producer", "uuid7")}
     assert {"rmp_fork_page", "rmp_fork_count"} <= found["fork"]
-    assert {"current", "own", "threads_inside"} <= found["producer"]
+    assert {"current", "own"} <= found["producer"]
     assert "own" in found["uuid7"]

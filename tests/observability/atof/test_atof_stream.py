@@ -214,14 +214,14 @@ def test_closing_waits_for_no_attempt_that_is_under_way(session, receiver, capfd
     capfd.readouterr()
 
 
-@pytest.mark.parametrize("session", [{"dispatcher": "process", "flush_timeout_seconds": 0.2}], indirect=True)
+@pytest.mark.parametrize("session", ["process"], indirect=True)
 def test_what_a_dispatcher_that_did_not_end_in_time_had_queued_is_counted(session, receiver, capfd):
     receiver.plan.append("stall")
     limits = {"timeout_seconds": WAIT_SECONDS, "shutdown_timeout_seconds": WAIT_SECONDS}
     AtofExporter(stream(receiver.url, **limits)).register("stream")
     scope.event("m")
     receiver.await_request()
-    session.close()
+    session.close(0.2)  # the attempt would go on for half a minute
     report = session.stats().exporters["stream"]
     assert (report.taken, report.exported, report.unconfirmed) == (1, 0, 1)
     assert "exporter 'stream' lost 1 of 1 (unconfirmed 1)" in capfd.readouterr().err

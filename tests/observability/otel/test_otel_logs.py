@@ -221,9 +221,12 @@ def test_odd_payloads_arrive(session, receiver):
     assert (report.exported, report.lost) == (3, 0)
 
 
+TOO_DEEP = b"\x91" * 600 + b"\x01"  # as msgpack writes arrays; its own writer refuses so many
+
+
 @pytest.mark.parametrize(
     "payload",
-    ["\ud800 lone", {"\udfff": 1}, {1: "no string"}, b"bytes", deep(600), {"a": float("nan")}, 2**64 - 1, {"": {}}],
+    ["\ud800 lone", {"\udfff": 1}, {1: "no string"}, b"bytes", TOO_DEEP, {"a": float("nan")}, 2**64 - 1, {"": {}}],
     ids=["surrogate", "surrogate key", "int key", "bytes", "deep", "nan", "u64", "empty"],
 )
 def test_a_record_of_another_writer_harms_no_other(http, payload):
@@ -231,7 +234,7 @@ def test_a_record_of_another_writer_harms_no_other(http, payload):
 
     config = configured(OpenTelemetryLogConfig(http.endpoint), http)
     sink = LogsSink(**config.arguments())
-    packed = msgpack.packb(payload, unicode_errors="surrogatepass")
+    packed = payload if payload is TOO_DEEP else msgpack.packb(payload, unicode_errors="surrogatepass")
     fields = [KIND_MARK, bytes(15) + b"\2", None, core.now_us(), "odd", None, 0, 0, None, packed, None, None, None]
     events = [
         decode(pack_record(KIND_MARK, bytes(15) + b"\1", None, core.now_us(), "before", None), 1, 1),
