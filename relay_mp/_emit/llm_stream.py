@@ -205,7 +205,10 @@ class LlmStream:
         self._collector(chunk)
 
     async def aclose(self) -> None:
-        """Ends the stream here: closes the provider's iterator, and emits the end. Any number of times."""
+        """Ends the stream here: closes the provider's iterator, and emits the end. Any number of times.
+
+        While another task waits for a chunk, it waits for that chunk, too; to stop at once, cancel the task.
+        """
         async with self._lock:
             if self._ended:
                 return
