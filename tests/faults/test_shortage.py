@@ -3,6 +3,7 @@ application goes on; nothing half-written is taken for whole."""
 
 import json
 import os
+import shutil
 import signal
 
 import named_subscribers
@@ -237,8 +238,7 @@ def test_an_output_directory_that_is_gone_when_the_dispatcher_dies_is_made_again
         scope.event("0")
         subscribers.flush()
         first = (folder / "events.jsonl").read_text()
-        (folder / "events.jsonl").unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
         os.kill(session._segment.lease()[1], signal.SIGKILL)
         scope.event("1")
         subscribers.flush()
@@ -255,8 +255,7 @@ def test_an_output_directory_that_cannot_be_made_again_is_told_and_the_others_go
     with relay_mp.session(dispatcher="process") as session:
         relay_mp.AtofExporter(config).register("file")
         subscribers.register("x", "named_subscribers:Lines", arguments={"path": str(tmp_path / "lines")})
-        (folder / "events.jsonl").unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
         folder.write_text("in the way")
         os.kill(session._segment.lease()[1], signal.SIGKILL)
         scope.event("1")
