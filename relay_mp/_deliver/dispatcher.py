@@ -307,6 +307,7 @@ class Dispatcher:
     def _scan(self) -> None:
         self._next_scan = time.monotonic() + SCAN_SECONDS
         self._subscriptions.prune(self._segment.read_pos)
+        self._subscriptions.retry_absent()
         self._subscriptions.publish_reports()
         self.live_producers = self._liveness.scan()
         self._mark_late_losses(has_ended=False)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from relay_mp._deliver.absent import Absent
 from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._emit import middleware
 from relay_mp._log import logger
@@ -160,6 +161,23 @@ class Subscriptions:
                 self._set_level(subscription.scope, (*self._level(subscription.scope), subscription))
             self._earlier = dict(reports or {})
             self._publish()
+
+    def retry_absent(self) -> None:
+        """Puts subscribers that can be made again in their places. Where the dispatcher runs."""
+        for subscription in self.all():
+            if isinstance(subscription.callback, Absent):
+                callback = subscription.callback.attempt()
+                if callback is not None:
+                    self._fill(subscription, callback)
+
+    def _fill(self, absent: Subscription, callback: Callback) -> None:
+        with self._lock:
+            found = Subscription(
+                absent.name, callback, absent.scope, absent.since, absent.until, absent.target, absent.arguments
+            )
+            self._keep_report(absent.name, absent.report())
+            level = self._level(absent.scope)
+            self._set_level(absent.scope, tuple(found if s is absent else s for s in level))
 
     def require_free(self, name: str, scope: bytes | None) -> None:
         """Refuses a name that is taken; asked before a named callback is made, and again by `add`.

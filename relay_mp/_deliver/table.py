@@ -12,8 +12,9 @@ from typing import Any
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._deliver import named
+from relay_mp._deliver.absent import Absent
 from relay_mp._deliver.allowed import Allowed
-from relay_mp._deliver.reports import ExporterReport
+from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._log import logger
 from relay_mp._native.segments import Segment
@@ -49,10 +50,10 @@ def save(segment: Segment, subscriptions: Subscriptions, *, has_successor: bool 
 
 def restore(segment: Segment, subscriptions: Subscriptions, allowed: Allowed | None = None) -> None:
     """Takes over the registrations that an earlier dispatcher has left, as far as `allowed` has them (default:
-    anything). What cannot be taken over is told in the log."""
+    anything). What is not allowed is told in the log. What cannot be made again is Absent."""
     allowed = allowed or Allowed()
     rows = _rows(segment)
-    delivered, reports = _reports(rows)
+    reports = _after_kill(segment, rows)
     rows = [row for row in rows if not _is_reports(row)]
     found, damaged = [], sum(not _is_row(row) for row in rows)
     if damaged:
@@ -60,19 +61,34 @@ def restore(segment: Segment, subscriptions: Subscriptions, allowed: Allowed | N
     for name, target, arguments, scope, since, until in filter(_is_row, rows):
         try:
             allowed.require(target, arguments)
-            callback = named.resolve(target, arguments)
         except SubscriberError:
             logger.exception("subscriber %r is not there any more after a restart of the dispatcher", name)
             continue
+        try:
+            callback = named.resolve(target, arguments)
+        except SubscriberError as error:
+            logger.exception("subscriber %r could not be made again after a restart of the dispatcher", name)
+            callback = Absent(name, target, arguments, str(error), is_exporter=name in reports)
         found.append(Subscription(name, callback, scope, since, until, target, arguments))
-    since_then = max(segment.events_delivered - delivered, 0) if reports else 0
-    subscriptions.restore(found, {name: report.after_kill(since_then) for name, report in reports.items()})
+    subscriptions.restore(found, reports)
     subscriptions.saved_reports = segment.events_delivered, subscriptions.reports()
+
+
+def _after_kill(segment: Segment, rows: list[Any]) -> dict[str, ExporterReport]:
+    delivered, reports = _reports(rows)
+    # A dispatcher that is a thread has no successor, and saves no number.
+    since = max(segment.events_delivered - delivered, 0) if reports and segment.dispatcher_is_process else 0
+    return {name: r if r.state == CLOSED else r.after_kill(since) for name, r in reports.items()}
 
 
 def load_reports(segment: Segment) -> dict[str, ExporterReport]:
     """The exporters' reports as last published, by subscriber's name. Any process."""
     return _reports(_rows(segment))[1]
+
+
+def load_last_reports(segment: Segment) -> dict[str, ExporterReport]:
+    """The same once the dispatcher has ended: what an exporter still had then is not confirmed any more."""
+    return _after_kill(segment, _rows(segment))
 
 
 def _rows(segment: Segment) -> list[Any]:

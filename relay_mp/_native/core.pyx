@@ -428,7 +428,9 @@ cdef bint _nobody_drains(const rmp_ring* ring) noexcept:
     process.pid = <uint32_t>lease.low
     process.start_time = lease.high
     process.pid_namespace = ring.header.owner_pid_namespace
-    if process.pid and rmp_process_liveness(process) != DEAD_CODE:
+    if not process.pid:
+        return True  # who would start one has given up
+    if rmp_process_liveness(process) != DEAD_CODE:
         return False
     if not ring.header.dispatcher_is_process:
         return True

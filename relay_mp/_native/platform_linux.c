@@ -76,11 +76,34 @@ static bool proc_is_of_another_namespace(void) {
     return strtoul(text, NULL, 10) != (unsigned long)getpid();
 }
 
-/* In clock ticks since boot. From the first thread's file: an emulator (qemu-user) makes up /proc/PID/stat for the
+/* By how many clock ticks /proc shifts start times for who is in this time namespace (Linux 5.6). False: unknown, for
+ * what is written there is of the namespace that this process has made for its children. */
+static bool time_namespace_ticks(int64_t *ticks) {
+    struct stat own, of_children;
+    *ticks = 0;
+    if (stat("/proc/self/ns/time", &own) < 0) return errno == ENOENT;
+    if (stat("/proc/self/ns/time_for_children", &of_children) < 0 || own.st_ino != of_children.st_ino) return false;
+    int file = open("/proc/self/timens_offsets", O_RDONLY | O_CLOEXEC);
+    if (file < 0) return errno == ENOENT;
+    char text[256];
+    ssize_t length = read(file, text, sizeof text - 1);
+    close(file);
+    if (length <= 0) return false;
+    text[length] = 0;
+    long long seconds, nanoseconds;
+    const char *line = strstr(text, "boottime");
+    if (!line || sscanf(line, "boottime %lld %lld", &seconds, &nanoseconds) != 2) return false;
+    long ticks_per_second = sysconf(_SC_CLK_TCK);
+    *ticks = seconds * ticks_per_second + nanoseconds / (1000000000 / ticks_per_second);
+    return true;
+}
+
+/* In clock ticks since boot, as the machine counts, not the time namespace. From the first thread's file: an emulator (qemu-user) makes up /proc/PID/stat for the
  * process that reads its own, with another start time than its neighbours read. */
 uint64_t rmp_process_start_time(uint32_t pid) {
     char path[48], text[1024];
-    if (proc_is_of_another_namespace()) return 0;
+    int64_t shift;
+    if (proc_is_of_another_namespace() || !time_namespace_ticks(&shift)) return 0;
     snprintf(path, sizeof path, "/proc/%u/task/%u/stat", pid, pid);
     int file = open(path, O_RDONLY | O_CLOEXEC);
     if (file < 0) return 0;
@@ -90,7 +113,7 @@ uint64_t rmp_process_start_time(uint32_t pid) {
     text[length] = 0;
     const char *field = strrchr(text, ')'); /* the name, field 2, may hold anything, ')' too */
     for (int number = 2; field && number < 22; number++) field = strchr(field + 1, ' ');
-    return field ? strtoull(field + 1, NULL, 10) : 0;
+    return field ? (uint64_t)((int64_t)strtoull(field + 1, NULL, 10) - shift) : 0;
 }
 #else
 uint64_t rmp_process_start_time(uint32_t pid) {

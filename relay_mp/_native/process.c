@@ -18,5 +18,7 @@ enum rmp_liveness rmp_process_liveness(rmp_process process) {
     if (liveness == RMP_DEAD || !process.start_time) return liveness;
     uint64_t start_time = rmp_process_start_time(process.pid);
     if (!start_time) return RMP_UNKNOWN;
-    return start_time == process.start_time ? liveness : RMP_DEAD;
+    /* Ticks of one time namespace, rounded in another, differ by one; no pid comes round in so short a time. */
+    uint64_t apart = start_time > process.start_time ? start_time - process.start_time : process.start_time - start_time;
+    return apart <= 1 ? liveness : RMP_DEAD;
 }

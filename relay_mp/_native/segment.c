@@ -137,13 +137,10 @@ static int check(const rmp_header *header, uint64_t bytes, rmp_header *sizes) {
     return sizes->segment_bytes == bytes ? RMP_SEGMENT_OK : RMP_SEGMENT_SIZES;
 }
 
-int rmp_segment_attach(rmp_segment *segment, const char *path) {
-    int file = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (file < 0) return -errno;
+int rmp_segment_attach_file(rmp_segment *segment, int file) {
     uint64_t bytes = 0;
     int result = check_file(file, &bytes);
     if (result == RMP_SEGMENT_OK) result = map(segment, file, bytes);
-    close(file);
     if (result != RMP_SEGMENT_OK) return result;
     rmp_header sizes = {0};
     result = check((rmp_header *)segment->base, bytes, &sizes);
@@ -151,6 +148,14 @@ int rmp_segment_attach(rmp_segment *segment, const char *path) {
         view(segment, &sizes);
     else
         rmp_segment_close(segment, false);
+    return result;
+}
+
+int rmp_segment_attach(rmp_segment *segment, const char *path) {
+    int file = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (file < 0) return -errno;
+    int result = rmp_segment_attach_file(segment, file);
+    close(file);
     return result;
 }
 

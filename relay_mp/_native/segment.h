@@ -2,7 +2,7 @@
  *
  * Opened natively, outside multiprocessing.resource_tracker, which unlinks segments that others still
  * use (CPython gh-82300). Preallocated: a full file system is an error here, never a SIGBUS later.
- * No descriptor stays open. Nothing that the file says is believed before it has been checked against
+ * Only the owner keeps a descriptor, see segments.pyx. Nothing that the file says is believed before it has been checked against
  * what the file system says.
  */
 #ifndef RMP_SEGMENT_H
@@ -46,6 +46,9 @@ enum rmp_segment_error {
 int rmp_segment_create(rmp_segment *segment, const char *path, const rmp_segment_options *options);
 
 int rmp_segment_attach(rmp_segment *segment, const char *path);
+
+/* The same by an open descriptor, which stays the caller's: the file may have lost its name. */
+int rmp_segment_attach_file(rmp_segment *segment, int file);
 
 /* One more needs the mapping, until it says rmp_segment_close of a copy of `segment`. The caller knows that it is there. */
 void rmp_segment_keep(const rmp_segment *segment);

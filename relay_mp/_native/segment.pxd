@@ -33,6 +33,7 @@ cdef extern from "segment.h" nogil:
         RMP_SEGMENT_SIZES
     int rmp_segment_create(rmp_segment* segment, const char* path, const rmp_segment_options* options)
     int rmp_segment_attach(rmp_segment* segment, const char* path)
+    int rmp_segment_attach_file(rmp_segment* segment, int file)
     void rmp_segment_keep(const rmp_segment* segment)
     void rmp_segment_close(rmp_segment* segment, bint range_stays)
     uint8_t* rmp_segment_subscriptions(const rmp_segment* segment, unsigned copy)

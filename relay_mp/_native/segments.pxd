@@ -13,6 +13,9 @@ cdef class Segment:
     cdef rmp_segment _segment
     cdef bint _open
     cdef bint _current
+    cdef int _file
+    cdef tuple _identity
+    cdef bint _has_file(self)
     cdef readonly str path
     cdef rmp_header* _header(self) except NULL
     cdef int _check_slot(self, uint32_t slot) except -1

@@ -62,6 +62,7 @@ from relay_mp._native.segment cimport (
     RMP_SEGMENT_VERSION,
     rmp_segment,
     rmp_segment_attach,
+    rmp_segment_attach_file,
     rmp_segment_configuration,
     rmp_segment_create,
     rmp_segment_options,
@@ -100,6 +101,10 @@ cdef int _check_segment(int code, str path, str doing) except -1:
     raise SegmentError(f"{doing} {path} failed: {_os.strerror(-code)} (errno {-code})") from cause
 
 
+cdef tuple _identity_of(status):
+    return status.st_dev, status.st_ino
+
+
 cdef bytes _REPLY_CUT = " [cut; all of it is in the dispatcher's log]".encode()
 
 
@@ -108,6 +113,9 @@ cdef class Segment:
 
     Args of `create` are validated by relay_mp._session.settings; sizes in bytes, times in nanoseconds.
     """
+    def __cinit__(self):
+        self._file = -1
+
     @staticmethod
     def create(str path not None, *, str session_id not None, ring_bytes: int, max_producers: int, max_event_bytes: int,
                subscriptions_bytes: int, configuration_bytes: int, block_timeout_ns: int, stall_timeout_ns: int,
@@ -131,16 +139,53 @@ cdef class Segment:
         _check_segment(rmp_segment_create(&self._segment, native_path, &options), path, "creating")
         self.path = path
         self._open = True
+        try:
+            self._file = _os.open(path, _os.O_RDWR | _os.O_CLOEXEC | _os.O_NOFOLLOW)
+            self._identity = _identity_of(_os.fstat(self._file))
+        except OSError as error:
+            self.close()
+            self.unlink()
+            raise SegmentError(f"opening {path}, which was just made, failed: {error}") from error
         return self
 
     @staticmethod
-    def attach(str path not None) -> Segment:
+    def attach(str path not None, descriptor: int | None = None) -> Segment:
+        """With a `descriptor` of its file, the path only names it: others may have removed the name."""
         cdef Segment self = Segment.__new__(Segment)
         cdef bytes native_path = _os.fsencode(path)
-        _check_segment(rmp_segment_attach(&self._segment, native_path), path, "attaching to")
+        cdef int code
+        if descriptor is None:
+            code = rmp_segment_attach(&self._segment, native_path)
+        else:
+            code = rmp_segment_attach_file(&self._segment, descriptor)
+        _check_segment(code, path, "attaching to")
         self.path = path
         self._open = True
         return self
+
+    @property
+    def descriptor(self) -> int:
+        """Of the file, kept by who has made it, to hand over; -1 in every other process, and when it is closed."""
+        return self._file if self._has_file() else -1
+
+    @property
+    def has_name(self) -> bool:
+        """Whether the maker's file is still found under its path; True where this cannot be told."""
+        if self._identity is None:
+            return True
+        try:
+            return _identity_of(_os.lstat(self.path)) == self._identity
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+
+    cdef bint _has_file(self):
+        # A program that has closed all descriptors, to become a daemon, may have another file at that number.
+        try:
+            return self._file >= 0 and _identity_of(_os.fstat(self._file)) == self._identity
+        except OSError:
+            return False
 
     cdef rmp_header* _header(self) except NULL:
         if not self._open:
@@ -159,6 +204,9 @@ cdef class Segment:
         if not self._open:
             return
         self._open = False
+        if self._has_file():
+            _os.close(self._file)
+        self._file = -1
         if self._current:
             set_strict(session=False)
             detach()

@@ -68,11 +68,27 @@ def _take_lease(segment: Segment) -> None:
         raise SessionError(f"process {segment.lease()[1]} dispatches {segment.path} already")
 
 
-def main(path: str) -> int:
-    """Dispatches until there is no more to come. Returns the exit code."""
+def _attach(path: str, descriptor: int | None) -> Segment:
+    try:
+        return Segment.attach(path, descriptor)
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def main(path: str, descriptor: int | None = None) -> int:
+    """Dispatches until there is no more to come.
+
+    Args:
+        path: the segment.
+        descriptor: of its file, by which it is found though its name may be gone.
+
+    Returns:
+        The exit code.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     work_in_background()
-    segment = Segment.attach(path)
+    segment = _attach(path, descriptor)
     subscriptions = Subscriptions(segment.set_subscribers, lambda: table.save(segment, subscriptions))
     membership.adopt(segment, subscriptions)
     allowed = Allowed(os.environ.get(ALLOWED_VARIABLE) or ANY)
@@ -94,6 +110,7 @@ def main(path: str) -> int:
 def run() -> NoReturn:
     """The whole of the process."""
     try:
-        sys.exit(main(sys.argv[1]))
+        *descriptor, path = sys.argv[1:]
+        sys.exit(main(path, *map(int, descriptor)))
     except (SegmentError, SessionError) as error:
         sys.exit(f"relay_mp dispatcher: {error}")

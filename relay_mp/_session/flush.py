@@ -54,8 +54,10 @@ def _require_whole(segment: Segment) -> None:
 
 
 def nobody_delivers(segment: Segment) -> bool:
-    """Whether the dispatcher is dead and stays so: a process is started again by its owner, if that lives."""
-    return holder_is_dead(segment) and not (segment.dispatcher_is_process and not is_dead(*segment.owner))
+    """Whether the dispatcher is dead and stays so: a process is started again by its owner, if that lives and has not
+    given it up, which it says by a lease that nobody has."""
+    is_restarted = segment.dispatcher_is_process and segment.lease()[1] != 0 and not is_dead(*segment.owner)
+    return holder_is_dead(segment) and not is_restarted
 
 
 def _why(segment: Segment, position: int, timeout_seconds: float) -> str:

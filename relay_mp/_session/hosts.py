@@ -24,7 +24,10 @@ from relay_mp._session.settings import ALLOWED_VARIABLE
 from relay_mp.errors import SessionError
 
 START_TIMEOUT_SECONDS = 20.0
-RESTART_PAUSE_SECONDS = 0.1
+RESTART_PAUSE_SECONDS, MAX_RESTART_PAUSE_SECONDS = 0.1, 5.0
+STEADY_SECONDS = 60.0
+"""A dispatcher process that has lived so long was not started in vain, though there was nothing to deliver."""
+
 GRACE_SECONDS = 2.0
 """How long a dispatcher that has delivered everything may take to notice that it is to end."""
 
@@ -105,6 +108,35 @@ _PROGRAM = (
 ends an entry there, and `-I` and `-E` ignore it."""
 
 
+class _Restarts:
+    """Bounds how often in a row a dispatcher process is started again without having delivered anything.
+
+    At first without a pause: an event of which it dies is given up after `max_deliveries`. Beyond those, `most`
+    times with ever longer pauses.
+    """
+
+    def __init__(self, segment: Segment, most: int) -> None:
+        self._segment = segment
+        self._most = most
+        self._started_at, self._read_pos = time.monotonic(), segment.read_pos
+        self.in_vain = 0
+
+    def has_started(self) -> None:
+        """Another one runs."""
+        self._started_at = time.monotonic()
+
+    def next_pause(self) -> float | None:
+        """Seconds to wait before another is started. None: there were too many."""
+        before, self._read_pos = self._read_pos, self._segment.read_pos
+        if before != self._read_pos or time.monotonic() - self._started_at > STEADY_SECONDS:
+            self.in_vain = 0
+        self.in_vain += 1
+        beyond = self.in_vain - self._segment.max_deliveries
+        if beyond > self._most:
+            return None
+        return 0.0 if beyond <= 0 else float(min(RESTART_PAUSE_SECONDS * 2.0**beyond, MAX_RESTART_PAUSE_SECONDS))
+
+
 class ProcessHost:
     """An interpreter that runs `relay_mp._session.dispatcher_process`, with the owner's flags and its `sys.path`.
 
@@ -114,17 +146,19 @@ class ProcessHost:
 
     subscriptions = None  # they are over there
 
-    def __init__(self, segment: Segment, allowed: Allowed) -> None:
+    def __init__(self, segment: Segment, allowed: Allowed, max_restarts: int) -> None:
         self._segment = segment
         self.allowed = allowed
-        self._stopping = self._has_given_up = False
+        self._restarts = _Restarts(segment, max_restarts)
+        self._stopping = self._has_failed = False
+        self._given_up = threading.Event()
         self._ended = threading.Event()
         self._process = self._start()
         try:
             self._watch = threading.Thread(target=self._watch_over, name="relay_mp-dispatcher-watch", daemon=True)
             self._watch.start()
         except BaseException:  # a Ctrl-C too
-            self._has_given_up = True
+            self._given_up.set()
             self._process.kill()
             self._process.wait()
             raise
@@ -135,10 +169,14 @@ class ProcessHost:
         environment[ALLOWED_VARIABLE] = self.allowed.as_setting()
         # As multiprocessing does it.
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-        command = [sys.executable, *flags, "-c", _PROGRAM, self._segment.path]
+        descriptor = self._segment.descriptor  # by which it is found: others may have removed the name
+        handed_over = [] if descriptor < 0 else [descriptor]
+        command = [sys.executable, *flags, "-c", _PROGRAM, *map(str, handed_over), self._segment.path]
         # A session of its own: the terminal's Ctrl-C is for the workers, not for what records their end.
         try:
-            process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
+            process = subprocess.Popen(
+                command, env=environment, stdin=subprocess.PIPE, pass_fds=handed_over, start_new_session=True
+            )
         except OSError as error:
             raise SessionError(f"the dispatcher process could not be started: {error}") from error
         try:
@@ -153,7 +191,7 @@ class ProcessHost:
     def _await_lease(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + START_TIMEOUT_SECONDS
         while self._segment.lease()[1] != process.pid:
-            if process.poll() is not None or self._has_given_up or time.monotonic() > deadline:
+            if process.poll() is not None or self._given_up.is_set() or time.monotonic() > deadline:
                 raise SessionError(
                     f"the dispatcher process ended with code {process.returncode} instead of starting within "
                     f"{START_TIMEOUT_SECONDS:g} s; its error is on stderr"
@@ -169,16 +207,56 @@ class ProcessHost:
 
     def _restart_when_dead(self) -> None:
         while True:
-            self._process.wait()
-            if self._has_given_up or not self._segment.is_open or self._has_done_its_part():
+            code = self._process.wait()
+            if self._given_up.is_set() or not self._segment.is_open:
                 return
-            logger.warning("the dispatcher process ended with code %s; starting another", self._process.returncode)
+            if self._has_done_its_part():
+                if code:
+                    logger.warning(
+                        "the dispatcher process ended with code %s while the session was closed: what its exporters "
+                        "had not sent is counted as unconfirmed",
+                        code,
+                    )
+                return
+            logger.warning("the dispatcher process ended with code %s; starting another", code)
+            if not self._start_another():
+                return
+
+    def _start_another(self) -> bool:
+        while (pause := self._restarts.next_pause()) is not None:
+            if self._given_up.wait(pause):
+                return False
+            self._warn_if_nameless()
             try:
                 self._process = self._start()
             except SessionError:
-                if not self._has_given_up:
+                if not self._given_up.is_set():
                     logger.exception("no dispatcher could be started; trying again")
-                    time.sleep(RESTART_PAUSE_SECONDS)
+            else:
+                self._restarts.has_started()
+                return True
+        self._fail()
+        return False
+
+    def _warn_if_nameless(self) -> None:
+        if not self._segment.has_name:
+            logger.warning(
+                "%s was removed by another program, such as a cleaner of temporary files or systemd-logind "
+                "(RemoveIPC=yes); the session goes on without that name",
+                self._segment.path,
+            )
+
+    def _fail(self) -> None:
+        """Nobody delivers any more: emits must not wait for space, nor flushes for delivery."""
+        self._has_failed = True
+        if self._segment.take_lease(self._segment.lease()[0]):
+            self._segment.drop_lease()
+        logger.error(
+            "%d dispatcher processes in a row have ended, or could not start, without delivering anything; no other is "
+            "started (max_restarts, RELAY_MP_MAX_RESTARTS). Events are kept until the ring is full, then dropped and "
+            "counted; closing the session says what is left",
+            self._restarts.in_vain,
+        )
 
     def _has_done_its_part(self) -> bool:
         # A broken ring is drained when what could be read of it has been; nothing more comes.
@@ -186,7 +264,7 @@ class ProcessHost:
         return is_last and _is_drained(self._segment)
 
     def is_alive(self) -> bool:
-        return True  # if it dies, another is started
+        return not self._has_failed  # if it dies, another is started
 
     def stop(self, timeout_seconds: float) -> bool:
         """True if everything was delivered by then. The sealed ring tells the process to end."""
@@ -195,7 +273,7 @@ class ProcessHost:
         try:
             _wait_for_end(self._segment, self._ended, timeout_seconds)
         finally:  # also if a Ctrl-C ends the wait: it must not go on with a segment that is given up
-            self._has_given_up = True
+            self._given_up.set()
             while not self._ended.is_set():
                 self._process.kill()  # again if the watch has just started another
                 self._ended.wait(RESTART_PAUSE_SECONDS)
@@ -213,6 +291,8 @@ def _hand_path_over(process: "subprocess.Popen[bytes]") -> None:
 Host = ThreadHost | ProcessHost
 
 
-def start(segment: Segment, allowed: Allowed) -> Host:
+def start(segment: Segment, allowed: Allowed, max_restarts: int) -> Host:
     """Starts the dispatcher that the segment's settings ask for."""
-    return ProcessHost(segment, allowed) if segment.dispatcher_is_process else ThreadHost(segment, allowed)
+    if segment.dispatcher_is_process:
+        return ProcessHost(segment, allowed, max_restarts)
+    return ThreadHost(segment, allowed)

@@ -20,7 +20,7 @@ from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
-from relay_mp._session import hosts, inheritance, naming, pool_workers, recovery
+from relay_mp._session import attaching, hosts, inheritance, naming, pool_workers, recovery
 from relay_mp._session import settings as settings_module
 from relay_mp._session.configuration import publishing, receiving
 from relay_mp._session.session import Session, SessionHandle, ending
@@ -96,15 +96,17 @@ class _State:
             path = inheritance.find_session()
             if self.get() is None and path:
                 try:
-                    segment = _open(path)
-                    if recovery.is_of_past_image(segment):
+                    found = attaching.find(path)
+                    if isinstance(found, str):
+                        logger.debug("the parent's session is not attached: %s", found)
+                    elif recovery.is_of_past_image(found):
                         inheritance.withdraw(path)
-                        recovery.end_past_image(segment)
-                        segment.close()
+                        recovery.end_past_image(found)
+                        found.close()
                     else:
-                        self._enter(segment)
+                        self._enter(found)
                 except (SessionError, OSError) as error:
-                    logger.debug("the parent's session cannot be attached: %s", error)
+                    attaching.warn_of(path, error)
 
     def inherited_scope(self) -> ScopeHandle | None:
         """The scope that this process was started under; None if none, if it is malformed, or in a pool's worker."""
@@ -203,11 +205,10 @@ class _State:
 
 
 def _open(path: str) -> Segment:
-    segment = Segment.attach(path)
-    if segment.state != core.STATE_OPEN:
-        segment.close()
-        raise SegmentError(f"the session of {path} has ended")
-    return segment
+    found = attaching.find(path)
+    if isinstance(found, str):
+        raise SegmentError(found)
+    return found
 
 
 def _way_out(session: Session) -> str:
@@ -232,7 +233,7 @@ def _start(settings: Settings, session_id: str) -> Session:
     try:
         segment.make_current()
         publishing.own(segment)
-        host = hosts.start(segment, Allowed(settings.allowed_subscribers))
+        host = hosts.start(segment, Allowed(settings.allowed_subscribers), settings.max_restarts)
         session = Session(segment, settings, host, host.subscriptions)
         _state.own(session)
         if settings.on_sigterm == "flush":
@@ -300,6 +301,7 @@ def session(
     stall_timeout_seconds: float | None = None,
     flush_timeout_seconds: float | None = None,
     max_deliveries: int | None = None,
+    max_restarts: int | None = None,
     ring_bytes: int | None = None,
     min_ring_bytes: int | None = None,
     max_event_bytes: int | None = None,

@@ -28,11 +28,18 @@ from relay_mp.events import Event
 PAST_IMAGE_SECONDS = 10.0
 """How long a dispatcher process is waited for whose owner has become another program."""
 
+PATIENCE_SECONDS = 1.0
+"""How long an event is waited for that a process which lives has begun and not finished."""
+
 _recovering = threading.Lock()
 
 
 def recover(
-    path: str | os.PathLike[str], output: str | os.PathLike[str] | None = None, *, origin: bool = True
+    path: str | os.PathLike[str],
+    output: str | os.PathLike[str] | None = None,
+    *,
+    origin: bool = True,
+    force: bool = False,
 ) -> str | None:
     """Writes out what a dead session, or one closed too soon, had not delivered, and removes its segment.
 
@@ -42,6 +49,9 @@ def recover(
             current directory.
         origin: whether each line says who has emitted its event, see `AtofExporterConfig`. What an exporter's file
             has, with or without that, is not appended again.
+        force: also where workers of a dead owner live, if nobody delivers what they emit. That ends the session for
+            them: what they emit afterwards is not recorded. An event that one of them has not finished within
+            PATIENCE_SECONDS is lost.
 
     Returns:
         The file, or None if nothing was left to deliver.
@@ -57,9 +67,11 @@ def recover(
     segment = Segment.attach(os.fspath(path))
     try:
         with _recovering:
-            alive = _living_process(segment)
-            if alive:
+            alive = _living_processes(segment)
+            if alive and not (force and not _is_attended(segment)):
                 raise SessionError(f"the session of {segment.path} goes on: {_what_keeps_it(segment, alive)}")
+            if alive:
+                logger.warning("the session of %s has ended for %s, which may still emit", segment.path, _named(alive))
             file = os.path.abspath(output or _file_name(segment))
             return _drain(segment, lambda: file, origin)
     finally:
@@ -87,6 +99,22 @@ def sweep(directory: str, recovery_directory: str) -> list[str]:
             logger.warning("a dead session left undelivered events in %s; they are now in %s", path, file)
             written.append(file)
     return written
+
+
+def salvage(segment: Segment, recovery_directory: str) -> str | None:
+    """Writes out what a session has not delivered that this process ends, and whose segment nobody finds any more.
+
+    Returns:
+        The file. None: the dispatcher's thread is still in a callback, or no file could be written.
+    """
+    with _recovering:
+        if not holder_is_dead(segment):
+            return None
+        try:
+            return _drain(segment, lambda: _free_file(segment, recovery_directory))
+        except (SegmentError, SessionError, OSError) as error:
+            logger.warning("what the session of %s had not delivered could not be written: %s", segment.path, error)
+            return None
 
 
 def _has_ended(path: str) -> bool:
@@ -159,16 +187,13 @@ def _sweep_one(path: str, recovery_directory: str) -> str | None:
     segment = Segment.attach(path)
     try:
         with _recovering:
-            alive = _living_process(segment)
-            if alive:
-                if not _is_attended(segment):
-                    logger.warning("the session of %s goes on: %s", path, _what_keeps_it(segment, alive))
+            alive = _living_processes(segment)
+            if alive and _is_attended(segment):
                 return None
-
-            def output() -> str:
-                return free_name(os.path.join(recovery_directory or temporary_directory(), _file_name(segment)))
-
-            return _drain(segment, output)
+            if alive:
+                logger.warning("the session of %s goes on: %s", path, _what_keeps_it(segment, alive))
+                return _snapshot(segment, lambda: _free_file(segment, recovery_directory))
+            return _drain(segment, lambda: _free_file(segment, recovery_directory))
     finally:
         segment.close()
 
@@ -177,20 +202,27 @@ def _file_name(segment: Segment) -> str:
     return f"relay-mp-recovered-{segment.session_id}.jsonl"
 
 
-def _living_process(segment: Segment) -> int | None:
-    """A process of the session that is not certainly dead; None too where its owner has closed it."""
+def _free_file(segment: Segment, recovery_directory: str) -> str:
+    return free_name(os.path.join(recovery_directory or temporary_directory(), _file_name(segment)))
+
+
+def _living_processes(segment: Segment) -> list[int]:
+    """The processes of the session that are not certainly dead; none too where its owner has closed it."""
     if segment.state == core.STATE_CLOSED:
-        return None
-    if not is_dead(*segment.owner):
-        return segment.owner[0]
-    _, pid, _ = segment.lease()
+        return []
+    found = [] if is_dead(*segment.owner) else [segment.owner[0]]
+    _, holder, _ = segment.lease()
     # This process's own lease is of an earlier try, which failed: whoever recovers holds `_recovering`.
-    if pid not in (0, core.process_self()[0]) and not holder_is_dead(segment):
-        return pid
-    for slot, status in enumerate(segment.slot_statuses()):
-        if status in LIVE_STATUSES and not is_dead(*segment.slot_process(slot)):
-            return segment.slot_process(slot)[0]
-    return None
+    if holder not in (0, core.process_self()[0]) and not holder_is_dead(segment):
+        found.append(holder)
+    statuses = enumerate(segment.slot_statuses())
+    processes = dict.fromkeys(segment.slot_process(slot) for slot, status in statuses if status in LIVE_STATUSES)
+    found += [process[0] for process in processes if not is_dead(*process)]
+    return list(dict.fromkeys(found))
+
+
+def _named(pids: list[int]) -> str:
+    return f"process {pids[0]}" if len(pids) == 1 else f"processes {', '.join(map(str, pids))}"
 
 
 def _is_attended(segment: Segment) -> bool:
@@ -198,12 +230,14 @@ def _is_attended(segment: Segment) -> bool:
     return not (is_dead(*segment.owner) and holder_is_dead(segment))
 
 
-def _what_keeps_it(segment: Segment, pid: int) -> str:
+def _what_keeps_it(segment: Segment, alive: list[int]) -> str:
+    these, are = _named(alive), "is" if len(alive) == 1 else "are"
     if _is_attended(segment):
-        return f"process {pid} is in it; recover it after its end"
+        return f"{these} {are} in it; recover it after its end"
     return (
-        f"process {pid} is in it, but its owner, process {segment.owner[0]}, is dead, and nobody delivers its events; "
-        f"end process {pid}, and any other that is in it: then they can be recovered"
+        f"{these} {are} in it, but its owner, process {segment.owner[0]}, is dead, and nobody delivers its events; "
+        f"end {these}: then the rest can be recovered. Or take relay_mp.recover(path, force=True), which ends the "
+        "session for them"
     )
 
 
@@ -219,7 +253,13 @@ class _Drain(Dispatcher):
         self.file: JsonlFile | None = None
         self._session_id = segment.session_id.encode()
         self._says_origin = origin
+        self._stall_seconds = PATIENCE_SECONDS
         self._max_deliveries = math.inf  # nobody dies of writing a line; a disk may be full any number of times
+
+    def run_to(self, position: int) -> None:
+        """Delivers what is before that position, but waits for no event that is not finished."""
+        self._stall_seconds = 0.0  # who has begun it lives, and goes on
+        self.run(lambda: self._segment.read_pos < position and self._reader.blocked_seconds < PATIENCE_SECONDS)
 
     def _deliver_run(self, batch: list[Record], start: int) -> int:
         return 0  # each line by itself: what the disk does not take stays
@@ -232,6 +272,20 @@ class _Drain(Dispatcher):
 
     def _control(self, payload: bytes, slot: int, owner_seq: int, position: int, redelivered: bool) -> None:
         pass
+
+
+def _snapshot(segment: Segment, output: Callable[[], str]) -> str | None:
+    """Writes what is in the ring now, up to an event that a living process has not finished. The session goes on."""
+    if not segment.take_lease(segment.lease()[0]):
+        return None  # another session was first
+    dispatcher = _Drain(segment, output, True)
+    try:
+        dispatcher.run_to(segment.tail)
+    finally:
+        if dispatcher.file is not None:
+            dispatcher.file.close()
+        segment.drop_lease()
+    return dispatcher.file.path if dispatcher.file is not None and dispatcher.file.lines else None
 
 
 def _drain(segment: Segment, output: Callable[[], str], origin: bool = True) -> str | None:

@@ -24,11 +24,12 @@ from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
-from relay_mp._session import dispatch, hosts, inheritance
+from relay_mp._session import dispatch, hosts, inheritance, recovery
 from relay_mp._session import flush as flushing
 from relay_mp._session import settings as settings_module
 from relay_mp._session.configuration import receiving
 from relay_mp._session.flush import FlushResult
+from relay_mp._session.interrupts import OneInterrupt
 from relay_mp._session.settings import Settings
 from relay_mp._session.stats import Stats, collect
 from relay_mp.errors import FlushError, SessionError, described_type
@@ -278,7 +279,7 @@ class Session:
         if core.is_dispatching():
             raise FlushError("a session cannot be closed inside a subscriber's callback: it would wait for itself")
         deadline = time.monotonic() + self._flush_timeout(timeout)
-        with ending:
+        with ending, OneInterrupt():
             if self._segment.is_open:
                 try:
                     if self.is_owner:
@@ -299,16 +300,21 @@ class Session:
             self._segment.seal()
             complete = self._host.stop(max(deadline - time.monotonic(), 0.0))
         finally:  # also if a Ctrl-C ends the wait: what is left is then told, and kept
-            if not complete:
-                self._segment.seal()
-                self._host.stop(0.0)
             try:
-                self._tell(complete)
+                if not complete:
+                    self._segment.seal()
+                    self._host.stop(0.0)
             finally:
-                self._segment.set_state(core.STATE_CLOSED)
-                if complete:
-                    self._segment.unlink()
-                inheritance.withdraw(self.path)
+                self._leave(complete)
+
+    def _leave(self, complete: bool) -> None:
+        try:
+            self._tell(complete)
+        finally:
+            self._segment.set_state(core.STATE_CLOSED)
+            if complete:
+                self._segment.unlink()
+            inheritance.withdraw(self.path)
 
     def _tell(self, complete: bool) -> None:
         try:
@@ -316,9 +322,25 @@ class Session:
         except (ImportError, OSError) as error:  # as when NumPy is first needed here, and descriptors have run out
             print(f"relay_mp: what became of the events of {self.path} cannot be told: {error}", file=sys.stderr)
             return
+        left = None
+        if not complete:
+            left = f"{stats.pending} not delivered in time {self._where_left()}"
+            stats = self._final_stats
         is_whole = not (stats.lost or stats.cut or stats.replaced or stats.subscriber_errors or stats.refused_requests)
         if not is_whole or not complete or any(e.lost for e in stats.exporters.values()):
-            _summarise(stats, None if complete else self.path)
+            _summarise(stats, left)
+
+    def _where_left(self) -> str:
+        """Where those are that were not delivered. Without a name nobody finds the segment again."""
+        if self._segment.has_name:
+            return f"are in {self.path}, see relay_mp.recover"
+        assert self.settings is not None
+        assert self._final_stats is not None
+        file = recovery.salvage(self._segment, self.settings.recovery_directory)
+        if file is not None:
+            return f"are in {file}: {self.path} was removed by another program"
+        self._final_stats = self._final_stats.with_remains_lost()
+        return f"are lost: {self.path} was removed by another program"
 
     def __enter__(self) -> Self:
         if self.is_owner and not self.is_open:
@@ -335,7 +357,7 @@ class Session:
         return f"<relay_mp.Session {self.id} {role} {'open' if self.is_open else 'closed'}>"
 
 
-def _summarise(stats: Stats, left_in: str | None) -> None:
+def _summarise(stats: Stats, left: str | None) -> None:
     failures = "failure" if stats.subscriber_errors == 1 else "failures"
     line = (
         f"relay_mp: {stats.emitted} events emitted, {stats.delivered} delivered, {stats.lost} lost"
@@ -351,8 +373,8 @@ def _summarise(stats: Stats, left_in: str | None) -> None:
         if exporter.lost:
             causes = {**exporter.drops, **({"unconfirmed": exporter.unconfirmed} if exporter.unconfirmed else {})}
             line += f"; exporter {name!r} lost {exporter.lost} of {exporter.taken}{_listed(causes)}"
-    if left_in:
-        line += f"; {stats.pending} not delivered in time are in {left_in}, see relay_mp.recover"
+    if left:
+        line += f"; {left}"
     print(line, file=sys.stderr)
 
 

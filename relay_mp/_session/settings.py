@@ -22,6 +22,7 @@ EVENT_SHARE_OF_RING = 8
 MIN_EVENT_BYTES = 1024
 SUBSCRIPTIONS_BYTES = 64 * 1024
 MAX_DELIVERIES = 255
+MAX_RESTARTS = 1_000_000
 
 
 SHARED_MEMORY = "/dev/shm"
@@ -53,6 +54,8 @@ class Settings:
             not finish (stopped, swapped out) before it skips that event. 0: for ever.
         max_deliveries: how often an event is delivered, if the dispatcher's process dies of it each time, before it
             is given up and counted as lost ("poison"). With dispatcher="process" only: a thread's owner dies with it.
+        max_restarts: how often in a row a dispatcher process that delivers nothing is started again, with ever longer
+            pauses, after `max_deliveries` without one. Then none is any more: events are kept until the ring is full.
         flush_timeout_seconds: the default deadline of `flush`, and that of closing.
         ring_bytes: size of the ring; rounded up to a power of two.
         min_ring_bytes: how small the ring may be made where there is no room for `ring_bytes`; rounded up likewise.
@@ -80,6 +83,7 @@ class Settings:
     stall_timeout_seconds: float = 0.0
     flush_timeout_seconds: float = 30.0
     max_deliveries: int = 3
+    max_restarts: int = 10
     ring_bytes: int = DEFAULT_RING_BYTES
     min_ring_bytes: int = DEFAULT_MIN_RING_BYTES
     max_event_bytes: int = 0
@@ -99,6 +103,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "flush_timeout_seconds": (0, 86400),
     "sigterm_timeout_seconds": (0, 86400),
     "max_deliveries": (1, MAX_DELIVERIES),
+    "max_restarts": (0, MAX_RESTARTS),
     "ring_bytes": (MIN_RING_BYTES, MAX_RING_BYTES),
     "min_ring_bytes": (MIN_RING_BYTES, MAX_RING_BYTES),
     "max_producers": (1, core.MAX_PRODUCERS),

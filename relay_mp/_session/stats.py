@@ -5,17 +5,22 @@ neither of them anything. They are exact at rest, as after a flush; in between, 
 as pending.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from relay_mp._deliver.dispatcher import LOSS_CAUSES
-from relay_mp._deliver.reports import CLOSED, ExporterReport
-from relay_mp._deliver.table import load_reports
+from relay_mp._deliver.reports import ExporterReport
+from relay_mp._deliver.table import load_last_reports, load_reports
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
 
 CAUSES = LOSS_CAUSES
-"""Why events were lost. `unregistered`, in totals only: no producer slot was left."""
+"""Why events of a process were lost."""
+
+REMOVED = "removed"
+CAUSES_OF_TOTALS = (REMOVED, "unregistered")
+"""Why other events were lost: another program removed the segment's name, and they were not delivered before the
+session was closed; no producer slot was left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +70,11 @@ class Stats:
     that the session does not allow."""
     unrecorded: str | None = None
     """Why nothing is recorded: the session could not start, as where shared memory has no room. None: it has."""
+
+    def with_remains_lost(self) -> "Stats":
+        """The same once what is pending can be delivered no more: the segment's name was `removed`."""
+        causes = {**self.causes, REMOVED: self.pending} if self.pending else self.causes
+        return replace(self, lost=self.lost + self.pending, pending=0, causes=causes)
 
 
 def _columns(segment: Segment) -> Any:
@@ -119,14 +129,6 @@ def _merged(processes: list[ProcessStats], unregistered: int) -> dict[str, int]:
     return causes
 
 
-def _exporters(segment: Segment, *, has_stopped: bool) -> dict[str, ExporterReport]:
-    """As published; once the dispatcher `has_stopped`, what an exporter still had is not confirmed any more."""
-    reports = load_reports(segment)
-    if has_stopped:
-        return {name: r if r.state == CLOSED else r.after_kill(0) for name, r in reports.items()}
-    return reports
-
-
 def collect(segment: Segment, *, has_ended: bool = False, has_stopped: bool = False) -> Stats:
     """Reads a session's counters; `has_ended`: its ring is sealed, and all of it delivered.
 
@@ -174,5 +176,5 @@ def collect(segment: Segment, *, has_ended: bool = False, has_stopped: bool = Fa
         ring_used_bytes=(segment.tail - segment.free_pos) * core.UNIT_BYTES,
         stalled_pid=segment.slot_process(stalled)[0] if stalled else None,
         refused_requests=segment.refused_requests,
-        exporters=_exporters(segment, has_stopped=has_stopped),
+        exporters=load_last_reports(segment) if has_stopped else load_reports(segment),
     )

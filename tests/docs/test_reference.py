@@ -11,6 +11,7 @@ import pytest
 
 import relay_mp
 from relay_mp._deliver.dispatcher import LOSS_CAUSES
+from relay_mp._session.stats import CAUSES_OF_TOTALS
 from relay_mp.observability.outbox import Limits
 
 REFERENCE = doc_blocks.DOCS / "reference"
@@ -120,7 +121,7 @@ def test_glossary_has_each_word_once():
 
 def test_the_table_of_losses_has_every_cause():
     causes = [doc_blocks.codes(row[0])[0] for row in doc_blocks.rows(REFERENCE / "losses.md")]
-    assert causes == [*LOSS_CAUSES, "unregistered"]
+    assert causes == [*LOSS_CAUSES, *CAUSES_OF_TOTALS]
 
 
 def test_the_table_of_fields_has_what_events_have():

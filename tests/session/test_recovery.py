@@ -1,5 +1,6 @@
 """What dead sessions left behind: found, written out, removed; and never what is alive."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -148,7 +149,7 @@ def test_a_living_session_is_left_alone(session, seen):
     assert [event.name for event in seen] == ["m"]
 
 
-def test_a_dead_owners_session_is_left_alone_while_a_worker_lives(directory, recovered, caplog):
+def test_a_dead_owners_session_is_not_ended_while_a_worker_lives(directory, recovered, caplog):
     forks = """
 if os.fork() == 0:
     scope.event("of the worker")
@@ -166,17 +167,84 @@ if os.fork() == 0:
         try:
             sweep(directory, recovered)
             assert os.path.exists(path)
-            (record,) = [record for record in caplog.records if path in record.getMessage()]
+            (record,) = [record for record in caplog.records if f"{path} goes on" in record.getMessage()]
             said = f"goes on: process {worker.pid} is in it, but its owner, process {process.pid}, is dead, and nobody"
             assert said in record.getMessage()
-            with pytest.raises(relay_mp.SessionError, match=f"{said} .*; end process {worker.pid}, and"):
+            with pytest.raises(relay_mp.SessionError, match=f"{said} .*; end process {worker.pid}: then"):
                 relay_mp.recover(path, str(recovered))
         finally:
             worker.kill()
             psutil.wait_procs([worker], timeout=30)
     sweep(directory, recovered)
+    assert not os.path.exists(path)
     (file,) = recovered.iterdir()
     assert sorted(names(file)) == sorted([*(f"{i}" for i in range(5)), "of the worker"])
+
+
+WORKERS_THAT_GO_ON = """
+for n in range(2):
+    if os.fork() == 0:
+        scope.event(f"before {n}")
+        print(os.getpid(), flush=True)
+        while not os.path.exists(sys.argv[1] + ".go"):
+            time.sleep(0.01)
+        scope.event(f"after {n}")
+        print("emitted", flush=True)
+        signal.pause()
+"""
+
+
+@contextlib.contextmanager
+def workers_of_a_killed_owner(directory):
+    """The segment's path, the workers, and what makes each emit once more."""
+    code = DIES.replace("print(", "import time\n" + WORKERS_THAT_GO_ON + "print(")
+    command = [sys.executable, "-c", code, str(directory), "5", "stuck"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        path, *pids = sorted(process.stdout.readline().strip() for _ in range(3))
+        process.wait(60)
+        workers = [psutil.Process(int(pid)) for pid in pids]
+
+        def go_on():
+            (directory.parent / f"{directory.name}.go").touch()
+            assert [process.stdout.readline() for _ in workers] == ["emitted\n"] * 2
+
+        try:
+            yield path, workers, go_on
+        finally:
+            for worker in workers:
+                worker.kill()
+            psutil.wait_procs(workers, timeout=30)
+
+
+def test_what_is_in_the_ring_of_a_dead_owner_is_written_while_its_workers_go_on(directory, recovered, caplog):
+    with workers_of_a_killed_owner(directory) as (path, workers, go_on):
+        sweep(directory, recovered)
+        (file,) = recovered.iterdir()
+        assert sorted(names(file)) == ["0", "1", "2", "3", "4", "before 0", "before 1"]
+        pids = sorted(worker.pid for worker in workers)
+        said = [record.getMessage() for record in caplog.records if "goes on" in record.getMessage()]
+        assert any(f"processes {a}, {b} are in it" in said[0] for a, b in (pids, pids[::-1]))
+        assert os.path.exists(path)
+        go_on()
+    sweep(directory, recovered)
+    assert sorted(names(file)[7:]) == ["after 0", "after 1"]
+    assert not os.path.exists(path)
+
+
+def test_recovering_by_force_ends_the_session_for_workers_of_a_dead_owner(directory, recovered, caplog):
+    recovered.mkdir()
+    with workers_of_a_killed_owner(directory) as (path, workers, go_on):
+        file = recovered / "file"
+        assert relay_mp.recover(path, file, force=True) == str(file)
+        assert sorted(names(file)) == ["0", "1", "2", "3", "4", "before 0", "before 1"]
+        assert all(str(worker.pid) in caplog.text for worker in workers)
+        assert not os.path.exists(path)
+        go_on()  # their emits return, and are not recorded
+
+
+def test_force_takes_no_session_that_somebody_delivers(session):
+    with pytest.raises(relay_mp.SessionError, match="is in it; recover it after its end"):
+        relay_mp.recover(session.path, force=True)
 
 
 def test_what_the_file_does_not_take_stays_in_the_segment(run_script, directory, recovered, tmp_path):

@@ -22,6 +22,7 @@ VALID = {
     "min_ring_bytes": 131072,
     "max_event_bytes": 2048,
     "max_deliveries": 5,
+    "max_restarts": 6,
     "max_producers": 7,
     "configuration_bytes": 4096,
     "allowed_subscribers": "my_app.subscribers:*, my_app.audit:Log",
@@ -39,6 +40,7 @@ def test_the_defaults_are_the_documented_ones():
     assert (found.block_timeout_seconds, found.stall_timeout_seconds, found.flush_timeout_seconds) == (10.0, 0.0, 30.0)
     assert (found.ring_bytes, found.max_event_bytes, found.max_producers) == (16 << 20, 2 << 20, 1024)
     assert found.min_ring_bytes == 1 << 20
+    assert (found.max_deliveries, found.max_restarts) == (3, 10)
     assert (found.directory, found.recovery_directory) == ("", "")  # looked for when they are needed
 
 
@@ -89,6 +91,7 @@ def test_session_takes_every_setting():
         ("max_event_bytes", 1023, "max_event_bytes=1023 is outside 1024 to 2097152"),
         ("max_event_bytes", (2 << 20) + 1, "make the ring larger or the limit smaller"),
         ("max_event_bytes", -1, "max_event_bytes=-1 is outside"),
+        ("max_restarts", -1, "max_restarts=-1 is outside 0 to 1000000"),
         ("max_producers", 0, "max_producers=0 is outside 1 to"),
         ("max_producers", 1 << 16, "max_producers=65536 is outside"),
         ("ring_bytes", True, "ring_bytes=True is a bool; expected int"),
