@@ -5,7 +5,7 @@
 
 Where no file can be made beside it, in a directory of somebody else's, the file itself is locked.
 
-A writer that is killed leaves the lock's file, which says nothing: its successor takes the lock. A file in which others
+A writer that is killed leaves the lock's file, which says its pid: its successor takes the lock. A file in which others
 may write, or of another user, is refused. Any process.
 """
 
@@ -69,7 +69,15 @@ class FileLock:
         except BlockingIOError:
             raise FileExistsError(
                 f"{self._path} is being written by another process or exporter; give each run a file of its own"
+                f"{self._or_wait()}"
             ) from None
+        if self._is_apart:
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, b"%d" % os.getpid(), 0)
+
+    def _or_wait(self) -> str:
+        pid = os.pread(self._file, 20, 0) if self._is_apart else b""
+        return f", or wait for the end of process {int(pid)}" if pid.isdigit() else ""
 
     def _is_there(self) -> bool:
         """Whether the locked file still has its name: else the writer before has removed it."""

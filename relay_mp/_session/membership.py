@@ -166,6 +166,10 @@ class _State:
             try:
                 return _start(settings, self._take_id())
             except Exception as error:
+                if settings.strict and isinstance(
+                    error, OSError
+                ):  # of a module that is loaded late, without descriptors
+                    raise SegmentError(f"the session cannot start: {error}") from error
                 if settings.strict or not is_of_the_surroundings(error):
                     raise
                 return self._go_on_unrecorded(settings, str(error))

@@ -248,7 +248,7 @@ def test_an_output_directory_that_is_gone_when_the_dispatcher_dies_is_made_again
 
 
 def test_an_output_directory_that_cannot_be_made_again_is_told_and_the_others_go_on(tmp_path, capfd):
-    """A file stands where it was: that subscriber is given up with a line in the log, and no other."""
+    """A file stands where it was: a line in the log says so, what it misses is counted, and the others go on."""
     folder = tmp_path / "gone"
     config = relay_mp.AtofExporterConfig()
     config.output_directory, config.filename = str(folder), "events.jsonl"
@@ -262,5 +262,7 @@ def test_an_output_directory_that_cannot_be_made_again_is_told_and_the_others_go
         subscribers.flush()
         assert_no_loss(session)
     assert named_subscribers.names(tmp_path / "lines") == ["1"]
-    assert "subscriber 'file' is not there any more after a restart of the dispatcher" in capfd.readouterr().err
+    said = capfd.readouterr().err
+    assert "subscriber 'file' could not be made again after a restart of the dispatcher" in said
+    assert "exporter 'file' lost 1 of 1 (absent 1)" in said
     assert folder.read_text() == "in the way"
