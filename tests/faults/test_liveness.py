@@ -76,8 +76,10 @@ def test_a_process_is_alive_until_it_ends_a_zombie_is_dead_and_so_is_one_that_is
 def test_a_reused_pid_is_dead(without_pidfd):
     with Process(WAITS) as process:
         pid, start_time, namespace = process.known_by
-        assert not liveness.is_dead(pid, start_time, namespace)
-        assert liveness.is_dead(pid, start_time - 1, namespace)
+        for rounded in (-1, 0, 1):  # a tick apart: read in another time namespace
+            assert not liveness.is_dead(pid, start_time + rounded, namespace)
+        assert liveness.is_dead(pid, start_time - 2, namespace)
+        assert liveness.is_dead(pid, start_time + 2, namespace)
 
 
 def test_a_process_whose_first_thread_has_ended_is_alive(without_pidfd):

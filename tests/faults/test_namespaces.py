@@ -150,9 +150,9 @@ def test_a_writer_of_another_namespace_that_was_stopped_and_killed_holds_nobody_
 def test_a_process_that_cannot_be_seen_counts_as_alive():
     """Of a namespace above this one or beside it: nothing here tells of its processes."""
     pid, start_time, namespace = core.process_self()
-    assert not liveness.is_dead(pid, start_time + 1, namespace + 12345)
+    assert not liveness.is_dead(pid, start_time + 2, namespace + 12345)
     assert not liveness.is_dead(1 << 22, 1, namespace + 12345)
-    assert liveness.is_dead(pid, start_time + 1, namespace)
+    assert liveness.is_dead(pid, start_time + 2, namespace)
 
 
 def test_a_process_that_cannot_be_looked_at_now_counts_as_alive():
@@ -162,7 +162,7 @@ def test_a_process_that_cannot_be_looked_at_now_counts_as_alive():
         namespace = os.stat(f"/proc/{outer}/ns/pid").st_ino
         with open(f"/proc/{outer}/stat") as file:
             start_time = int(file.read().rpartition(")")[2].split()[19])
-        assert liveness.is_dead(worker.pid, start_time - 1, namespace)
+        assert liveness.is_dead(worker.pid, start_time - 2, namespace)
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
         try:
