@@ -9,7 +9,7 @@ import json
 import os
 import stat
 
-from relay_mp._deliver.at_fork import abandon_in_child
+from relay_mp._deliver.at_fork import abandon_in_child, unforked
 from relay_mp._deliver.file_lock import FileLock
 from relay_mp._deliver.private_files import FILE_MODE, open_file
 from relay_mp._log import logger
@@ -133,10 +133,11 @@ class JsonlFile:
     def close(self) -> None:
         """Closes the file. Idempotent."""
         if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            if self._lock is not None:
-                self._lock.release()
+            with unforked:
+                os.close(self._file)
+                self._file = -1
+                if self._lock is not None:
+                    self._lock.release()
 
     def abandon(self) -> None:
         """Closes it in this process only, such as a forked child: the lock stays."""
@@ -147,6 +148,10 @@ class JsonlFile:
                 self._lock.abandon()
 
     def _open(self, overwrite: bool) -> None:
+        with unforked:
+            self._open_unforked(overwrite)
+
+    def _open_unforked(self, overwrite: bool) -> None:
         file = open_file(self.path, os.O_RDWR | os.O_APPEND, mode=self._mode)
         self._lock = None
         try:

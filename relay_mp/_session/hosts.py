@@ -14,6 +14,7 @@ import time
 
 from relay_mp._deliver import table
 from relay_mp._deliver.allowed import Allowed
+from relay_mp._deliver.at_fork import unforked
 from relay_mp._deliver.dispatcher import Dispatcher
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._log import logger, work_in_background
@@ -174,13 +175,10 @@ class ProcessHost:
         command = [sys.executable, *flags, "-c", _PROGRAM, *map(str, handed_over), self._segment.path]
         # A session of its own: the terminal's Ctrl-C is for the workers, not for what records their end.
         try:
-            process = subprocess.Popen(
-                command, env=environment, stdin=subprocess.PIPE, pass_fds=handed_over, start_new_session=True
-            )
+            process = _launch(command, environment, handed_over)
         except OSError as error:
             raise SessionError(f"the dispatcher process could not be started: {error}") from error
         try:
-            _hand_path_over(process)
             self._await_lease(process)
         except BaseException:  # a Ctrl-C too: nobody else would end it
             process.kill()
@@ -279,6 +277,21 @@ class ProcessHost:
                 self._ended.wait(RESTART_PAUSE_SECONDS)
             self._watch.join()
         return _is_drained(self._segment)
+
+
+def _launch(command: list[str], environment: dict[str, str], handed_over: list[int]) -> "subprocess.Popen[bytes]":
+    # A child that is forked meanwhile would keep Popen's own pipe open, for whose end Popen waits, and that of stdin.
+    with unforked:
+        process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, pass_fds=handed_over, start_new_session=True
+        )
+        try:
+            _hand_path_over(process)
+        except BaseException:  # a Ctrl-C too
+            process.kill()
+            process.wait()
+            raise
+        return process
 
 
 def _hand_path_over(process: "subprocess.Popen[bytes]") -> None:

@@ -14,7 +14,7 @@ import json
 import os
 from typing import Any
 
-from relay_mp._deliver.at_fork import abandon_in_child
+from relay_mp._deliver.at_fork import abandon_in_child, unforked
 from relay_mp._deliver.file_lock import FileLock
 from relay_mp._deliver.jsonl import last_line_break
 from relay_mp._deliver.private_files import open_file
@@ -49,18 +49,19 @@ class TraceFile:
     def __init__(self, path: str, session_id: str, mode: str) -> None:
         self.path = path
         self._session_id = session_id
-        self._file = open_file(path, os.O_RDWR | os.O_APPEND)
-        self._lock: FileLock | None = None
-        try:
-            self._lock = FileLock(path)
-            self._end = os.fstat(self._file).st_size
-            self.epoch_us = self._begin_at_what_is_there(mode) if self._end else None
-        except BaseException:
-            os.close(self._file)
-            if self._lock is not None:
-                self._lock.release()
-            raise
-        abandon_in_child(self)
+        with unforked:
+            self._file = open_file(path, os.O_RDWR | os.O_APPEND)
+            self._lock: FileLock | None = None
+            try:
+                self._lock = FileLock(path)
+                self._end = os.fstat(self._file).st_size
+                self.epoch_us = self._begin_at_what_is_there(mode) if self._end else None
+            except BaseException:
+                os.close(self._file)
+                if self._lock is not None:
+                    self._lock.release()
+                raise
+            abandon_in_child(self)
 
     @classmethod
     def of_run(cls, path: str, session_id: str, mode: str) -> "TraceFile":
@@ -133,10 +134,11 @@ class TraceFile:
                 if last is not None and self.epoch_us is not None:
                     self.write(last)
             finally:
-                os.close(self._file)
-                self._file = -1
-                if self._lock is not None:
-                    self._lock.release()
+                with unforked:
+                    os.close(self._file)
+                    self._file = -1
+                    if self._lock is not None:
+                        self._lock.release()
 
     def abandon(self) -> None:
         """Closes it in this process only, such as a forked child: the lock stays."""

@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError("Prometheus needs the extra: pip install 'relay_mp[prometheus]'") from error
 
-from relay_mp._deliver.at_fork import abandon_in_child
+from relay_mp._deliver.at_fork import abandon_in_child, unforked
 from relay_mp._deliver.dispatcher import LOSS_MARK
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, ScopeEvent
@@ -73,8 +73,9 @@ class PrometheusSink(Sink):
         self._open: OpenScopes[int] = OpenScopes(max_open_scopes, lambda start_us: None)
         self._ending: threading.Thread | None = None
         registry = self._make_metrics(buckets)
-        self._server, self._thread = start_http_server(port, host, registry=registry)
-        abandon_in_child(self)
+        with unforked:
+            self._server, self._thread = start_http_server(port, host, registry=registry)
+            abandon_in_child(self)
         self._place = f"http://{host}:{self._server.server_port}/metrics"
 
     def _make_metrics(self, buckets: Sequence[float]) -> CollectorRegistry:
