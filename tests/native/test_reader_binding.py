@@ -1090,7 +1090,10 @@ SEGMENT_CALLS = {
     "set_configuration_told": (1,),
     "count_middleware_failure": (),
 }
-SAFE_AFTER_CLOSE = {"close", "unlink", "is_open", "path", "create", "attach", "blocked_slot", "blocked_seconds"}
+SAFE_AFTER_CLOSE = {
+    *("close", "unlink", "is_open", "path", "create", "attach", "descriptor", "has_name"),
+    *("blocked_slot", "blocked_seconds"),
+}
 
 
 def expect_closed(thing, calls):
@@ -1112,6 +1115,7 @@ reader = Reader(segment)
 emit("m"); reader.next_batch(10, 0.0)
 segment.close(); segment.close()
 assert not segment.is_open and segment.path == sys.argv[1]
+assert segment.descriptor == -1 and segment.has_name  # its file is there until it is unlinked
 expect_closed(segment, SEGMENT_CALLS)
 expect_closed(reader, READER_CALLS)
 assert (reader.blocked_slot, reader.blocked_seconds) == (0, 0.0)
