@@ -47,7 +47,7 @@ def main(arguments: list[str]) -> int:
     python = helpers.make_environment(helpers.here, installed / "bin/python3.13t", installed.parent / "environment")
     checkout = helpers.copy_checkout(installed.parent / "relay_mp")
     helpers.build_package(helpers.here, python, checkout)
-    helpers.must(helpers.here([python, "-c", WITHOUT_THE_LOCK]), "a run without the lock")
+    helpers.must(helpers.here([python, "-c", WITHOUT_THE_LOCK], checkout), "a run without the lock")
     runs = [arguments] if arguments else [LONG_TESTS, TESTS]
     return max(helpers.run_tests(helpers.here, python, checkout, tests) for tests in runs)
 
