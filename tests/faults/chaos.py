@@ -1,17 +1,19 @@
 """A live pool under random faults, and whether its accounts still match.
 
-    python -m tests.faults.chaos --seconds 60 --seed 7 [--workers 4] [--dispatcher process]
+    python -m tests.faults.chaos --seconds 60 --seed 7 [--workers 4] [--dispatcher process] [--without STEP]
 
     seed ──▶ decisions ──▶ faults on workers, dispatcher, subscriber
                               │
     workers ──▶ ring ──▶ dispatcher ──▶ Ledger ──▶ FIFO ──▶ Book     what was delivered
-       └──────▶ shared counters ─────────────────────▶ Book     what had returned when its process died
+       ├──────▶ shared counters ─────────────────────▶ Book     what had returned when its process died
+       └──▶ ring ──▶ dispatcher ──▶ AtofExporter ──▶ files, moved by others ──▶ Files    what was exported
 
 The run is made of rounds, each a session of its own with a small ring: every second one blocks when it
 is full, the others drop; every second pair gives stopped writers up after a while. At the end of each
 the book is balanced, from what the workers and the subscriber have counted themselves, not from what
 the library says of itself alone. The seed gives the decisions: which fault, whom, how much, after how
-many events; what the kernel makes of their moments it does not.
+many events; what the kernel makes of their moments it does not. Each kind of fault is a step that can be
+left out, by its name in STEPS.
 
 Prints one line of figures; on stderr what did not match. Runs on Linux.
 """
@@ -20,6 +22,7 @@ import argparse
 import contextlib
 import fcntl
 import itertools
+import json
 import logging
 import mmap
 import os
@@ -33,17 +36,19 @@ import threading
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from relay_mp import scope, subscribers
-from relay_mp._session.membership import session
+from relay_mp import AtofExporter, AtofExporterConfig, scope, subscribers
+from relay_mp._native import core
+from relay_mp._session.membership import attach, current_session, session
 from relay_mp._session.session import Session
 from relay_mp._session.stats import Stats
-from relay_mp.errors import FlushError
+from relay_mp.errors import FlushError, FlushTimeoutError, SegmentError, SessionError
 
-__all__ = ["Book", "Decision", "Figures", "Ledger", "decisions", "main", "run"]
+__all__ = ["STEPS", "Book", "Decision", "Figures", "Files", "Ledger", "decisions", "main", "run"]
 
 HANG_SECONDS = 30.0
 """No progress for so long, of what owes some, is a hang."""
@@ -52,6 +57,8 @@ ROUND_DECISIONS = 40
 RING_BYTES = 256 * 1024
 BLOCK_TIMEOUT_SECONDS = 0.02
 STALL_TIMEOUT_SECONDS = 0.05
+SIGTERM_TIMEOUT_SECONDS = 5.0
+ROTATE_BYTES = 1 << 20
 THREADS = 2
 MAX_PRODUCERS_OF_A_ROUND = 1 << 16
 _POLL_SECONDS = 0.0005
@@ -59,7 +66,8 @@ _POLL_SECONDS = 0.0005
 # ------------------------------------------------------------------------------------------- decisions
 
 _FORK_IN_CALLBACK = "fork in the callback"
-_WEIGHTS = {
+_BREAK_LOG = "break the log"
+STEPS = {
     "kill": 30,
     "stop": 10,
     "fork": 12,
@@ -69,8 +77,18 @@ _WEIGHTS = {
     "raise": 3,
     _FORK_IN_CALLBACK: 4,
     "flush": 6,
+    _BREAK_LOG: 2,
+    "move the file": 4,
+    "remove the name": 1,
+    "terminate the group": 1,
+    "attach and detach": 3,
+    "kill the dispatcher": 2,
+    "kill the dispatcher in close": 1,
 }
-_KILL_DISPATCHER = "kill the dispatcher"
+"""Each kind of fault, and how often it is chosen in comparison with the others."""
+
+PROCESS_STEPS = {"kill the dispatcher", "kill the dispatcher in close"}
+"""Those that need a dispatcher that is a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +101,11 @@ class Decision:
     after: int
 
 
-def decisions(seed: int, workers: int, dispatcher: str) -> Iterator[Decision]:
-    """The run's decisions, without end: the same for the same arguments."""
+def decisions(seed: int, workers: int, dispatcher: str, without: Collection[str] = ()) -> Iterator[Decision]:
+    """The run's decisions, without end: the same for the same arguments; none of the steps `without`."""
     choose = random.Random(f"{seed} {workers} {dispatcher}")
-    weights = {**_WEIGHTS, _KILL_DISPATCHER: 2} if dispatcher == "process" else _WEIGHTS
+    left_out = {*without, *(PROCESS_STEPS if dispatcher == "thread" else ())}
+    weights = {step: weight for step, weight in STEPS.items() if step not in left_out}
     while True:
         (fault,) = choose.choices(list(weights), list(weights.values()))
         yield Decision(fault, choose.randrange(workers), choose.randint(1, 8), choose.randint(0, 200))
@@ -99,12 +118,21 @@ _RECORD = struct.Struct("=BBBxIIIQ")
 _MARK, _LOSS, _FORK, _END = range(4)
 
 
+class _Raises(logging.Handler):
+    """A log receiver that is down."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        raise RuntimeError("the log receiver is down, as it was told")
+
+
 class Ledger:
     """The subscriber: a record for each event, into a FIFO. A mark may ask it for a fault of its own."""
 
     def __init__(self, path: str) -> None:
         # What it is told to do wrong is no news.
-        logging.getLogger("relay_mp").setLevel(logging.CRITICAL)
+        self._log = logging.getLogger("relay_mp")
+        self._log.setLevel(logging.CRITICAL)
+        self._handler = _Raises()
         self._fifo = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         self._slow_events = 0
 
@@ -123,7 +151,10 @@ class Ledger:
             time.sleep(0.001)
         if event.name == "slow":
             self._slow_events = event.data["amount"] * 20
-        elif event.name == "raise":
+        elif event.name in ("raise", _BREAK_LOG):
+            if event.name == _BREAK_LOG:
+                self._log.setLevel(logging.ERROR)
+                self._log.addHandler(self._handler)
             raise RuntimeError("as it was told")
         elif event.name == _FORK_IN_CALLBACK and not event.redelivered:
             pid = os.fork()
@@ -134,6 +165,8 @@ class Ledger:
 
     def close(self) -> None:
         """Of one that a dispatcher process has made, called after the last event."""
+        self._log.removeHandler(self._handler)
+        self._log.setLevel(logging.CRITICAL)
         os.close(self._fifo)
 
 
@@ -195,7 +228,13 @@ class Book:
             self.newest_of_main = number
 
     def balance(
-        self, stats: Stats, returned: Counter[int], unfinished: Counter[int], *, dispatcher_killed: bool = False
+        self,
+        stats: Stats,
+        returned: Counter[int],
+        unfinished: Counter[int],
+        *,
+        dispatcher_killed: bool = False,
+        visitors: Collection[int] = (),
     ) -> None:
         """Adds to `faults` what does not match.
 
@@ -204,6 +243,7 @@ class Book:
             returned: how many emits had returned, by pid.
             unfinished: how many more each pid may have begun, one a thread, when it was killed.
             dispatcher_killed: whether a mark may be missing of a loss that it had counted and not yet told.
+            visitors: processes that were not attached all the time: what they emitted meanwhile is nobody's.
         """
         if stats.pending or stats.delivered + stats.lost != stats.emitted:
             self.faults.append(
@@ -224,11 +264,59 @@ class Book:
         returned = returned + strangers
         for pid in returned.keys() | seen:
             known = self._delivered_of[pid] + self._marked_lost_of[pid]
-            if not returned[pid] - self.unmarked <= known <= returned[pid] + unfinished[pid]:
+            least = 0 if pid in visitors else returned[pid] - self.unmarked
+            if not least <= known <= returned[pid] + unfinished[pid]:
                 self.faults.append(
                     f"process {pid}: {returned[pid]} emits returned, {self._delivered_of[pid]} delivered, "
                     f"{self._marked_lost_of[pid]} marked as lost"
                 )
+
+
+# ------------------------------------------------------------------------------ what was exported
+
+
+class Files:
+    """What an AtofExporter has written of a round, while others move its file. Made and read by the main process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        config = AtofExporterConfig()
+        config.output_directory, config.filename, config.rotate_bytes = folder, "events.jsonl", ROTATE_BYTES
+        self._path = Path(config.path)
+        self._moved = 0
+        self._exporter = AtofExporter(config)
+        self._exporter.register("files")
+
+    def move(self) -> None:
+        """As an operator does, or logrotate's `create`."""
+        self._moved += 1
+        with contextlib.suppress(FileNotFoundError):  # moved just now, and nothing was exported since
+            self._path.rename(self._folder / f"moved-{self._moved}.jsonl")
+
+    def balance(self, stats: Stats, redelivered: int, *, dispatcher_killed: bool) -> list[str]:
+        """What does not match, once the session has ended. Removes the files."""
+        seqs: Counter[int] = Counter()
+        damaged = 0
+        for path in self._folder.glob("*.jsonl"):  # not the lock that a killed writer leaves
+            for line in path.read_bytes().splitlines():
+                try:
+                    event = json.loads(line)
+                except ValueError:
+                    damaged += 1
+                    continue
+                if event["name"] != "relay_mp.loss":
+                    seqs[event["metadata"]["relay_mp.origin"]["seq"]] += 1
+            path.unlink()
+        report = stats.exporters["files"]
+        twice = sum(seqs.values()) - len(seqs)
+        faults = []
+        if not stats.delivered - report.lost <= len(seqs) <= stats.delivered:
+            faults.append(f"{stats.delivered} delivered, {len(seqs)} in the files, {report.lost} lost by the exporter")
+        if (damaged or report.lost or twice) and not dispatcher_killed:
+            faults.append(f"the files have {damaged} damaged lines and {twice} twice, {report.lost} lost: {report}")
+        if twice > redelivered:
+            faults.append(f"{twice} lines are twice in the files, {redelivered} events were delivered again")
+        return faults
 
 
 # ------------------------------------------------------------------------------------------ a worker
@@ -325,6 +413,37 @@ class _Emitter:
             os.waitpid(pid, 0)
 
 
+def _visit(counters: _Counters, first: int, path: str, cycles: int) -> None:
+    """A process whose main thread detaches and attaches beside threads that emit. Exits with 3 if it keeps slots."""
+    ending = threading.Event()
+
+    def emit(producer: int) -> None:
+        for number in itertools.count():
+            if ending.is_set():
+                return
+            counters.emit(producer, number)
+            time.sleep(0.0002)
+
+    threads = [threading.Thread(target=emit, args=(first + n,), daemon=True) for n in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    kept = 0
+    try:
+        for _ in range(cycles):
+            here = current_session()
+            if here is not None:
+                here.close()
+            here = attach(path)
+        own = [process for process in here.stats().processes if process.pid == os.getpid()]
+        kept = sum(process.producers for process in own)
+    except SegmentError:
+        pass  # another step has removed its name, or it is closing
+    ending.set()
+    for thread in threads:
+        thread.join()
+    os._exit(3 if kept > THREADS + 1 else 0)
+
+
 @dataclass(slots=True)
 class _Worker:
     pid: int
@@ -368,6 +487,8 @@ class Figures:
     stops: int = 0
     forks: int = 0
     recycled: int = 0
+    steps: Counter[str] = field(default_factory=Counter)
+    """How often each was carried out."""
     worst_recovery_seconds: float = 0.0
     """The longest standstill of delivery between a kill and the first event emitted after it."""
     hangs: int = 0
@@ -381,8 +502,11 @@ class Figures:
             f"unmarked={self.unmarked} "
             f"kills={self.kills} dispatcher_kills={self.dispatcher_kills} stops={self.stops} forks={self.forks} "
             f"recycled={self.recycled} worst_recovery_ms={self.worst_recovery_seconds * 1e3:.1f} hangs={self.hangs} "
-            f"mismatches={len(self.mismatches)}"
+            f"mismatches={len(self.mismatches)} steps={self._listed_steps() or 'none'}"
         )
+
+    def _listed_steps(self) -> str:
+        return ",".join(f"{step.replace(' ', '_')}:{count}" for step, count in sorted(self.steps.items()))
 
 
 class _Hang(Exception):
@@ -402,7 +526,15 @@ def _await(what: str, is_so: Callable[[], bool], progress: Callable[[], int] = l
 class _Round:
     """One session, its pool, its book."""
 
-    def __init__(self, number: int, folder: str, workers: int, dispatcher: str, figures: Figures) -> None:
+    def __init__(
+        self,
+        number: int,
+        folder: str,
+        workers: int,
+        dispatcher: str,
+        figures: Figures,
+        without: Collection[str] = (),
+    ) -> None:
         self._figures = figures
         self._number = number
         self._book = Book()
@@ -411,6 +543,10 @@ class _Round:
         self._emitted_by_main = 0
         self._killed: set[int] = set()
         self._killed_dispatcher = -1
+        self._kills_in_close = 0
+        self._sigterms = 0
+        self._visitors: list[_Worker] = []
+        self._visited: set[int] = set()
         fifo = os.path.join(folder, f"ledger-{number}")
         os.mkfifo(fifo)
         self._fifo = os.open(fifo, os.O_RDWR | os.O_CLOEXEC)
@@ -418,8 +554,14 @@ class _Round:
         self._reading = threading.Thread(target=self._read, name="chaos-ledger", daemon=True)
         # Every process of the round holds the writing end: the reading one tells when all have ended.
         self._all_ended, self._alive = os.pipe()
+        self._earlier_handler = signal.signal(signal.SIGTERM, self._note_sigterm)
         self._session = self._open(fifo, folder, dispatcher)
         self._reading.start()
+        self._files: Files | None = None
+        if "move the file" not in without and number % 4 in (1, 2):  # of those that drop, and of those that block
+            written = Path(folder, f"written-{number}")
+            written.mkdir()
+            self._files = Files(written)
         self._workers: list[_Worker] = []
         for place in range(workers):
             self._workers.append(self._start(place))
@@ -433,6 +575,8 @@ class _Round:
             stall_timeout_seconds=STALL_TIMEOUT_SECONDS if self._number // 2 % 2 else 0.0,
             flush_timeout_seconds=HANG_SECONDS,
             recovery_directory=folder,
+            on_sigterm="flush",
+            sigterm_timeout_seconds=SIGTERM_TIMEOUT_SECONDS,
         )
         if dispatcher == "process":
             subscribers.register("ledger", "tests.faults.chaos:Ledger", arguments={"path": fifo})
@@ -440,6 +584,9 @@ class _Round:
             self._ledger = Ledger(fifo)
             subscribers.register("ledger", self._ledger)
         return opened
+
+    def _note_sigterm(self, signum: int, frame: object) -> None:
+        self._sigterms += 1
 
     def _read(self) -> None:
         rest = b""
@@ -463,6 +610,7 @@ class _Round:
             os.close(commands)
             return _Worker(pid, told)
         try:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             for other in [told, *(other.commands for other in self._workers)]:
                 if other >= 0:  # else: that of the one it replaces
                     os.close(other)
@@ -485,7 +633,7 @@ class _Round:
             os.close(worker.commands)
             worker.commands = -1
         _await(f"the end of worker {worker.pid}", worker.has_ended)
-        if os.waitstatus_to_exitcode(worker.status or 0) not in (0, -signal.SIGKILL):
+        if os.waitstatus_to_exitcode(worker.status or 0) not in (0, -signal.SIGKILL, -signal.SIGTERM):
             self._figures.mismatches.append(f"worker {worker.pid} ended with status {worker.status}")
 
     def _tell(self, worker: _Worker, verb: bytes, first: int, count: int) -> None:
@@ -509,6 +657,7 @@ class _Round:
                 if not worker.resume_after:
                     os.kill(worker.pid, signal.SIGCONT)
         self._figures.decisions += 1
+        self._figures.steps[decision.fault] += 1
         getattr(self, "_" + decision.fault.replace(" ", "_"))(decision, self._workers[decision.worker])
 
     def _kill(self, decision: Decision, worker: _Worker) -> None:
@@ -577,15 +726,65 @@ class _Round:
     def _flush_all(self) -> None:
         try:
             self._session.flush()
-        except FlushError as error:
+        except (FlushError, FlushTimeoutError) as error:
             raise _Hang(str(error)) from error
 
     def _kill_the_dispatcher(self, decision: Decision, worker: _Worker) -> None:
+        self._kill_who_dispatches()
+
+    def _kill_who_dispatches(self) -> None:
         _, pid, _ = self._session._segment.lease()
+        if pid <= 0:
+            return
         with contextlib.suppress(ProcessLookupError):  # its successor has not started yet
             os.kill(pid, signal.SIGKILL)
             self._figures.dispatcher_kills += 1
             self._killed_dispatcher = pid
+
+    def _kill_the_dispatcher_in_close(self, decision: Decision, worker: _Worker) -> None:
+        self._kills_in_close = decision.amount
+
+    def _break_the_log(self, decision: Decision, worker: _Worker) -> None:
+        self._emit(_BREAK_LOG)
+
+    def _move_the_file(self, decision: Decision, worker: _Worker) -> None:
+        if self._files is not None:
+            self._files.move()
+
+    def _remove_the_name(self, decision: Decision, worker: _Worker) -> None:
+        """As cleaners of temporary files do, and systemd-logind."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._session.path)
+
+    def _terminate_the_group(self, decision: Decision, worker: _Worker) -> None:
+        """As a service manager stops a program: SIGTERM to the owner, which goes on here, and to all its workers."""
+        come, tail, begun = self._sigterms, self._session._segment.tail, time.monotonic()
+        targets = [os.getpid(), *(other.pid for other in self._workers)]
+        for pid in targets if decision.amount % 2 else reversed(targets):
+            os.kill(pid, signal.SIGTERM)
+            if pid != os.getpid():
+                self._killed.add(pid)
+                os.kill(pid, signal.SIGCONT)
+        _await("the program's own handler of SIGTERM", lambda: self._sigterms > come)
+        is_late = time.monotonic() - begun >= SIGTERM_TIMEOUT_SECONDS
+        if not is_late and self._session._segment.read_pos < tail:
+            self._figures.mismatches.append(
+                f"round {self._number}: SIGTERM has left undelivered what was emitted before"
+            )
+        for place in range(len(self._workers)):
+            self._replace(place)
+
+    def _attach_and_detach(self, decision: Decision, worker: _Worker) -> None:
+        first = self._counters.reserve(THREADS)
+        pid = os.fork()
+        if not pid:
+            try:
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                _visit(self._counters, first, self._session.path, decision.amount * 20)
+            finally:
+                os._exit(1)
+        self._visitors.append(_Worker(pid, -1))
+        self._visited.add(pid)
 
     # ---- the end ----
 
@@ -596,6 +795,9 @@ class _Round:
         for place in range(len(self._workers)):
             self._await_end(self._workers[place])
         self._workers.clear()
+        for visitor in self._visitors:
+            self._await_end_of_visitor(visitor)
+        self._visitors.clear()
         os.close(self._alive)
         self._alive = -1
         if not select.select([self._all_ended], [], [], HANG_SECONDS)[0]:
@@ -603,15 +805,47 @@ class _Round:
         self._flush_all()
         # What a killed one had counted and not written is settled by the dispatcher's next look at the dead.
         _await("the accounts of the dead", lambda: not self._session.stats().pending)
+        if self._kills_in_close:
+            self._close_under_kills()
         stats = self._session.stats()
         self.close()
         self._balance(stats)
 
+    def _await_end_of_visitor(self, visitor: _Worker) -> None:
+        _await(f"the end of visitor {visitor.pid}", visitor.has_ended, lambda: self._counters.total)
+        code = os.waitstatus_to_exitcode(visitor.status or 0)
+        if code:
+            what = "keeps the slots of its threads" if code == 3 else f"ended with status {visitor.status}"
+            self._figures.mismatches.append(f"round {self._number}: visitor {visitor.pid} {what}")
+
+    def _close_under_kills(self) -> None:
+        """There is something left to deliver, and who delivers it is killed, once or twice."""
+        for _ in range(self._kills_in_close * 50):
+            self._emit("m")
+        killing = threading.Thread(target=self._kill_in_close, name="chaos-kills", daemon=True)
+        killing.start()
+        self._session.close()
+        killing.join()
+
+    def _kill_in_close(self) -> None:
+        segment = self._session._segment
+        killed = 0
+        with contextlib.suppress(SessionError):  # it is closed
+            while killed <= self._kills_in_close % 2:
+                if segment.state == core.STATE_CLOSING and segment.lease()[1] != self._killed_dispatcher:
+                    self._kill_who_dispatches()
+                    killed += 1
+                time.sleep(_POLL_SECONDS)
+
     def _balance(self, stats: Stats) -> None:
         returned, producers = self._counters.by_pid()
         unfinished = Counter({pid: producers[pid] for pid in self._killed & producers.keys()})
-        self._book.balance(stats, returned, unfinished, dispatcher_killed=self._killed_dispatcher >= 0)
+        dispatcher_killed = self._killed_dispatcher >= 0
+        self._book.balance(stats, returned, unfinished, dispatcher_killed=dispatcher_killed, visitors=self._visited)
         figures, book = self._figures, self._book
+        if self._files is not None:
+            final = self._session.stats()
+            book.faults += self._files.balance(final, book.redelivered, dispatcher_killed=dispatcher_killed)
         figures.mismatches += [f"round {self._number}: {fault}" for fault in book.faults]
         figures.emitted += stats.emitted
         figures.delivered += stats.delivered
@@ -621,11 +855,14 @@ class _Round:
 
     def close(self) -> None:
         """Leaves nothing behind, also after a hang. Idempotent."""
-        for worker in self._workers:
+        for worker in (*self._workers, *self._visitors):
             worker.end_at_once()
         self._workers.clear()
+        self._visitors.clear()
         if self._session.is_open:
             self._session.close()
+        if signal.getsignal(signal.SIGTERM) == self._note_sigterm:
+            signal.signal(signal.SIGTERM, self._earlier_handler)
         if self._reading.is_alive():
             os.write(self._fifo, _RECORD.pack(_END, 0, 0, 0, 0, 0, 0))
             self._reading.join()
@@ -643,18 +880,19 @@ def run(
     dispatcher: str = "thread",
     seconds: float = 0.0,
     count: int = 0,
+    without: Collection[str] = (),
     tell: Callable[[Decision], object] = lambda decision: None,
 ) -> Figures:
     """Rounds of faults for so many seconds, or for `count` decisions. Returns what was seen; raises nothing of it.
 
-    `tell` is called with each decision before it is carried out.
+    `tell` is called with each decision before it is carried out. Steps `without` are left out.
     """
     figures = Figures()
     deadline = time.monotonic() + seconds
-    chosen = decisions(seed, workers, dispatcher)
+    chosen = decisions(seed, workers, dispatcher, without)
     with tempfile.TemporaryDirectory(prefix="relay_mp-chaos-") as folder:
         for number in itertools.count():
-            round_ = _Round(number, folder, workers, dispatcher, figures)
+            round_ = _Round(number, folder, workers, dispatcher, figures, without)
             try:
                 left = ROUND_DECISIONS if not count else min(ROUND_DECISIONS, count - figures.decisions)
                 for decision in itertools.islice(chosen, left):
@@ -679,6 +917,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--dispatcher", choices=("thread", "process"), default="thread")
+    parser.add_argument("--without", choices=STEPS, action="append", default=[], help="a step to leave out; repeatable")
     parser.add_argument("--verbose", action="store_true", help="each decision on stderr, before it is carried out")
     given = parser.parse_args(arguments)
     # Forking with threads is what is tested here.
@@ -689,6 +928,7 @@ def main(arguments: list[str] | None = None) -> int:
         dispatcher=given.dispatcher,
         seconds=given.seconds,
         count=given.decisions,
+        without=given.without,
         tell=(lambda decision: print(decision, file=sys.stderr)) if given.verbose else (lambda decision: None),
     )
     print(f"seed={given.seed} dispatcher={given.dispatcher} workers={given.workers} {figures}")

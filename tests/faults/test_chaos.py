@@ -1,6 +1,8 @@
 """tests.faults.chaos: it finds nothing in a sound library, would find what is unsound, and repeats itself."""
 
+import dataclasses
 import itertools
+import json
 import logging
 import os
 import re
@@ -18,7 +20,8 @@ FIGURES = re.compile(
     r"seed=\d+ dispatcher=\w+ workers=\d+ decisions=(?P<decisions>\d+) emitted=(?P<emitted>\d+) "
     r"delivered=(?P<delivered>\d+) redelivered=(?P<redelivered>\d+) lost=(?P<lost>\d+) (lost_\w+=\d+ )*unmarked=\d+ "
     r"kills=(?P<kills>\d+) dispatcher_kills=(?P<dispatcher_kills>\d+) stops=(?P<stops>\d+) forks=(?P<forks>\d+) "
-    r"recycled=\d+ worst_recovery_ms=[\d.]+ hangs=(?P<hangs>\d+) mismatches=(?P<mismatches>\d+)"
+    r"recycled=\d+ worst_recovery_ms=[\d.]+ hangs=(?P<hangs>\d+) mismatches=(?P<mismatches>\d+) "
+    r"steps=\S+"
 )
 
 
@@ -72,9 +75,15 @@ def test_the_seed_gives_the_decisions():
 
     assert first(1, 4, "thread") == first(1, 4, "thread") != first(2, 4, "thread")
     assert {decision.fault for decision in first(1, 4, "process")} - {d.fault for d in first(1, 4, "thread")} == {
-        "kill the dispatcher"
+        "kill the dispatcher",
+        "kill the dispatcher in close",
     }
     assert {decision.worker for decision in first(1, 4, "thread")} == {0, 1, 2, 3}
+
+
+def test_a_step_can_be_left_out():
+    left = [decision.fault for decision in itertools.islice(chaos.decisions(1, 4, "process", ["kill", "flush"]), 2000)]
+    assert set(left) == chaos.STEPS.keys() - {"kill", "flush"}
 
 
 @pytest.mark.timeout(150)
@@ -170,6 +179,29 @@ def test_a_sound_book_has_no_faults():
 def test_a_book_that_does_not_balance_says_what(records, found, returned, says):
     faults = balance(records, found, returned)
     assert any(says in fault for fault in faults), faults
+
+
+LINES = [json.dumps({"name": "m", "metadata": {"relay_mp.origin": {"seq": seq}}}) for seq in (1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("written", "redelivered", "killed", "says"),
+    [
+        (LINES, 0, False, None),
+        ([LINES[0], LINES[1], LINES[1]], 1, True, None),
+        (LINES[:1], 0, False, "2 delivered, 1 in the files, 0 lost by the exporter"),
+        ([LINES[0], LINES[1], LINES[1]], 1, False, "0 damaged lines and 1 twice"),
+        ([LINES[0], LINES[1], LINES[1]], 0, True, "1 lines are twice in the files, 0 events were delivered again"),
+        ([LINES[0], LINES[1], LINES[1][:9]], 0, False, "1 damaged lines and 0 twice"),
+    ],
+)
+def test_files_that_do_not_have_each_event_once_say_so(session, tmp_path, written, redelivered, killed, says):
+    files = chaos.Files(tmp_path)
+    found = dataclasses.replace(stats(2), exporters=session.stats().exporters)
+    for number, line in enumerate(written):
+        (tmp_path / f"{number}.jsonl").write_text(line + "\n")
+    faults = files.balance(found, redelivered, dispatcher_killed=killed)
+    assert (not faults) if says is None else any(says in fault for fault in faults), faults
 
 
 def test_faults_are_the_exit_code(monkeypatch, capsys):
