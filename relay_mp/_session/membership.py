@@ -20,7 +20,7 @@ from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
-from relay_mp._session import attaching, hosts, inheritance, naming, pool_workers, recovery
+from relay_mp._session import attaching, hosts, inheritance, naming, placing, pool_workers, recovery
 from relay_mp._session import settings as settings_module
 from relay_mp._session.configuration import publishing, receiving
 from relay_mp._session.session import Session, SessionHandle, ending
@@ -228,8 +228,6 @@ def _way_out(session: Session) -> str:
 
 
 def _start(settings: Settings, session_id: str) -> Session:
-    from relay_mp._session import placing
-
     for directory in placing.directories(settings):
         recovery.sweep(directory, settings.recovery_directory)
     segment, settings = placing.place(settings, session_id)
