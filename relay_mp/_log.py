@@ -16,6 +16,8 @@ import time
 from collections import OrderedDict, deque
 from typing import Any
 
+from relay_mp._threads import Event, Lock, RLock, Thread
+
 __all__ = ["logger", "work_in_background"]
 
 WINDOW_SECONDS = 10.0
@@ -45,7 +47,7 @@ class _Kinds:
     """Decides which lines are written. By kind: when its last line was written, and how many were left out since."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._known: OrderedDict[tuple[Any, ...], list[float]] = OrderedDict()
 
     def left_out_before(self, kind: tuple[Any, ...]) -> int | None:
@@ -75,7 +77,7 @@ class _Line:
 
     def __init__(self, level: int, text: str, arguments: tuple[Any, ...], error: Any) -> None:
         self.level, self.text, self.arguments, self.error = level, text, arguments, error
-        self.written = threading.Event()
+        self.written = Event()
 
     def write(self) -> None:
         try:
@@ -102,7 +104,7 @@ class _Writer:
     def _begin(self) -> None:
         self._pid = os.getpid()
         self._lines: deque[_Line] = deque(maxlen=MAX_WAITING_LINES)
-        self._lock = threading.RLock()  # a finalizer that logs may run where it is held
+        self._lock = RLock()  # a finalizer that logs may run where it is held
         self._is_running = False
         self._behind: _Line | None = None
 
@@ -121,7 +123,7 @@ class _Writer:
 
     def _start(self) -> None:
         try:
-            threading.Thread(target=self._run, name=WRITER_NAME, daemon=True).start()
+            Thread(target=self._run, name=WRITER_NAME).start()
         except RuntimeError:  # no thread can be had, as when the interpreter ends
             self._run()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from relay_mp._session.flush import FlushResult
 from relay_mp._session.membership import current_or_default, current_session
+from relay_mp._session.notebook import is_notebook
 from relay_mp.errors import FlushError, described_type
 from relay_mp.events import Event
 
@@ -19,7 +20,9 @@ __all__ = ["deregister", "flush", "flush_async", "register"]
 def register(name: str, callback: Callable[[Event], object] | str, *, arguments: dict[str, Any] | None = None) -> None:
     """Subscribes to all events emitted from now on.
 
-    In a process that is in no session, this starts the default one, of which it is the owner.
+    In a process that is in no session, this starts the default one, of which it is the owner. In a notebook it takes
+    the place of an earlier one of that name, so that a cell may be run again. In a worker, what the owner has under
+    that name already, of the same target, is left as it is: a module that registers at import can be imported there.
 
     Args:
         name: unique among the global subscribers.
@@ -87,10 +90,10 @@ def flush(timeout: float | None = None) -> FlushResult:
 
 
 def in_event_loop() -> bool:
-    """Whether the calling thread runs an event loop, which nothing may block."""
+    """Whether the calling thread runs an event loop that nothing may block: a notebook's may be."""
     # Who runs a loop has imported asyncio; this package does not, for its import time.
     events = sys.modules.get("asyncio.events")
-    return events is not None and events._get_running_loop() is not None
+    return events is not None and events._get_running_loop() is not None and not is_notebook()
 
 
 async def flush_async(timeout: float | None = None) -> FlushResult:

@@ -32,7 +32,7 @@ FORMATS = sorted(module.removesuffix(".exporter") for module in MODULES if modul
 # compiled half calls, and `types` what everybody does: both import nothing of the package. Integrations, fleet, view
 # and cli are rooms that are still empty.
 LAYERS = [
-    ["relay_mp._log", "relay_mp.errors", "relay_mp.types", "relay_mp._native.convert"],
+    ["relay_mp._threads", "relay_mp._log", "relay_mp.errors", "relay_mp.types", "relay_mp._native.convert"],
     ["relay_mp._native"],
     ["relay_mp._records"],
     ["relay_mp.events", "relay_mp.annotated"],
@@ -93,6 +93,7 @@ LATE = {
     ("relay_mp", "relay_mp.pricing"): _LATE_TO_LOAD,
     ("relay_mp", "relay_mp.typed"): _LATE_TO_LOAD,
     ("relay_mp._deliver.askers", "psutil"): "only where the system has no /proc",
+    ("relay_mp._threads", "importlib"): "only where gevent or eventlet has patched `subprocess`",
     ("relay_mp._deliver.liveness", "psutil"): "only where the system has no pidfd",
     ("relay_mp._emit.llm_stream", "asyncio"): _ASYNCIO,
     ("relay_mp._emit.settle", "asyncio"): _ASYNCIO,

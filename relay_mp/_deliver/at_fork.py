@@ -12,10 +12,11 @@ that is another file's by now; one that is forked while a process is started wou
 """
 
 import os
-import threading
 import weakref
 from types import TracebackType
 from typing import Protocol
+
+from relay_mp._threads import RLock
 
 __all__ = ["abandon_in_child", "unforked"]
 
@@ -47,7 +48,7 @@ class _Unforked:
     """A reentrant lock that forks by Python wait for. In a child it is free."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._held_by_forks: list[bool] = []
 
     def __enter__(self) -> None:
@@ -73,7 +74,7 @@ class _Unforked:
         if self._held_by_forks.pop():
             self._lock.release()
         else:
-            self._lock = threading.RLock()
+            self._lock = RLock()
 
 
 unforked = _Unforked()

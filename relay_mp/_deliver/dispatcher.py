@@ -337,6 +337,8 @@ class Dispatcher:
         scope = bytes.fromhex(request["scope"]) if request["scope"] else None
         if verb == "register":
             self._register(request, scope, position, redelivered)
+        elif verb == "is_known":
+            return REPLY_OK if self._subscriptions.is_known(request["name"], request["identity"]) else REPLY_NO
         elif verb == "close_scope":
             self._subscriptions.close_scope(bytes.fromhex(request["scope"]), lambda: position)
         elif verb == "request_flush":

@@ -51,6 +51,15 @@ def resolve(target: str, arguments: dict[str, Any] | None, what: str = "subscrib
     return callback
 
 
+def identity_of(callback: object) -> str:
+    """What tells whether two processes mean the same callable: its name, of whatever kind, or that of its type."""
+    if isinstance(callback, str):
+        return callback.replace("__mp_main__:", "__main__:", 1)
+    named = callback if hasattr(callback, "__qualname__") else type(callback)
+    module = getattr(named, "__module__", None)
+    return f"{'__main__' if module == '__mp_main__' else module}:{named.__qualname__}"
+
+
 def name_of(callback: object) -> str:
     """The name under which another process finds a callable.
 

@@ -6,15 +6,16 @@ delivered, what was emitted before a registration never is, whenever the dispatc
 """
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from relay_mp._deliver.absent import Absent
+from relay_mp._deliver import named
 from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._emit import middleware
 from relay_mp._log import logger
+from relay_mp._threads import Lock
 from relay_mp.errors import SessionError, SubscriberError
 from relay_mp.types import RuntimeRegistrationKind
 
@@ -47,6 +48,11 @@ class Subscription:
         take_batch = getattr(self.callback, "take_batch", None)
         if self._is_ours and callable(take_batch):
             self.take_batch = take_batch
+
+    @property
+    def identity(self) -> str:
+        """What it calls, as other processes name it."""
+        return named.identity_of(self.target or self.callback)
 
     @property
     def is_live(self) -> bool:
@@ -103,7 +109,7 @@ class Subscriptions:
         `save()` is called after each change, to keep what a successor needs; it may raise SessionError
         if there is no room for one more.
         """
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._globals: tuple[Subscription, ...] = ()
         self._locals: dict[bytes, tuple[Subscription, ...]] = {}
         self.has_locals = False
@@ -188,6 +194,21 @@ class Subscriptions:
         if self.live(name, scope) is not None:
             where = "globally" if scope is None else "on this scope"
             raise SubscriberError(f"a subscriber {name!r} is already registered {where}; deregister it first")
+
+    def is_known(self, name: str, identity: str) -> bool:
+        """Whether a global subscriber of that name is there and calls the same.
+
+        Raises:
+            SubscriberError: it calls something else.
+        """
+        known = self.live(name, None)
+        if known is not None and known.identity != identity:
+            raise SubscriberError(
+                f"a subscriber {name!r} is already registered globally, as {known.identity!r}; here it would be "
+                f"{identity!r}. This process is a worker: register in the process that owns the session, in a module "
+                'that is imported here too under `if __name__ == "__main__":`, or take another name'
+            )
+        return known is not None
 
     def live(self, name: str, scope: bytes | None) -> Subscription | None:
         """The live registration of that name at that level."""

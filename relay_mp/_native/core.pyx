@@ -524,8 +524,24 @@ cdef uint32_t _limit_of_too_long() noexcept nogil:
     return segment.ring.max_payload_bytes
 
 
+cdef object _switches_hook = None
+cdef object _nap_hook = None
+
+
+def set_greenlet_hooks(switches, nap) -> None:
+    """Tells who lets other greenlets run while a thread of theirs finds the ring full.
+
+    Args:
+        switches: says whether the calling thread runs greenlets; it switches to none.
+        nap: `nap(seconds)` lets the others run.
+    """
+    global _switches_hook, _nap_hook
+    _switches_hook, _nap_hook = switches, nap
+
+
 cdef int _write_waiting(rmp_producer* producer, const void* payload, uint32_t length) except -1:
-    """The ring was full: wait for space, GIL released, until the session's deadline."""
+    """The ring was full: wait for space, GIL released, until the session's deadline. Other greenlets run meanwhile."""
+    cdef bint greenlets = _switches_hook is not None and _switches_hook()
     cdef rmp_wait wait = rmp_wait_begin()
     cdef const rmp_ring* ring = &wait.segment.ring
     cdef uint64_t epoch = rmp_fork_epoch()
@@ -540,15 +556,18 @@ cdef int _write_waiting(rmp_producer* producer, const void* payload, uint32_t le
                     break
                 look_for_dispatcher = now + 100_000_000
             with nogil:
-                rmp_ring_wait_for_space(ring, length, deadline - now)
+                if not greenlets:
+                    rmp_ring_wait_for_space(ring, length, deadline - now)
                 result = rmp_ring_write(ring, producer.slot, producer.owner_seq, payload, length)
             if result != RMP_FULL:
                 break
             _take_number_back(producer)
             try:
                 PyErr_CheckSignals()
+                if greenlets:
+                    _nap_hook(0.001)
             finally:
-                # A handler may have emitted, which comes first in the thread's numbers; or forked, after which the child
+                # A handler, or another greenlet, may have emitted, which comes first in the thread's numbers; or forked, after which the child
                 # has a slot of its own; or closed the session. Or another thread has: then the event is lost, and counted.
                 producer = rmp_wait_place(&wait)
                 if producer != NULL:

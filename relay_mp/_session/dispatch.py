@@ -37,6 +37,9 @@ class Dispatch(Protocol):
     def register(self, name: str, callback: Callback | str, arguments: Arguments, scope: bytes | None) -> None:
         """Begins a subscription; see Session.register."""
 
+    def is_known(self, name: str, callback: Callback | str) -> bool:
+        """Whether a global subscriber of that name calls the same; see Subscriptions.is_known."""
+
     def deregister(self, name: str, scope: bytes | None) -> bool:
         """Ends one. False if there is none of the name."""
 
@@ -108,6 +111,9 @@ class LocalDispatch:
         subscription = Subscription(name, call, scope, target=target, arguments=arguments)
         self._subscriptions.add(subscription, self._tail)
 
+    def is_known(self, name: str, callback: Callback | str) -> bool:
+        return self._subscriptions.is_known(name, named.identity_of(callback))
+
     def deregister(self, name: str, scope: bytes | None) -> bool:
         return self._subscriptions.remove(name, scope, self._tail)
 
@@ -145,6 +151,9 @@ class RemoteDispatch:
     def register(self, name: str, callback: Callback | str, arguments: Arguments, scope: bytes | None) -> None:
         target = callback if isinstance(callback, str) else named.name_of(callback)
         self._requests.ask("register", name=name, target=target, arguments=arguments, scope=scope)
+
+    def is_known(self, name: str, callback: Callback | str) -> bool:
+        return self._requests.ask("is_known", name=name, identity=named.identity_of(callback), scope=None) == REPLY_OK
 
     def deregister(self, name: str, scope: bytes | None) -> bool:
         return takes_events(self._segment) and self._requests.ask("deregister", name=name, scope=scope) == REPLY_OK

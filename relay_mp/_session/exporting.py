@@ -80,7 +80,7 @@ def wait(session: Session, names: Sequence[str], deadline: float, is_done: IsDon
             nap = next(naps)
         except StopIteration as end:
             return bool(end.value)
-        time.sleep(nap)
+        time.sleep(nap)  # where greenlets run, the others do meanwhile
 
 
 async def wait_async(session: Session, names: Sequence[str], deadline: float, is_done: IsDone) -> bool:

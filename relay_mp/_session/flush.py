@@ -8,6 +8,7 @@ from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
 from relay_mp._session.stats import CAUSES
+from relay_mp._threads import Naps
 from relay_mp.errors import FlushError, FlushTimeoutError
 
 LOOK_FOR_DISPATCHER_SECONDS = 0.1
@@ -79,13 +80,14 @@ def _result(segment: Segment) -> FlushResult:
 
 
 def flush(segment: Segment, timeout_seconds: float, *, is_abandoned: Callable[[], bool]) -> FlushResult:
-    """Blocks, GIL released, until all that was emitted before has been delivered.
+    """Blocks, GIL released, until all that was emitted before has been delivered. Other greenlets run meanwhile.
 
     `is_abandoned` is asked every 100 ms, whether it never will be.
     """
-    deadline = time.monotonic() + timeout_seconds
+    deadline, nap = time.monotonic() + timeout_seconds, Naps()
     for position in _wait_for(segment, timeout_seconds, is_abandoned=is_abandoned):
-        segment.wait_delivered(position, max(deadline - time.monotonic(), 0.0))
+        if not nap():
+            segment.wait_delivered(position, max(deadline - time.monotonic(), 0.0))
     return _result(segment)
 
 

@@ -9,8 +9,8 @@ import marshal
 import os
 import subprocess
 import sys
-import threading
 import time
+from typing import Any
 
 from relay_mp._deliver import table
 from relay_mp._deliver.allowed import Allowed
@@ -22,6 +22,7 @@ from relay_mp._native import core
 from relay_mp._native.segments import Segment
 from relay_mp._session import inheritance
 from relay_mp._session.settings import ALLOWED_VARIABLE
+from relay_mp._threads import Event, Thread, apart, nap, popen, sleep, wait
 from relay_mp.errors import SessionError
 
 START_TIMEOUT_SECONDS = 20.0
@@ -41,17 +42,17 @@ def _is_drained(segment: Segment) -> bool:
     return bool(segment.read_pos == segment.tail)
 
 
-def _wait(ended: threading.Event, seconds: float) -> bool:
+def _wait(ended: Any, seconds: float) -> bool:
     """Whether it is set within `seconds`. Not Thread.join with a timeout: interrupted by a Ctrl-C, that takes the
     thread for ended (CPython 3.11, 3.12)."""
     deadline = time.monotonic() + seconds
-    while not ended.wait(min(max(deadline - time.monotonic(), 0.0), INTERRUPT_SECONDS)):
+    while not wait(ended, min(max(deadline - time.monotonic(), 0.0), INTERRUPT_SECONDS)):
         if time.monotonic() >= deadline:
             return False
     return True
 
 
-def _wait_for_end(segment: Segment, ended: threading.Event, seconds: float) -> bool:
+def _wait_for_end(segment: Segment, ended: Any, seconds: float) -> bool:
     return _wait(ended, seconds) or (_is_drained(segment) and _wait(ended, GRACE_SECONDS))
 
 
@@ -67,8 +68,8 @@ class ThreadHost:
         self.subscriptions = subscriptions
         segment.take_lease(segment.lease()[0])
         self._dispatcher = Dispatcher(segment, self.subscriptions, allowed)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="relay_mp-dispatcher", daemon=True)
+        self._ended = Event()
+        self._thread = Thread(target=self._run, name="relay_mp-dispatcher")
         self._thread.start()
 
     def _run(self) -> None:
@@ -95,7 +96,7 @@ class ThreadHost:
         if not _wait_for_end(self._segment, self._ended, timeout_seconds):
             return False
         self._thread.join()
-        self.subscriptions.close(max(deadline - time.monotonic(), 0.0))
+        apart(self.subscriptions.close, max(deadline - time.monotonic(), 0.0))
         self.subscriptions.publish_reports()
         return _is_drained(self._segment)
 
@@ -152,11 +153,11 @@ class ProcessHost:
         self.allowed = allowed
         self._restarts = _Restarts(segment, max_restarts)
         self._stopping = self._has_failed = False
-        self._given_up = threading.Event()
-        self._ended = threading.Event()
+        self._given_up = Event()
+        self._ended = Event()
         self._process = self._start()
         try:
-            self._watch = threading.Thread(target=self._watch_over, name="relay_mp-dispatcher-watch", daemon=True)
+            self._watch = Thread(target=self._watch_over, name="relay_mp-dispatcher-watch")
             self._watch.start()
         except BaseException:  # a Ctrl-C too
             self._given_up.set()
@@ -194,7 +195,8 @@ class ProcessHost:
                     f"the dispatcher process ended with code {process.returncode} instead of starting within "
                     f"{START_TIMEOUT_SECONDS:g} s; its error is on stderr"
                 )
-            time.sleep(0.002)
+            if not nap(0.002):
+                sleep(0.002)
 
     def _watch_over(self) -> None:
         work_in_background()
@@ -274,7 +276,7 @@ class ProcessHost:
             self._given_up.set()
             while not self._ended.is_set():
                 self._process.kill()  # again if the watch has just started another
-                self._ended.wait(RESTART_PAUSE_SECONDS)
+                wait(self._ended, RESTART_PAUSE_SECONDS)
             self._watch.join()
         return _is_drained(self._segment)
 
@@ -282,7 +284,7 @@ class ProcessHost:
 def _launch(command: list[str], environment: dict[str, str], handed_over: list[int]) -> "subprocess.Popen[bytes]":
     # A child that is forked meanwhile would keep Popen's own pipe open, for whose end Popen waits, and that of stdin.
     with unforked:
-        process = subprocess.Popen(
+        process: subprocess.Popen[bytes] = popen()(
             command, env=environment, stdin=subprocess.PIPE, pass_fds=handed_over, start_new_session=True
         )
         try:

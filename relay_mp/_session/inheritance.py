@@ -4,23 +4,40 @@
     multiprocessing's process config  copied into every Process object that is pickled: children of a
                                       forkserver that was running before the session began
 
-Forked children need neither: they have the mapping and the context. Nothing is patched.
+Forked children need neither: they have the mapping and the context. Nothing is patched. What is said of multiprocessing
+holds for the packages that were made of it, as soon as they are loaded: multiprocess (pathos) and billiard (Celery).
 """
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 SESSION_VARIABLE = "RELAY_MP_SESSION"
 SCOPE_VARIABLE = "RELAY_MP_SCOPE"
 
+FAMILIES = ("multiprocessing", "multiprocess", "billiard")
+"""multiprocessing, and what was made of it: each has processes, a configuration and finalizers of its own."""
 
-def _process_config() -> dict[str, Any] | None:
-    """What multiprocessing copies to the children of this process; None if it is not in use."""
-    module = sys.modules.get("multiprocessing.process")
-    config = getattr(module.current_process(), "_config", None) if module else None
-    return config if isinstance(config, dict) else None
+
+def loaded(part: str) -> Iterator[ModuleType]:
+    """That module ("process", "util") of each family that this program has loaded."""
+    for family in FAMILIES:
+        module = sys.modules.get(f"{family}.{part}")
+        if module is not None:
+            yield module
+
+
+def _process_configs() -> list[dict[str, Any]]:
+    """What each family copies to the children of this process."""
+    found = [getattr(module.current_process(), "_config", None) for module in loaded("process")]
+    return [config for config in found if isinstance(config, dict)]
+
+
+def imports_main() -> bool:
+    """Whether this is a new worker, of spawn or forkserver, that is importing the main program."""
+    return any(getattr(module.current_process(), "_inheriting", False) for module in loaded("process"))
 
 
 def _nobody() -> None:
@@ -53,8 +70,7 @@ class _Word(str):
 def publish(path: str) -> None:
     """Leaves word of a session for children."""
     os.environ[SESSION_VARIABLE] = path
-    config = _process_config()
-    if config is not None:
+    for config in _process_configs():
         config[SESSION_VARIABLE] = _Word(path)
 
 
@@ -62,14 +78,15 @@ def withdraw(path: str) -> None:
     """Takes it back, unless another session has left word since."""
     if os.environ.get(SESSION_VARIABLE) == path:
         del os.environ[SESSION_VARIABLE]
-    config = _process_config()
-    if config is not None and config.get(SESSION_VARIABLE) == path:
-        del config[SESSION_VARIABLE]
+    for config in _process_configs():
+        if config.get(SESSION_VARIABLE) == path:
+            del config[SESSION_VARIABLE]
 
 
 def _find(variable: str) -> str | None:
     # The process config is the newer word: a forkserver keeps the environment that it began with.
-    found = (_process_config() or {}).get(variable) or os.environ.get(variable)
+    words = [config[variable] for config in _process_configs() if config.get(variable)]
+    found = words[0] if words else os.environ.get(variable)
     return found if isinstance(found, str) else None
 
 

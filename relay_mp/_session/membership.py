@@ -9,7 +9,6 @@ registration; a forked child has its parent's session without looking.
 
 import atexit
 import os
-import sys
 
 from relay_mp._deliver.allowed import Allowed
 from relay_mp._deliver.subscriptions import Subscriptions
@@ -27,6 +26,7 @@ from relay_mp._session.session import Session, SessionHandle, ending
 from relay_mp._session.settings import Settings
 from relay_mp._session.shared import JoinedSession
 from relay_mp._session.unrecorded import NO_PATH, UnrecordedSession, is_of_the_surroundings
+from relay_mp._threads import nap, switches
 from relay_mp.errors import PropagationError, SegmentError, SessionError
 
 _AFTER_CHILDREN = -100
@@ -36,10 +36,10 @@ _AFTER_CHILDREN = -100
 def _join_children() -> None:
     # multiprocessing joins them at exit too, but, if it was imported first, only after this session has
     # closed, which would refuse what they still have to emit.
-    process = sys.modules.get("multiprocessing.process")
-    for child in process.active_children() if process is not None else ():
-        if not child.daemon:
-            child.join()
+    for process in inheritance.loaded("process"):
+        for child in process.active_children():
+            if not child.daemon:
+                child.join()
 
 
 class _State:
@@ -79,8 +79,7 @@ class _State:
         if not self._atexit:
             self._atexit = True
             atexit.register(self._at_exit)
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None:
+        for util in inheritance.loaded("util"):
             # Workers of multiprocessing end without atexit; a worker may own a session too.
             util.Finalize(None, self._at_exit, exitpriority=_AFTER_CHILDREN)
 
@@ -220,6 +219,11 @@ def _way_out(session: Session) -> str:
         return (
             f"owns {session.path}; close that first, or use it "
             "(registering a subscriber starts a session by itself: call session() before)"
+        )
+    if inheritance.imports_main():
+        return (
+            f"is a worker that imports the main program, whose session is {session.path}. Start the session there "
+            'under `if __name__ == "__main__":`, as everything that a worker must not run again'
         )
     return (
         f"is attached to {session.path}, which another process owns; emit and register without session() here, or "
@@ -389,5 +393,6 @@ def session_id() -> str:
 
 core.set_hooks(_state.resolve, _state.report_unregistered)
 core.set_replaced_hook(replaced.tell)
+core.set_greenlet_hooks(switches, nap)
 context.set_session_hook(_session_path)
 set_inherited_hook(_state.inherited_scope)

@@ -9,11 +9,12 @@ root: a parent is right or absent. The worker says so once. Runs in every proces
 """
 
 import os
-import sys
+from typing import Any
 
 from relay_mp._emit.context import begin_at_root
 from relay_mp._log import logger
 from relay_mp._native import core
+from relay_mp._session import inheritance
 
 __all__ = ["is_pool_worker", "warn_once"]
 
@@ -30,17 +31,17 @@ WORKER_LOOPS = frozenset(
 )
 """What a pool's process runs: the target of its Process object."""
 
-_PROCESS_MODULES = ("multiprocessing.process", "multiprocess.process", "billiard.process")
-
 
 def is_pool_worker() -> bool:
     """Whether this process is a worker of a pool: multiprocessing's, an executor's, or one made like these."""
-    for name in _PROCESS_MODULES:
-        module = sys.modules.get(name)
-        target = getattr(module.current_process(), "_target", None) if module is not None else None
-        if f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}" in WORKER_LOOPS:
-            return True
-    return False
+    processes = [module.current_process() for module in inheritance.loaded("process")]
+    return any(_is_worker_loop(getattr(process, "_target", None)) for process in processes)
+
+
+def _is_worker_loop(target: object) -> bool:
+    # billiard's are objects that are called, of a class that Celery's is made of.
+    kinds: Any = [target] if hasattr(target, "__qualname__") else type(target).__mro__
+    return any(f"{kind.__module__}.{kind.__qualname__}" in WORKER_LOOPS for kind in kinds)
 
 
 class _Watch:
@@ -51,10 +52,9 @@ class _Watch:
         self._warned_epoch = -1
 
     def before_fork(self) -> None:
-        for name in _PROCESS_MODULES:
-            util = sys.modules.get(f"{name.partition('.')[0]}.util")
-            if util is not None and name not in self._watched:
-                self._watched.add(name)
+        for util in inheritance.loaded("util"):
+            if util.__name__ not in self._watched:
+                self._watched.add(util.__name__)
                 util.register_after_fork(self, _Watch.in_child)
 
     def in_child(self) -> None:

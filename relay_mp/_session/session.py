@@ -30,6 +30,7 @@ from relay_mp._session import settings as settings_module
 from relay_mp._session.configuration import receiving
 from relay_mp._session.flush import FlushResult
 from relay_mp._session.interrupts import OneInterrupt
+from relay_mp._session.notebook import is_notebook
 from relay_mp._session.settings import Settings
 from relay_mp._session.stats import Stats, collect
 from relay_mp.errors import FlushError, SessionError, described_type
@@ -122,6 +123,11 @@ class Session:
         """Whether callbacks run in another process, where only named subscribers are found."""
         return self._dispatch.is_remote
 
+    @property
+    def has_dispatcher_process(self) -> bool:
+        """Whether the owner started it with `dispatcher="process"`."""
+        return bool(self._segment.dispatcher_is_process)
+
     def stats(self) -> Stats:
         """What became of the session's events, in all and by process.
 
@@ -200,6 +206,10 @@ class Session:
         self, name: str, callback: Callback | str, arguments: dict[str, Any] | None, scope: bytes | None
     ) -> None:
         """See subscribers.register and scope_local.register_subscriber."""
+        if scope is None:
+            self.make_way(name)
+            if self.is_known(name, callback):
+                return
         self._allow(callback, arguments)
         self._dispatch.register(name, callback, arguments, scope)
         if scope is None:
@@ -214,6 +224,28 @@ class Session:
             self._host.allowed.note(callback, arguments)
         elif self.dispatches_elsewhere:
             self._host.allowed.note(named.name_of(callback), None)
+
+    def is_known(self, name: str, callback: Callback | str) -> bool:
+        """Whether this is a worker, and its session has that very subscriber already: it stays, and is not ours to end.
+
+        So a module that registers as it is imported can be imported in workers.
+
+        Raises:
+            SubscriberError: the session has another one of that name.
+        """
+        if self.is_owner or core.is_dispatching() or name in self._registered:
+            return False
+        if not self._dispatch.is_known(name, callback):
+            return False
+        self._inherited |= {name}
+        return True
+
+    def make_way(self, name: str) -> bool:
+        """Ends the subscriber of that name, in a notebook that registers it again. Whether there was one."""
+        if not (self.is_owner and is_notebook() and not core.is_dispatching() and self.deregister(name, None)):
+            return False
+        self.flush()
+        return True
 
     def deregister(self, name: str, scope: bytes | None) -> bool:
         """See subscribers.deregister and scope_local.deregister_subscriber."""

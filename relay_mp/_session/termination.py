@@ -12,7 +12,6 @@ SIGTERM waits for it. That is why the setting is off by default. A forked child 
 
 import os
 import signal
-import threading
 import time
 from types import FrameType
 from typing import Any
@@ -20,12 +19,22 @@ from typing import Any
 from relay_mp._log import logger
 from relay_mp._session.exporting import Flushed, wait
 from relay_mp._session.session import Session
+from relay_mp._threads import Event, Thread
 from relay_mp.errors import RelayError
 
 __all__ = ["heed"]
 
 _PIECE_SECONDS = 0.1
 """The main thread looks so often whether it may go on."""
+
+
+def _set(handler: Any) -> bool:
+    """False outside the main thread, where Python can set none. To `threading` each greenlet is a thread."""
+    try:
+        signal.signal(signal.SIGTERM, handler)
+    except ValueError:
+        return False
+    return True
 
 
 class _Termination:
@@ -48,9 +57,9 @@ class _Termination:
         self._go_on(signum, frame)
 
     def _finish(self) -> None:
-        deadline, done = time.monotonic() + self._timeout_seconds, threading.Event()
+        deadline, done = time.monotonic() + self._timeout_seconds, Event()
         try:
-            threading.Thread(target=self._run, args=(deadline, done), name="relay_mp-sigterm", daemon=True).start()
+            Thread(target=self._run, args=(deadline, done), name="relay_mp-sigterm").start()
         except RuntimeError:  # the interpreter ends
             return
         while not done.wait(_PIECE_SECONDS):
@@ -62,7 +71,7 @@ class _Termination:
                 )
                 return
 
-    def _run(self, deadline: float, done: threading.Event) -> None:
+    def _run(self, deadline: float, done: Any) -> None:
         try:
             if self._earlier is signal.SIG_DFL:
                 self._session.close(self._timeout_seconds)
@@ -91,8 +100,8 @@ class _Termination:
     def withdraw(self) -> None:
         """Puts the earlier handler back, unless somebody has set another. Outside the main thread it cannot."""
         found: object = signal.getsignal(signal.SIGTERM)
-        if found is self and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._earlier)
+        if found is self:
+            _set(self._earlier)
 
 
 _heeded: _Termination | None = None
@@ -111,12 +120,12 @@ def heed(session: Session) -> None:
     settings = session.settings
     assert settings is not None  # it is the owner's
     earlier = signal.getsignal(signal.SIGTERM)
-    if earlier is None or threading.current_thread() is not threading.main_thread():
+    termination = _Termination(session, settings.sigterm_timeout_seconds, earlier)
+    if earlier is None or not _set(termination):
         reason = "its handler was not set by Python" if earlier is None else "only the main thread can set a handler"
         logger.warning("on_sigterm='flush' has no effect: %s; start the session in the main thread, first", reason)
         return
-    _heeded = _Termination(session, settings.sigterm_timeout_seconds, earlier)
-    signal.signal(signal.SIGTERM, _heeded)
+    _heeded = termination
     session.after_close = _heeded.after_close
     if not _is_hooked:
         _is_hooked = True

@@ -57,6 +57,11 @@ class UnrecordedSession(Session):
         return False
 
     @property
+    def has_dispatcher_process(self) -> bool:
+        """There is no dispatcher."""
+        return False
+
+    @property
     def _is_here(self) -> bool:
         """See Session."""
         return self._is_open
@@ -115,6 +120,10 @@ class UnrecordedSession(Session):
         if (name, scope) in self._names:
             raise SubscriberError(f"a subscriber {name!r} is already registered; deregister it first")
         self._names.add((name, scope))
+
+    def is_known(self, name: str, callback: Callback | str) -> bool:
+        """It has none."""
+        return False
 
     def deregister(self, name: str, scope: bytes | None) -> bool:
         """Gives the name back."""

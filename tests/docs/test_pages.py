@@ -34,6 +34,7 @@ NOT_RUN = {
 
 EXTRAS = {
     "docs": "sphinx",
+    "hosts": "gevent",
     "openai": "openai",
     "openinference": "openinference.semconv",
     "otel": "opentelemetry.exporter.otlp.proto.grpc",

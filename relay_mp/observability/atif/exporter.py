@@ -10,7 +10,6 @@ processes may interleave in any way. See model.py for what becomes what.
 import json
 import os
 import tempfile
-import threading
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from relay_mp import subscribers
 from relay_mp._native.core import fork_epoch
 from relay_mp._session.membership import current_or_default, session_id
+from relay_mp._threads import Lock
 from relay_mp.errors import SubscriberError, described_type
 from relay_mp.events import Event
 from relay_mp.observability.atif.filenames import check_template
@@ -30,6 +30,7 @@ from relay_mp.types import JsonObject
 
 __all__ = ["AtifExporter", "AtifFileExporter", "HttpStorageConfig", "atif"]
 
+_SPOOL = "relay_mp.observability.atif.spool:Spool"
 _SINK = "relay_mp.observability.atif.sink:AtifSink"
 
 MAX_TRAJECTORY_EVENTS = 100_000
@@ -69,12 +70,12 @@ class AtifExporter:
         self._records: list[bytes] = []  # no events: a collection of garbage would go through them, again and again
         self._spool: str | None = None
         self._read_bytes = 0
-        self._reading = threading.Lock()  # who exports in two threads at once gathers each record once
+        self._reading = Lock()  # who exports in two threads at once gathers each record once
         self._name: str | None = None
         self._epoch = fork_epoch()
 
     def register(self, name: str) -> None:
-        """Gathers the events emitted from now on.
+        """Gathers the events emitted from now on. In a worker whose session has it already, this does nothing.
 
         Raises:
             SubscriberError: the name is taken, or the exporter is registered already.
@@ -82,11 +83,14 @@ class AtifExporter:
         if self._name is not None:
             raise SubscriberError(f"this AtifExporter is registered as {self._name!r}; deregister it first")
         subscribers.check_registration(name, print, None)
-        if current_or_default().dispatches_elsewhere:
+        session = current_or_default()
+        if session.is_known(name, _SPOOL if session.has_dispatcher_process else self._take):
+            return
+        if session.dispatches_elsewhere:
             handle, spool = tempfile.mkstemp(prefix="relay-mp-atif-", suffix=".records")
             os.close(handle)
             try:
-                subscribers.register(name, "relay_mp.observability.atif.spool:Spool", arguments={"path": spool})
+                subscribers.register(name, _SPOOL, arguments={"path": spool})
             except BaseException:
                 os.unlink(spool)
                 raise

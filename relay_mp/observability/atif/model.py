@@ -20,10 +20,10 @@ RFC of the Harbor project, v1.7.
 
 import gc
 import os
-import threading
 from dataclasses import dataclass
 from typing import Any
 
+from relay_mp._threads import Lock
 from relay_mp.observability.atif.steps import TrajectoryBuilder
 
 __all__ = ["AgentInfo", "CollectionPause", "collection_pause", "trajectory_of"]
@@ -41,7 +41,7 @@ class CollectionPause:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._inside = 0
         self._was_enabled = False
         os.register_at_fork(after_in_child=self._end)
@@ -60,7 +60,7 @@ class CollectionPause:
                 gc.enable()
 
     def _end(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         if self._inside and self._was_enabled:
             gc.enable()
         self._inside = 0

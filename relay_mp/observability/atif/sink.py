@@ -13,13 +13,13 @@ import contextlib
 import json
 import os
 import tempfile
-import threading
 from collections.abc import Sequence
 from typing import Any
 
 from relay_mp._deliver.private_files import open_file, own_directory, unforeseen_name
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._log import logger
+from relay_mp._threads import Lock
 from relay_mp.events import Event, ScopeEvent
 from relay_mp.observability.atif.filenames import check_template, render
 from relay_mp.observability.atif.model import AgentInfo, collection_pause, trajectory_of
@@ -124,7 +124,7 @@ class AtifSink(Sink):
         self._unfinished = self._orphans = self._evicted = 0
         self._queue: BatchQueue | None = None
         self._receiver: HttpReceiver | None = None
-        self._gathering = threading.Lock()  # `request_flush` writes from another thread
+        self._gathering = Lock()  # `request_flush` writes from another thread
         if storage is not None:
             self._start_storage(limits, HttpStorageConfig(**storage))
 

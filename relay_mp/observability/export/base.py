@@ -57,7 +57,8 @@ class Exporter:
         """Exports the events emitted from now on.
 
         Starts the default session where there is none. Of several sinks, the first has this name, the
-        others `name.2`, `name.3` and so on.
+        others `name.2`, `name.3` and so on. In a worker whose session has it already this does nothing, and what this
+        object is asked then, such as to shut down, does nothing either; in a notebook it takes an earlier one's place.
 
         Args:
             name: of the subscriber; see subscribers.register.
@@ -73,13 +74,16 @@ class Exporter:
             state = "shut down" if self._shut_down else f"registered as {self._names[0]!r}"
             raise SubscriberError(f"{self._describe()} is {state}; make another one")
         self._epoch = fork_epoch()
-        self._await_ended(FLUSH_TIMEOUT_SECONDS)
         session = current_or_default()
+        names = [name, *(f"{name}.{number}" for number in range(2, len(self._sinks) + 1))]
+        self._ended += [each for each in names if session.make_way(each)]
+        self._await_ended(FLUSH_TIMEOUT_SECONDS)
+        if self._sinks and session.is_known(name, self._sinks[0][0]):
+            return
         if session.is_recorded:
             self._prepare()
         try:
-            for number, (target, arguments) in enumerate(self._sinks, 1):
-                sink = name if number == 1 else f"{name}.{number}"
+            for sink, (target, arguments) in zip(names, self._sinks, strict=True):
                 session.register(sink, target, arguments, None)
                 self._names.append(sink)
         except BaseException:

@@ -13,7 +13,6 @@ the item that is too large alone, which is dropped. Exponential backoff with ful
 """
 
 import random
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from typing import Any, TypeAlias
 
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._log import logger, work_in_background
+from relay_mp._threads import Condition, Thread
 from relay_mp.observability.export.sink import Sink, brief
 
 __all__ = ["BatchQueue", "Item", "Limits", "QueuedSink", "Refused", "Retryable", "TooLarge"]
@@ -135,10 +135,10 @@ class BatchQueue:
         self._queued_bytes = 0
         self._batch_bytes = limits.max_batch_bytes
         self._sending = 0
-        self._changed = threading.Condition()
+        self._changed = Condition()
         self._flush_requested = self._is_finished = self._is_abandoned = False
         self._deadline: float | None = None
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = Thread(target=self._run, name=name)
         self._thread.start()
 
     # ---- the dispatcher's side ----

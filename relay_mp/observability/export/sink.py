@@ -8,9 +8,8 @@ given and what became of it is in its report, and so in `session.stats().exporte
 is counted as a drop here and as a subscriber's failure by the dispatcher, and the stream goes on.
 """
 
-import threading
-
 from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
+from relay_mp._threads import Lock
 from relay_mp.events import Event
 
 __all__ = ["MAX_OPEN_SCOPES", "Sink", "brief"]
@@ -38,7 +37,7 @@ class Sink:
     """Whether what was taken may be in memory only, and so be lost if the dispatcher is killed."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._counts = ExporterReport(buffers=self.buffers)
         self._finished = False
 

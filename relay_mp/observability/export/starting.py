@@ -9,7 +9,6 @@ application. What may come right, an OSError, is tried again, at the next event 
 doubles; what will not, such as a setting that the sink refuses, is not.
 """
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 from relay_mp._deliver import named
 from relay_mp._deliver.reports import CLOSED, FAILING, ExporterReport
 from relay_mp._log import logger
+from relay_mp._threads import Lock
 from relay_mp.errors import SubscriberError
 from relay_mp.events import Event
 from relay_mp.observability.export.sink import brief
@@ -56,7 +56,7 @@ class Waiting:
         self._make = make
         self._limit = limit
         self._sink: Any = None
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._queue: deque[Event] = deque()
         self._dropped = self._failures = 0
         self._last_error = ""

@@ -10,12 +10,12 @@ no more marks: what is counted as exported is what was in it.
 """
 
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from relay_mp._log import logger
+from relay_mp._threads import Lock
 
 try:
     from opentelemetry.proto.metrics.v1.metrics_pb2 import (
@@ -91,7 +91,7 @@ class MetricsSink(QueuedSink):
         self._envelope = make_envelope(connection)
         self._writer = ValueWriter(_UNLIMITED, 1)  # attributes may be arrays
         self._transport = connect("metrics", connection)
-        self._filling = threading.Lock()
+        self._filling = Lock()
         start_ns = self._aggregator.lasting.start_ns
         self._window = Window(start_ns, start_ns)
         self._warned: set[str] = set()
