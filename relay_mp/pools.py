@@ -374,7 +374,10 @@ def environ(base: Mapping[str, str] | None = None) -> dict[str, str]:
     return variables
 
 
-# ---- the standard library, in place ----
+# ---- the standard library, and other people's pools, in place ----
+
+_INHERITED = object()
+"""In place of what a class has of its base class: it is given back by taking ours away."""
 
 _ENV_POSITION = 10
 """Of `env` among the positional arguments of `subprocess.Popen` behind `self`."""
@@ -414,8 +417,72 @@ _PATCHES: tuple[tuple[type, str, Callable[[Any], Any]], ...] = (
     (subprocess.Popen, "__init__", _passing_environ),
 )
 
+
+def _carrying_tasks(call: Callable[..., R]) -> Callable[..., R]:
+    """`joblib.Parallel.__call__`: its tasks are made, and run, under the scope in which it is called."""
+
+    @functools.wraps(call)
+    def call_under_scope(self: Any, iterable: Iterable[Any]) -> R:
+        return call(self, _made_under(capture(), iterable))
+
+    return call_under_scope
+
+
+def _made_under(context: TaskContext, tasks: Iterable[Any]) -> Iterator[Any]:
+    # joblib takes tasks when it has workers for them, in threads of its own, where the scope is another.
+    iterator = iter(tasks)
+    while True:
+        with task_scope(context):
+            try:
+                function, args, kwargs = next(iterator)
+            except StopIteration:
+                return
+            carried = propagate(function)
+        yield carried, args, kwargs
+
+
+def _carrying_callable(function: Callable[..., R]) -> Callable[..., R]:
+    """What begins a greenlet: the first of its arguments that can be called is what that runs."""
+
+    @functools.wraps(function)
+    def carry(*args: Any, **kwargs: Any) -> R:
+        index = next((at for at, argument in enumerate(args) if callable(argument)), None)
+        if index is not None:
+            args = (*args[:index], propagate(args[index]), *args[index + 1 :])
+        return function(*args, **kwargs)
+
+    return carry
+
+
+_POOLS = tuple((method, _carrying) for method in _POOL_METHODS)
+_EXECUTORS = (("submit", _carrying), ("map", _carrying))
+
+_OTHERS: tuple[tuple[str, str | None, tuple[tuple[str, Callable[[Any], Any]], ...]], ...] = (
+    ("multiprocess.process", "BaseProcess", (("start", _starting_under_scope),)),
+    ("billiard.process", "BaseProcess", (("start", _starting_under_scope),)),
+    ("multiprocess.pool", "Pool", _POOLS),
+    ("billiard.pool", "Pool", _POOLS),
+    ("loky.process_executor", "ProcessPoolExecutor", _EXECUTORS),
+    ("joblib.externals.loky.process_executor", "ProcessPoolExecutor", _EXECUTORS),
+    ("joblib.parallel", "Parallel", (("__call__", _carrying_tasks),)),
+    ("gevent", None, (("spawn", _carrying_callable), ("spawn_later", _carrying_callable))),
+    ("gevent.pool", "Group", (("spawn", _carrying_callable),)),
+    ("eventlet", None, (("spawn", _carrying_callable), ("spawn_n", _carrying_callable))),
+    ("eventlet.greenpool", "GreenPool", (("spawn", _carrying_callable), ("spawn_n", _carrying_callable))),
+)
+"""Of packages that this one does not import: module, class, and how each of its functions is wrapped."""
+
+
+def _patches() -> Iterator[tuple[Any, str, Callable[[Any], Any]]]:
+    yield from _PATCHES
+    for module, kind, methods in _OTHERS:
+        owner = sys.modules.get(module)
+        owner = owner if kind is None else getattr(owner, kind, None)
+        yield from ((owner, name, wrap) for name, wrap in methods if hasattr(owner, name))
+
+
 _instrumenting = threading.Lock()
-_originals: list[tuple[type, str, Any]] = []
+_originals: list[tuple[Any, str, Any]] = []
 
 
 def instrument() -> None:
@@ -424,19 +491,26 @@ def instrument() -> None:
     `multiprocessing.Process` and `Pool`, `concurrent.futures`' executors and `subprocess.Popen` then
     behave as the classes of this module. Forked children inherit it; others may call it themselves, if
     they start workers of their own.
+
+    So do the processes and pools of `multiprocess` (pathos) and billiard, loky's executors, `joblib.Parallel`, whose
+    generator of tasks runs under the caller's scope too, and the greenlets of gevent and eventlet, as far as they are
+    imported: call it after you have imported them, again if need be.
     """
     with _instrumenting:
-        if _originals:
-            return
-        for owner, name, wrap in _PATCHES:
-            original = owner.__dict__[name]
-            _originals.append((owner, name, original))
-            setattr(owner, name, wrap(original))
+        patched = {(id(owner), name) for owner, name, _ in _originals}
+        for owner, name, wrap in _patches():
+            if (id(owner), name) not in patched:
+                original = vars(owner).get(name, _INHERITED)
+                _originals.append((owner, name, original))
+                setattr(owner, name, wrap(getattr(owner, name)))
 
 
 def uninstrument() -> None:
     """Takes `instrument()` back. Idempotent."""
     with _instrumenting:
         for owner, name, original in _originals:
-            setattr(owner, name, original)
+            if original is _INHERITED:
+                delattr(owner, name)
+            else:
+                setattr(owner, name, original)
         _originals.clear()

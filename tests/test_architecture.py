@@ -105,6 +105,7 @@ LATE = {
     ("relay_mp._session.settings", "tempfile"): "only who starts a session asks for the directory",
     ("relay_mp._session.stats", "numpy"): "a worker that is never asked for statistics does without its 100 ms",
     ("relay_mp.events", "relay_mp.annotated"): "only events of LLM calls whose annotation is looked at need it",
+    ("relay_mp.integrations.celery", "celery"): "not ours to require; only who uses Celery calls `instrument()`",
     ("relay_mp.observability", "relay_mp.observability.atif.storage"): "a dataclass that a configuration has seldom",
     ("relay_mp.observability", "relay_mp.observability.component.config"): "making so many dataclasses takes 22 ms",
     ("relay_mp.observability", "relay_mp.observability.export.batch_queue"): "only who writes a sink needs it",

@@ -1,6 +1,7 @@
 """Hosts of agents that need more than the library's core: one module each, imported by who uses the host.
 
     asgi, wsgi   a scope for each request, under the caller's `traceparent`
+    celery       a task's scopes stand under its publisher's
 
 Nothing here is imported by `import relay_mp`. What other hosts need is in docs/guides/hosts.md.
 """
