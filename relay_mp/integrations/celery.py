@@ -4,10 +4,10 @@
     worker:    task_prerun  ──▶ that scope is current  ──▶ the task's own scopes and marks are its children
                task_postrun ──▶ the worker's own scope again
 
-`instrument()` is called where the application is made, which publishers and workers import. It begins no session: workers
-that were started apart from the publisher have one of their own, begun at Celery's signal `worker_init`, and its stream
-names the same parents and the same traces. Prefork, threads, gevent and eventlet; a killed child loses nothing of what
-its tasks had emitted.
+`instrument()` is called where the application is made, which publishers and workers import. It begins no session.
+Workers that were started apart from the publisher have one of their own, begun at Celery's signal `worker_init`; its
+stream names the same parents and the same traces. Prefork, threads, gevent and eventlet. A killed child loses nothing of
+what its tasks had emitted.
 """
 
 from collections.abc import Callable
