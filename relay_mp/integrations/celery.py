@@ -6,7 +6,7 @@
 
 `instrument()` is called where the application is made, which publishers and workers import. It begins no session.
 Workers that were started apart from the publisher have one of their own, begun at Celery's signal `worker_init`; its
-stream names the same parents and the same traces. Prefork, threads, gevent and eventlet. A killed child loses nothing of
+stream names the same parents and the same traces. Prefork, threads, gevent, eventlet. A killed child loses nothing of
 what its tasks had emitted.
 """
 
