@@ -31,6 +31,12 @@ def work(number):
         scope.push("left open", ScopeType.Tool)
     return number
 
+def dies(_):
+    import os
+    from relay_mp import scope
+    scope.event("last words")
+    os.kill(os.getpid(), 9)
+
 class Pool:
     def __init__(self, recycled=False):
         if host == "pathos":
@@ -47,11 +53,26 @@ class Pool:
             return joblib.Parallel(n_jobs=2)(joblib.delayed(work)(number) for number in numbers)
         return list(self.pool.map(work, numbers))
 
+    def kill(self):
+        # in a task, whose result never comes; then there is a pool that works, maybe another
+        if host == "joblib":
+            try:
+                joblib.Parallel(n_jobs=2)(joblib.delayed(dies)(number) for number in range(1))
+            except Exception as error:
+                assert "Terminated" in type(error).__name__, error
+        elif host == "loky":
+            assert self.pool.submit(dies, 0).exception() is not None
+            self.pool = loky.ProcessPoolExecutor(2)
+        elif host == "pathos":
+            self.pool.apipe(dies, 0)
+        else:
+            self.pool.apply_async(dies, (0,))
+
     def close(self):
         if host == "loky":
             self.pool.shutdown()
         elif host != "joblib":
-            self.pool.close()
+            self.pool.terminate()
             self.pool.join()
 
 if __name__ == "__main__":
@@ -63,6 +84,8 @@ if __name__ == "__main__":
         for name in "first", "second", "third":
             with scope.scope(name, ScopeType.Agent) as handle:
                 parents[name] = handle.uuid
+                if name == "second":
+                    pool.kill()
                 base = 100 * len(parents)
                 assert sorted(pool.map(range(base, base + 20))) == list(range(base, base + 20))
         pool.close()
@@ -71,6 +94,8 @@ if __name__ == "__main__":
     for index, name in enumerate(parents, 1):
         for number in range(100 * index, 100 * index + 20):
             assert starts[f"work {number}"]["parent_uuid"] == parents[name], (name, number)
+    words, = [event for event in events if event["name"] == "last words"]
+    assert words["parent_uuid"] == parents["second"]
     inside = [event for event in events if event["name"] == "inside"]
     assert len(inside) == 60
     assert all(starts[f"work {event['data']}"]["uuid"] == event["parent_uuid"] for event in inside)
