@@ -413,21 +413,21 @@ def test_a_second_one_for_the_same_session_refuses(session):
 @pytest.mark.parametrize(
     "place",
     [
-        "hosts.time = types.SimpleNamespace(sleep=interrupt, monotonic=time.monotonic)",  # while it starts
+        "hosts.sleep = interrupt",  # while it starts
         "inheritance.publish = interrupt",  # just started
     ],
 )
 def test_an_interrupt_while_it_starts_leaves_nothing(run_script, lines, place):
     out = run_script(
         f"""
-import os, signal, sys, time, types
+import os, signal, sys, time
 import psutil
 import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._session import hosts, inheritance, naming, settings
-publish = inheritance.publish
+publish, sleep = inheritance.publish, hosts.sleep
 def interrupt(*_):
-    hosts.time, inheritance.publish = time, publish
+    hosts.sleep, inheritance.publish = sleep, publish
     signal.raise_signal(signal.SIGINT)
 {place}
 try:
