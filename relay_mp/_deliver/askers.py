@@ -115,8 +115,9 @@ def _found(process: tuple[int, int, int]) -> list[int] | None:
 
 
 def _refusal(verb: str, request: dict[str, Any], why: str) -> SubscriberError:
+    what = "register" if verb == "is_known" else verb  # which is what the program has called
     return SubscriberError(
-        f"the request to {verb} {request.get('name')!r:.80} is refused: {why}; expected uid {_listed(told_uids())}, "
+        f"the request to {what} {request.get('name')!r:.80} is refused: {why}; expected uid {_listed(told_uids())}, "
         "the dispatcher's own. Ask before the process changes its uid, or in the process that owns the session"
     )
 

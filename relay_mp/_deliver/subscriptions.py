@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from relay_mp._deliver.absent import Absent
 from relay_mp._deliver import named
+from relay_mp._deliver.absent import Absent
 from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._emit import middleware
 from relay_mp._log import logger
