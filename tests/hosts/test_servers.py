@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+import relay_mp
+
 HERE = Path(__file__).parent
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -190,7 +192,7 @@ def receiver():
     server.server_close()
 
 
-def test_one_process_of_uvicorn_exports_what_it_has_at_sigterm(serve, needs, receiver):
+def test_one_process_of_uvicorn_exports_what_it_has_at_sigterm(serve, needs, receiver, tmp_path):
     """uvicorn ends by the signal's default action: nothing of the interpreter's exit runs."""
     needs("uvicorn")
     port = free_port()
@@ -201,3 +203,6 @@ def test_one_process_of_uvicorn_exports_what_it_has_at_sigterm(serve, needs, rec
     assert stop() == -signal.SIGTERM
     text = b"".join(receiver.bodies).decode()
     assert [number for number in range(50) if text.count(f'"work /{number}"') != 2] == []
+    with relay_mp.session(recovery_directory=str(tmp_path)):
+        pass  # removes the segment, in which nothing was left
+    assert list(tmp_path.glob("relay-mp-recovered-*")) == []
