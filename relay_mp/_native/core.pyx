@@ -501,13 +501,17 @@ cdef int _write(rmp_producer* producer, const rmp_buffer* buffer) noexcept nogil
     return result
 
 
-cdef inline bint _is_dropped(rmp_producer* producer) noexcept nogil:
-    """The ring is full: whether the event is given up at once, and counted."""
-    cdef rmp_segment* segment = rmp_attachment()
-    if not segment.ring.header.drop_when_full and not (rmp_dispatching == rmp_fork_epoch()):
-        return False
-    add_u64(&producer.counters.lost_full, 1)
-    return True
+cdef inline bint _is_dropped() noexcept nogil:
+    """The ring is full: whether who emits gives up at once."""
+    return rmp_attachment().ring.header.drop_when_full or rmp_dispatching == rmp_fork_epoch()
+
+
+cdef inline void _given_up(rmp_producer* producer, bint is_request) noexcept nogil:
+    """The ring stayed full: an event is lost, and counted. A request was never made: who asks gets an error."""
+    if is_request:
+        _take_number_back(producer)
+    else:
+        add_u64(&producer.counters.lost_full, 1)
 
 
 cdef uint32_t _limit_of_too_long() noexcept nogil:
@@ -539,7 +543,7 @@ def set_greenlet_hooks(switches, nap) -> None:
     _switches_hook, _nap_hook = switches, nap
 
 
-cdef int _write_waiting(rmp_producer* producer, const void* payload, uint32_t length) except -1:
+cdef int _write_waiting(rmp_producer* producer, const void* payload, uint32_t length, bint is_request) except -1:
     """The ring was full: wait for space, GIL released, until the session's deadline. Other greenlets run meanwhile."""
     cdef bint greenlets = _switches_hook is not None and _switches_hook()
     cdef rmp_wait wait = rmp_wait_begin()
@@ -577,7 +581,7 @@ cdef int _write_waiting(rmp_producer* producer, const void* payload, uint32_t le
             now = rmp_monotonic_ns()
     finally:
         if producer != NULL and result == RMP_FULL:
-            add_u64(&producer.counters.lost_full, 1)
+            _given_up(producer, is_request)
         if producer != NULL and result == RMP_SEALED:
             _sealed_out(ring, producer)
         if epoch == rmp_fork_epoch():
@@ -592,6 +596,7 @@ cdef size_t KEPT_BUFFER_BYTES = 1 << 20  # a thread keeps this much between even
 cdef int _write_otherwise(int result, rmp_producer* producer, rmp_buffer* buffer, const size_t* ends,
                           const rmp_envelope* envelope, str name, bytes stack) except -1:
     """What becomes of an event that did not go into the ring at once, as `result` says. Returns the ring's result."""
+    cdef bint is_request = envelope.kind == KIND_CONTROL_CODE
     cdef uint32_t limit
     cdef rmp_envelope shorter
     if result == TOO_LONG:
@@ -604,10 +609,12 @@ cdef int _write_otherwise(int result, rmp_producer* producer, rmp_buffer* buffer
                 shorter.category = RMP_NO_CATEGORY
             return _emit_record(&shorter, name[:limit // 16], None, _ends_of(stack, limit // 2),
                                 {_CUT_KEY: {"bytes": buffer.length}}, None, None, None)
-        _cut(buffer, ends, limit, envelope.kind == KIND_CONTROL_CODE)
+        _cut(buffer, ends, limit, is_request)
         result = _write(rmp_producer_own(), buffer)
-    if result == RMP_FULL and not _is_dropped(producer):
-        return _write_waiting(producer, buffer.bytes, <uint32_t>buffer.length)
+    if result == RMP_FULL and not _is_dropped():
+        return _write_waiting(producer, buffer.bytes, <uint32_t>buffer.length, is_request)
+    if result == RMP_FULL:
+        _given_up(producer, is_request)
     if result == NO_SLOT:
         if _report_unregistered is not None:
             _report_unregistered()

@@ -117,6 +117,43 @@ def test_a_request_that_has_not_come_through_changes_no_count(session):
     assert counts() == (10, 10, 0, 10)
 
 
+@pytest.mark.parametrize(
+    "session",
+    [
+        {"dispatcher": "process", "on_full": "drop", "ring_bytes": 65536},
+        {"dispatcher": "process", "block_timeout_seconds": 0.2, "ring_bytes": 65536},
+    ],
+    indirect=True,
+    ids=["drop", "block"],
+)
+def test_a_request_that_a_full_ring_refuses_changes_no_count(session):
+    def counts():
+        stats = session.stats()
+        return stats.emitted, stats.delivered, stats.lost
+
+    subscribers.register("x", "builtins:repr")
+    dispatcher = session._segment.lease()[1]
+    os.kill(dispatcher, signal.SIGSTOP)
+    try:
+        emitted = 0
+        while session.stats().lost == 0:
+            scope.event("m", data="x" * 1000)
+            emitted += 1
+        full = counts()
+        assert full == (emitted, 0, 1)
+        for _ in range(3):
+            with pytest.raises(relay_mp.SessionError, match="did not reach the dispatcher"):
+                core.emit_control("request_flush", {"name": "x" * 1000, "scope": None})
+        assert counts() == full
+    finally:
+        os.kill(dispatcher, signal.SIGCONT)
+    subscribers.flush()
+    scope.event("m")
+    subscribers.flush()
+    assert counts() == (emitted + 1, emitted, 1)
+    assert session.stats().pending == 0
+
+
 def test_numbers_outlive_the_reuse_of_slots():
     with relay_mp.session(max_producers=2) as session:
         subscribers.register("x", id)
