@@ -119,6 +119,12 @@ void rmp_wait_end(rmp_wait *wait) {
     unlock();
 }
 
+/* In this ring: the number alone may be another thread's, of a session before this one. */
+static bool had_slot(uint32_t number, uint64_t thread_id) {
+    return number && number < current.ring.slot_count &&
+           rmp_load_relaxed(&rmp_ring_slot(&current.ring, number)->thread_id) == thread_id;
+}
+
 static rmp_producer *join(uint64_t epoch) {
     lock();
     if (current_number) {
@@ -127,7 +133,8 @@ static rmp_producer *join(uint64_t epoch) {
         own.attachment = current_number;
         own.thread_id = rmp_thread_id();
         rmp_process self = rmp_process_self();
-        bool is_back = rmp_slots_take_this(&current.ring, own.last_slot, self, own.thread_id);
+        bool is_back = had_slot(own.last_slot, own.thread_id) &&
+                       rmp_slots_take_this(&current.ring, own.last_slot, self, own.thread_id);
         own.slot = is_back ? own.last_slot : rmp_slots_take(&current.ring, self, own.thread_id);
         own.last_slot = own.slot;
         own.counters = own.slot ? rmp_ring_slot(&current.ring, own.slot) : NULL;

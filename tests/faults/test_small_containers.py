@@ -30,6 +30,10 @@ def may_mount():
         return False
 
 
+hides_python = pytest.mark.skipif(
+    sys.executable.startswith("/tmp/") or __file__.startswith("/tmp/"),
+    reason="the interpreter or the package is in /tmp, which is not there in the container",
+)
 needs_mounts = pytest.mark.skipif(
     not may_mount(), reason="only the superuser can mount a file system (unshare --mount)"
 )
@@ -158,6 +162,7 @@ relay_mp.shutdown()
 """
 
 
+@hides_python
 @needs_mounts
 def test_where_nothing_can_be_written_the_program_goes_on_without_a_record():
     printed, log = run_in_container(READ_ONLY, AGENT)
@@ -169,6 +174,7 @@ def test_where_nothing_can_be_written_the_program_goes_on_without_a_record():
     assert "Make room, or name a directory that has some (directory, RELAY_MP_DIRECTORY)" in line
 
 
+@hides_python
 @needs_mounts
 def test_in_strict_mode_it_is_an_error_that_says_what_was_found():
     code = """
@@ -190,6 +196,7 @@ except relay_mp.SegmentError as error:
     assert printed == "refused"
 
 
+@hides_python
 @needs_mounts
 def test_a_directory_for_recovered_events_is_needed_only_by_who_recovers_some():
     """Shared memory works, and nothing else can be written: a session starts, and what it cannot recover stays."""

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("celery")
+pytest.importorskip("redis")
+
 PUBLISHER = """
 import json, os, signal, subprocess, sys
 from collections import Counter
