@@ -13,7 +13,7 @@ from typing import Any
 
 from relay_mp.errors import SubscriberError
 
-__all__ = ["ANY", "EXPORTERS", "STARTER", "Allowed", "check_patterns"]
+__all__ = ["ANY", "STARTER", "Allowed", "check_patterns"]
 
 ANY = "*"
 
@@ -23,23 +23,11 @@ _PACKAGE = "relay_mp.observability"
 STARTER = f"{_PACKAGE}.export.starting:start"
 """It makes what its argument `target` names: that is what must be allowed."""
 
-EXPORTERS = frozenset(
-    f"{_PACKAGE}.{sink}"
-    for sink in (
-        "atif.sink:AtifSink",
-        "atif.spool:Spool",
-        "atof.sink:FileSink",
-        "atof.sink:StreamSink",
-        "export.kinds:load",
-        "otel.logs_sink:LogsSink",
-        "otel.metrics_sink:MetricsSink",
-        "otel.traces_sink:TracesSink",
-        "perfetto.sink:PerfettoSink",
-        "prometheus.sink:PrometheusSink",
-    )
-)
-"""What the package's exporters are made by; `load` makes those of entry points, and nothing else. Whole names: a
-prefix would allow whatever a module has imported."""
+_SINK = re.compile(rf"{re.escape(_PACKAGE)}\.\w+\.\w+:[A-Z]\w*Sink")
+"""What the package's exporters are made by. A class's name: a prefix would allow whatever a module has imported."""
+
+_OTHERS_OF_EXPORTERS = (f"{_PACKAGE}.atif.spool:Spool", f"{_PACKAGE}.export.kinds:load")
+"""`load` makes exporters that are entry points of installed packages, and nothing else."""
 
 _PATTERN = re.compile(r"none|\*|[\w.*]+:[\w.*]+")
 _TARGET = re.compile(r"[\w.]+:[\w.]+")
@@ -69,6 +57,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(re.escape(pattern).replace(r"\*", r"\w*"))
 
 
+def _is_of_an_exporter(target: str) -> bool:
+    return target in _OTHERS_OF_EXPORTERS or _SINK.fullmatch(target) is not None
+
+
 class Allowed:
     """The allow-list of one session.
 
@@ -92,7 +84,7 @@ class Allowed:
             SubscriberError: it may not; says what may be.
         """
         made = _made(target, arguments)
-        if made in EXPORTERS or made in self._names:
+        if isinstance(made, str) and (_is_of_an_exporter(made) or made in self._names):
             return
         if not isinstance(made, str) or not any(pattern.fullmatch(made) for pattern in self._compiled):
             raise SubscriberError(

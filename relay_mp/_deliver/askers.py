@@ -45,11 +45,11 @@ def _uids(pid: int) -> list[int] | None:
 
 
 def _uids_by_psutil(pid: int) -> list[int] | None:
-    try:
-        import psutil  # type: ignore[import-untyped]
+    import psutil  # type: ignore[import-untyped]
 
+    try:
         return list(psutil.Process(pid).uids())
-    except (ImportError, OSError, psutil.Error):
+    except (OSError, psutil.Error):
         return None
 
 

@@ -1,6 +1,6 @@
 """What a forked child closes at once of what its parent has open: files, with the locks on them, and ports.
 
-    JsonlFile, TraceFile, PrometheusSink ──▶ abandon_in_child(self) ──▶ os.fork() ──▶ in the child: self.abandon()
+    LockedFile, PrometheusSink ──▶ abandon_in_child(self) ──▶ os.fork() ──▶ in the child: self.abandon()
 
 Otherwise a child that outlives its parent keeps a lock that the parent's successor needs, or the parent's port. The
 child closes its own descriptors only: the parent's stay open, and nothing is written, unlocked or shut down.

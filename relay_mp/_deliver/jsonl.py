@@ -7,11 +7,8 @@ that is killed ends with lines of events that its successor delivers: those are 
 
 import json
 import os
-import stat
 
-from relay_mp._deliver.at_fork import abandon_in_child, unforked
-from relay_mp._deliver.file_lock import FileLock
-from relay_mp._deliver.private_files import FILE_MODE, open_file
+from relay_mp._deliver.locked_file import LockedFile
 from relay_mp._log import logger
 
 _LINE_START = b'{"atof_version"'
@@ -24,7 +21,7 @@ LOOKED_FOR_LINES = 256
 """So many of the first lines are looked for at the file's end: more than a dispatcher writes ahead."""
 
 
-class JsonlFile:
+class JsonlFile(LockedFile):
     """Appends events' lines to a file.
 
     Args:
@@ -40,11 +37,8 @@ class JsonlFile:
     def __init__(
         self, path: str, *, overwrite: bool = False, lazily: bool = False, behind: "JsonlFile | None" = None
     ) -> None:
-        self.path = path
+        super().__init__(path)
         self.lines = 0
-        self._file = -1
-        self._lock: FileLock | None = None
-        self._mode = FILE_MODE
         self._tail: bytes | None = None  # the end of the file, behind which nothing of this writer's is; None: not read
         self._found_bytes = 0
         self._looks_left = LOOKED_FOR_LINES
@@ -52,7 +46,7 @@ class JsonlFile:
             self._tail, self._found_bytes, self._looks_left = behind._tail, behind._found_bytes, behind._looks_left
             self._mode = behind._mode
         if not lazily:
-            self._open(overwrite)
+            self._begin(overwrite)
 
     def append(self, line: bytes, *other_forms: bytes) -> None:
         """Appends an event's line, unless it is there, in this form or in another."""
@@ -69,7 +63,7 @@ class JsonlFile:
         itself the cause of, is not among its last lines, and comes behind them.
         """
         if self._file < 0:
-            self._open(False)
+            self._begin()
         if not self._looks_left:
             return False
         if self._tail is None:
@@ -96,24 +90,14 @@ class JsonlFile:
     def write(self, block: bytes, lines: int) -> None:
         """Appends so many lines with one write: all of them or none."""
         if self._file < 0:
-            self._open(False)
-        written = os.write(self._file, block)
-        if written != len(block):
-            # From where the file ends now: it is shorter than what was written if somebody has emptied it.
-            os.ftruncate(self._file, os.fstat(self._file).st_size - written)
-            raise OSError(f"{self.path}: no room for {len(block)} bytes in {lines} lines; they were not written")
-        self._end += written
+            self._begin()
+        self._append(block, f"{len(block)} bytes in {lines} lines")
         self.lines += lines
 
     @property
     def size_bytes(self) -> int:
         """How long the file is."""
         return self._end if self._file >= 0 else 0
-
-    @property
-    def is_removed(self) -> bool:
-        """Whether the open file has no name any more: what is written to it is gone when it is closed."""
-        return self._file >= 0 and os.fstat(self._file).st_nlink == 0
 
     @property
     def is_moved(self) -> bool:
@@ -132,43 +116,15 @@ class JsonlFile:
 
     def close(self) -> None:
         """Closes the file. Idempotent."""
-        if self._file >= 0:
-            with unforked:
-                os.close(self._file)
-                self._file = -1
-                if self._lock is not None:
-                    self._lock.release()
+        self._close()
 
-    def abandon(self) -> None:
-        """Closes it in this process only, such as a forked child: the lock stays."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            if self._lock is not None:
-                self._lock.abandon()
-
-    def _open(self, overwrite: bool) -> None:
-        with unforked:
-            self._open_unforked(overwrite)
-
-    def _open_unforked(self, overwrite: bool) -> None:
-        file = open_file(self.path, os.O_RDWR | os.O_APPEND, mode=self._mode)
-        self._lock = None
-        try:
-            status = os.fstat(file)
-            if stat.S_ISREG(status.st_mode):
-                self._lock = FileLock(self.path)
-            self._mode = stat.S_IMODE(status.st_mode)
+    def _begin(self, overwrite: bool = False) -> None:
+        def begin() -> None:
             if overwrite:
-                os.ftruncate(file, 0)
-            self._end = _end_at_whole_line(file, self.path)
-        except BaseException:
-            os.close(file)
-            if self._lock is not None:
-                self._lock.release()
-            raise
-        self._file = file
-        abandon_in_child(self)
+                os.ftruncate(self._file, 0)
+            self._end = _end_at_whole_line(self._file, self.path)
+
+        self._open(begin)
 
 
 def _end_at_whole_line(file: int, path: str) -> int:

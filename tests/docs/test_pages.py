@@ -134,6 +134,8 @@ def script(run_script):
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RELAY_MP_")}
         # A fork takes along, and writes again, what the dispatcher's thread has printed and stdout still buffers.
         environment["PYTHONUNBUFFERED"] = "1"
+        # From 3.12 on Python warns of a fork beside a thread, and pytest counts such warnings in its last line.
+        environment["PYTEST_ADDOPTS"] = "-p no:warnings"
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
         with subprocess.Popen(
             command, cwd=place, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE

@@ -28,18 +28,18 @@ def fork(child):
 """
 
 FILE = """
-from relay_mp._deliver import jsonl
+from relay_mp._deliver import jsonl, locked_file
 path, what = sys.argv[1:]
 def holds_it():
     own = "/proc/self/fd/"
     return 3 if any(os.path.exists(own + fd) and os.readlink(own + fd) == path for fd in os.listdir(own)) else 0
 files = []
 if what == "open":
-    real = jsonl.FileLock
+    real = locked_file.FileLock
     def lock(path):
         middle()
         return real(path)
-    jsonl.FileLock = lock
+    locked_file.FileLock = lock
     other = threading.Thread(target=lambda: files.append(jsonl.JsonlFile(path)))
 else:
     files.append(jsonl.JsonlFile(path))
@@ -99,7 +99,8 @@ def test_a_child_forked_while_a_dispatcher_process_is_started_does_not_hold_it_u
 def test_a_fork_does_not_wait_for_ever(run_script):
     done = run_script(
         """
-import os, threading
+import os, threading, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of a fork beside a thread
 from relay_mp._deliver import at_fork
 at_fork.FORK_WAIT_SECONDS = 0.01
 entered, go_on = threading.Event(), threading.Event()

@@ -53,7 +53,13 @@ def test_sys_exit_with_a_message_prints_that_and_no_more(run_script, method):
     assert done.stderr.splitlines() == ["the user's own words"] * 2
 
 
-@pytest.mark.parametrize(("method", "runs_atexit"), [("fork", False), ("spawn", True), ("forkserver", False)])
+FORKED_RUN_ATEXIT = sys.version_info >= (3, 13)
+"""Whether multiprocessing's forked children run what is registered with atexit."""
+
+
+@pytest.mark.parametrize(
+    ("method", "runs_atexit"), [("fork", FORKED_RUN_ATEXIT), ("spawn", True), ("forkserver", FORKED_RUN_ATEXIT)]
+)
 def test_an_exception_in_atexit_of_a_worker_is_the_users_own(run_script, method, runs_atexit):
     """Where multiprocessing's children run it at all, its emits are still delivered."""
     done = run_script(WORKERS, method, "raise_at_exit")

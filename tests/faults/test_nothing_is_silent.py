@@ -86,7 +86,7 @@ def test_what_is_left_without_a_name_is_written_out_by_the_close(lines, tmp_path
     assert session.stats().pending == 2
 
 
-WITHOUT_NAME_OR_THREAD = """
+STUCK = """
 import os, threading, relay_mp
 from relay_mp import scope, subscribers
 entered, release = threading.Event(), threading.Event()
@@ -98,6 +98,10 @@ subscribers.register("x", hold)
 scope.event("hold")
 scope.event("left")
 entered.wait(60)
+"""
+"""A session whose subscriber is held, with another event behind it."""
+
+WITHOUT_NAME_OR_THREAD = """
 os.unlink(session.path)
 session.close(timeout=0)
 stats = session.stats()
@@ -107,7 +111,7 @@ os._exit(0)
 
 
 def test_what_is_left_without_a_name_in_a_stuck_thread_is_counted_as_removed(run_script):
-    ran = run_script(WITHOUT_NAME_OR_THREAD)
+    ran = run_script(STUCK + WITHOUT_NAME_OR_THREAD)
     assert ran.stdout == "2 0 2 0 {'removed': 2}\n"
     assert "2 not delivered in time are lost: /" in ran.stderr
 
@@ -336,18 +340,8 @@ def test_a_process_that_outlives_its_parents_session_says_nothing(run_script):
 # ------------------------------------------------------------------------------------- interrupts in close
 
 TWICE = """
-import os, signal, sys, threading, relay_mp
-from relay_mp import scope, subscribers
+import signal, sys
 from relay_mp._session import hosts
-entered, release = threading.Event(), threading.Event()
-def hold(event):
-    entered.set()
-    release.wait(60)
-session = relay_mp.session()
-subscribers.register("x", hold)
-scope.event("hold")
-scope.event("left")
-entered.wait(60)
 waiting = hosts._wait
 def interrupted(ended, seconds):
     signal.raise_signal(signal.SIGINT)  # each time it begins to wait
@@ -365,7 +359,7 @@ os._exit(0)
 
 
 def test_two_interrupts_of_a_close_leave_it_told_and_kept(run_script):
-    ran = run_script(TWICE)
+    ran = run_script(STUCK + TWICE)
     assert ran.stdout.splitlines()[0] == "interrupted"
     assert ran.stdout.splitlines()[1].startswith("2 True False")
     assert "default_int_handler" in ran.stdout

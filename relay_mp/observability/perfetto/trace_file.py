@@ -14,10 +14,8 @@ import json
 import os
 from typing import Any
 
-from relay_mp._deliver.at_fork import abandon_in_child, unforked
-from relay_mp._deliver.file_lock import FileLock
 from relay_mp._deliver.jsonl import last_line_break
-from relay_mp._deliver.private_files import open_file
+from relay_mp._deliver.locked_file import LockedFile
 
 __all__ = ["TraceFile", "path_of_run"]
 
@@ -32,7 +30,7 @@ def path_of_run(path: str, session_id: str) -> str:
     return path if session_id in os.path.basename(stem) else f"{stem}-{session_id}{suffix}"
 
 
-class TraceFile:
+class TraceFile(LockedFile):
     """A file of the JSON array form, whole after each write.
 
     Args:
@@ -47,21 +45,10 @@ class TraceFile:
     """
 
     def __init__(self, path: str, session_id: str, mode: str) -> None:
-        self.path = path
+        super().__init__(path)
         self._session_id = session_id
-        with unforked:
-            self._file = open_file(path, os.O_RDWR | os.O_APPEND)
-            self._lock: FileLock | None = None
-            try:
-                self._lock = FileLock(path)
-                self._end = os.fstat(self._file).st_size
-                self.epoch_us = self._begin_at_what_is_there(mode) if self._end else None
-            except BaseException:
-                os.close(self._file)
-                if self._lock is not None:
-                    self._lock.release()
-                raise
-            abandon_in_child(self)
+        self.epoch_us: int | None = None
+        self._open(lambda: self._go_on(mode))
 
     @classmethod
     def of_run(cls, path: str, session_id: str, mode: str) -> "TraceFile":
@@ -70,6 +57,11 @@ class TraceFile:
             with contextlib.suppress(FileExistsError):
                 return cls(path, session_id, mode)
         return cls(path_of_run(path, session_id) if mode == "new" else path, session_id, mode)
+
+    def _go_on(self, mode: str) -> None:
+        self._end = os.fstat(self._file).st_size
+        if self._end:
+            self.epoch_us = self._begin_at_what_is_there(mode)
 
     def _begin_at_what_is_there(self, mode: str) -> int | None:
         head = self._head()
@@ -103,7 +95,7 @@ class TraceFile:
     @property
     def is_removed(self) -> bool:
         """Whether the file has no name any more, or could not be made anew."""
-        return self._file < 0 or os.fstat(self._file).st_nlink == 0
+        return self._file < 0 or super().is_removed
 
     def ends_with(self, text: str) -> bool:
         """Whether the last line contains a text."""
@@ -121,11 +113,7 @@ class TraceFile:
     def write(self, text: str) -> None:
         """Appends whole lines; what could be written only in part is taken back."""
         data = text.encode("utf-8", "replace")
-        written = os.write(self._file, data)
-        if written != len(data):
-            os.ftruncate(self._file, self._end)
-            raise OSError(f"{self.path}: no room for {len(data)} bytes; they were not written")
-        self._end += written
+        self._append(data, f"{len(data)} bytes")
 
     def close(self, last: str | None = None) -> None:
         """Closes the file, with a last line if one is given. Idempotent."""
@@ -134,16 +122,4 @@ class TraceFile:
                 if last is not None and self.epoch_us is not None:
                     self.write(last)
             finally:
-                with unforked:
-                    os.close(self._file)
-                    self._file = -1
-                    if self._lock is not None:
-                        self._lock.release()
-
-    def abandon(self) -> None:
-        """Closes it in this process only, such as a forked child: the lock stays."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
-            if self._lock is not None:
-                self._lock.abandon()
+                self._close()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 
@@ -10,7 +9,6 @@ import named_subscribers
 import pytest
 
 from relay_mp import AtofExporter, AtofExporterConfig, scope, subscribers
-from relay_mp._deliver.jsonl import JsonlFile
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
 
@@ -173,26 +171,6 @@ def test_a_file_that_is_moved_keeps_its_lines_and_a_new_one_is_made(session, tmp
     assert sorted(written) == list(range(1000))
     assert session.stats().exporters["file"].drops == {}
     assert path.exists()
-
-
-def test_a_file_that_is_emptied_by_somebody_ends_whole_after_a_full_disk(tmp_path):
-    """As logrotate's `copytruncate` empties it; then a line is written in part."""
-    path = tmp_path / "events.jsonl"
-    file = JsonlFile(str(path))
-    file.write(b'{"n":1}\n' * 100, 100)
-    os.truncate(path, 0)
-    file.write(b'{"n":2}\n', 1)
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (12, before[1]))
-    try:
-        with pytest.raises(OSError, match="no room"):
-            file.write(b'{"n":3}\n', 1)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, ignored)
-        file.close()
-    assert path.read_bytes() == b'{"n":2}\n'
 
 
 def test_a_directory_that_is_removed_is_made_anew_and_what_went_with_it_is_counted(session, tmp_path, capfd):
