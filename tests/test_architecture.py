@@ -101,6 +101,10 @@ LATE = {
     ("relay_mp._plugins.files", "tomllib"): "only where there is a file",
     ("relay_mp._session.exporting", "asyncio"): _ASYNCIO,
     ("relay_mp._session.flush", "asyncio"): _ASYNCIO,
+    (
+        "relay_mp._session.hosts",
+        "relay_mp._session.process_host",
+    ): "it needs `subprocess`, which takes a thirtieth of the import",
     ("relay_mp._session.membership", "relay_mp._session.termination"): "only a session that heeds SIGTERM needs it",
     ("relay_mp._session.settings", "tempfile"): "only who starts a session asks for the directory",
     ("relay_mp._session.stats", "numpy"): "a worker that is never asked for statistics does without its 100 ms",

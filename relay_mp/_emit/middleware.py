@@ -16,7 +16,7 @@ is named, and `exchange` install it.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from relay_mp._emit import scope_end
@@ -95,13 +95,12 @@ class Gate(NamedTuple):
 _Level = dict[Family, tuple[Registration, ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Snapshot:
+class _Snapshot(NamedTuple):
     """All registrations at one time; never changed. Each tuple is in the order of its level."""
 
-    everywhere: _Level = field(default_factory=dict)
-    scopes: dict[bytes, _Level] = field(default_factory=dict)
-    gates: tuple[Gate, ...] = ()
+    everywhere: _Level
+    scopes: dict[bytes, _Level]
+    gates: tuple[Gate, ...]
 
     def level(self, scope: bytes | None) -> _Level:
         return self.everywhere if scope is None else self.scopes.get(scope, {})
@@ -149,7 +148,7 @@ class Registry:
         self.lock = ForkSafeRLock()
         self._listeners: tuple[OnChange, ...] = ()
         self._event_hook: Callable[..., Any] | None = None
-        self.snapshot = _Snapshot()
+        self.snapshot = _Snapshot({}, {}, ())
         self.any = False
         self.tools = False
 

@@ -341,12 +341,12 @@ def test_a_process_that_outlives_its_parents_session_says_nothing(run_script):
 
 TWICE = """
 import signal, sys
-from relay_mp._session import hosts
-waiting = hosts._wait
+from relay_mp._session import draining
+waiting = draining._wait
 def interrupted(ended, seconds):
     signal.raise_signal(signal.SIGINT)  # each time it begins to wait
     return waiting(ended, seconds)
-hosts._wait = interrupted
+draining._wait = interrupted
 try:
     session.close(timeout=3600)
 except KeyboardInterrupt:

@@ -413,7 +413,7 @@ def test_a_second_one_for_the_same_session_refuses(session):
 @pytest.mark.parametrize(
     "place",
     [
-        "hosts.sleep = interrupt",  # while it starts
+        "process_host.sleep = interrupt",  # while it starts
         "inheritance.publish = interrupt",  # just started
     ],
 )
@@ -424,10 +424,10 @@ import os, signal, sys, time
 import psutil
 import relay_mp
 from relay_mp import scope, subscribers
-from relay_mp._session import hosts, inheritance, naming, settings
-publish, sleep = inheritance.publish, hosts.sleep
+from relay_mp._session import inheritance, naming, process_host, settings
+publish, sleep = inheritance.publish, process_host.sleep
 def interrupt(*_):
-    hosts.sleep, inheritance.publish = sleep, publish
+    process_host.sleep, inheritance.publish = sleep, publish
     signal.raise_signal(signal.SIGINT)
 {place}
 try:
