@@ -2,7 +2,7 @@
 
     errors, types -> _native -> _records -> events -> _emit -> _deliver -> _plugins -> _session -> the public verbs
         -> observability: export -> a format -> component -> plugin, pools, testing
-        -> integrations, fleet -> view -> cli -> the root package
+        -> integrations, fleet -> _runs -> view -> cli -> the root package
 
 A module imports from its own package or from those before it, late imports included.
 """
@@ -29,8 +29,8 @@ IMPORTS = {module: reader.imports(module) for module in ALL}
 # A format is a folder with an `exporter.py`.
 FORMATS = sorted(module.removesuffix(".exporter") for module in MODULES if module.endswith(".exporter"))
 # What belongs together, from the bottom up; the longest prefix of a module's name counts. `convert` is what the
-# compiled half calls, and `types` what everybody does: both import nothing of the package. Integrations, fleet, view
-# and cli are rooms that are still empty.
+# compiled half calls, and `types` what everybody does: both import nothing of the package. Integrations, fleet and view
+# are rooms that are still empty.
 LAYERS = [
     ["relay_mp._threads", "relay_mp._log", "relay_mp.errors", "relay_mp.types", "relay_mp._native.convert"],
     ["relay_mp._native"],
@@ -59,8 +59,10 @@ LAYERS = [
     ["relay_mp.observability.component"],
     ["relay_mp.observability", "relay_mp.plugin", "relay_mp.pools", "relay_mp.testing"],
     ["relay_mp.integrations", "relay_mp.fleet"],
+    ["relay_mp._runs"],
     ["relay_mp.view"],
     ["relay_mp.cli"],
+    ["relay_mp.__main__"],
     ["relay_mp"],
 ]
 # Neither of two knows the other. To the native half a record is bytes.
@@ -71,6 +73,7 @@ APART = [
 
 _LATE_TO_LOAD = "a worker that only emits has no use for it, and it takes longer to load than what it needs"
 _ASYNCIO = "it takes as long to import as all of this package, and who awaits something has it"
+_COMMAND = "a command that is not called is not loaded"
 _SINK = "a sink is made where the dispatcher runs, by its name: the program that registers it may be elsewhere"
 
 # (importing module, imported module): why it waits for its first use.
@@ -108,6 +111,8 @@ LATE = {
     ("relay_mp._session.membership", "relay_mp._session.termination"): "only a session that heeds SIGTERM needs it",
     ("relay_mp._session.settings", "tempfile"): "only who starts a session asks for the directory",
     ("relay_mp._session.stats", "numpy"): "a worker that is never asked for statistics does without its 100 ms",
+    ("relay_mp.cli.main", "relay_mp.cli.diff"): _COMMAND,
+    ("relay_mp.cli.main", "relay_mp.cli.summary"): _COMMAND,
     ("relay_mp.events", "relay_mp.annotated"): "only events of LLM calls whose annotation is looked at need it",
     ("relay_mp.integrations.celery", "celery"): "not ours to require; only who uses Celery calls `instrument()`",
     ("relay_mp.observability", "relay_mp.observability.atif.storage"): "a dataclass that a configuration has seldom",

@@ -12,6 +12,7 @@ import pytest
 import relay_mp
 from relay_mp._deliver.dispatcher import LOSS_CAUSES
 from relay_mp._session.stats import CAUSES_OF_TOTALS
+from relay_mp.cli.exits import MEANINGS
 from relay_mp.observability.outbox import Limits
 
 REFERENCE = doc_blocks.DOCS / "reference"
@@ -21,8 +22,9 @@ GLOSSARY = (
     "commit padding unit stack handle propagate attach flush"
 ).split()
 
-# Modules without an underscore that are nobody's to import: the parts of a package whose names it has itself.
-INNER = ("relay_mp.codecs.", "relay_mp.observability.", "relay_mp.testing.")
+# Modules without an underscore that are nobody's to import: the parts of a package whose names it has itself, and
+# the command line.
+INNER = ("relay_mp.cli", "relay_mp.codecs.", "relay_mp.observability.", "relay_mp.testing.")
 # But these are named by the guides.
 NAMED = {"relay_mp.observability.sink", "relay_mp.observability.outbox"}
 
@@ -170,3 +172,8 @@ def test_what_is_recorded_has_an_example_of_every_field():
     mark = relay_mp.MarkEvent.from_fields("m", uuid=bytes(16), timestamp_us=0, seq=1, pid=1)
     assert {name for name, in_a_mark in found.items() if in_a_mark != "-"} == set(mark.to_dict())
     assert {name for name, in_a_mark in found.items() if in_a_mark == "-"} == {"attributes", "scope_category"}
+
+
+def test_the_exit_codes_are_those_of_the_command_line():
+    documented = {int(doc_blocks.codes(row[0])[0]): row[1] for row in doc_blocks.rows(REFERENCE / "exit-codes.md")}
+    assert documented == {int(code): meaning for code, meaning in MEANINGS.items()}
