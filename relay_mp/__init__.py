@@ -193,6 +193,7 @@ __all__ = [
     "Session",
     "SessionError",
     "SessionHandle",
+    "SessionInfo",
     "Settings",
     "Stats",
     "SubscriberError",
@@ -229,6 +230,7 @@ __all__ = [
     "scope_local",
     "scope_stack_active",
     "session",
+    "sessions",
     "set_thread_scope_stack",
     "shutdown",
     "subscribers",
@@ -240,6 +242,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from relay_mp import codecs, observability, plugin, pools, pricing, typed
+    from relay_mp._session.seen import SessionInfo, sessions
     from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
     from relay_mp.observability.atif.exporter import AtifExporter, AtifFileExporter
     from relay_mp.observability.atof.exporter import AtofExporter, AtofExporterConfig, AtofExporterMode
@@ -271,11 +274,13 @@ else:
         "PerfettoExporter": "observability.perfetto.exporter",
         "PerfettoExporterMode": "observability.perfetto.exporter",
         "PrometheusExporter": "observability.prometheus.exporter",
+        "SessionInfo": "_session.seen",
         "codecs": "codecs",
         "observability": "observability",
         "plugin": "plugin",
         "pools": "pools",
         "pricing": "pricing",
+        "sessions": "_session.seen",
         "typed": "typed",
     }
 

@@ -80,6 +80,7 @@ _SINK = "a sink is made where the dispatcher runs, by its name: the program that
 LATE = {
     ("relay_mp", "importlib"): "only names that are loaded late, and the version, need it",
     ("relay_mp", "importlib.metadata"): "only `__version__` needs it",
+    ("relay_mp", "relay_mp._session.seen"): _LATE_TO_LOAD,
     ("relay_mp", "relay_mp.annotated"): _LATE_TO_LOAD,
     ("relay_mp", "relay_mp.codecs"): _LATE_TO_LOAD,
     ("relay_mp", "relay_mp.observability"): _LATE_TO_LOAD,

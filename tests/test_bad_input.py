@@ -339,7 +339,7 @@ def another_version(path):
         (os.unlink, ["there is no segment", "its session has ended, or never was on this machine"]),
         (give_away, ["belongs to another user; only segments of the own uid are attached"]),
         (lambda path: os.truncate(path, 5000), ["is shorter than its header says; it was truncated"]),
-        (another_version, ["another layout version than", "use one relay_mp version in all processes"]),
+        (another_version, ["this relay_mp has another layout version", "use one relay_mp version in all processes"]),
     ],
     ids=["missing", "foreign", "truncated", "of another version"],
 )

@@ -28,7 +28,7 @@
 #include "atomics.h"
 
 #define RMP_MAGIC 0x31504d59414c4552ull /* "RELAYMP1" */
-#define RMP_LAYOUT_VERSION 4u
+#define RMP_LAYOUT_VERSION 5u
 
 #define RMP_UNIT_BYTES 64u
 #define RMP_RECORD_HEADER_BYTES 24u
@@ -41,6 +41,7 @@
 #define RMP_OWNER_PAD 0xffffu
 #define RMP_OWNER_SEALED 0xfffeu
 #define RMP_REPLY_TEXT_BYTES 400u
+#define RMP_OWNER_ARGV_BYTES 1024u /* of the owner's command line; what is longer is cut */
 #define RMP_NOBODY_WAITS UINT64_MAX
 
 enum rmp_state { RMP_FREE = 0, RMP_BUSY = 1, RMP_COMMITTED = 2, RMP_ABORTED = 3, RMP_FENCED = 4, RMP_PAD = 5 };
@@ -111,6 +112,9 @@ typedef struct rmp_header {
     char session_id[36];
     uint32_t max_deliveries; /* of one event, if they kill the dispatcher */
     uint32_t is_strict; /* what cannot be recorded is an error, not replaced */
+    uint64_t started_us; /* when the session began, microseconds since the epoch */
+    uint32_t owner_argv_bytes; /* of the whole command line, which may be longer than what is here of it */
+    char owner_argv[RMP_OWNER_ARGV_BYTES]; /* an argument each between two zero bytes, as in /proc/PID/cmdline */
 
     /* the newest claim: {pos, owner << 32 | units}; CASed by every producer */
     __attribute__((aligned(RMP_LINE))) rmp_pair tail;

@@ -15,6 +15,7 @@ cdef extern from "layout.h" nogil:
         RMP_MAX_SLOTS
         RMP_HEADER_BYTES
         RMP_REPLY_TEXT_BYTES
+        RMP_OWNER_ARGV_BYTES
         RMP_LAYOUT_VERSION
         RMP_OPEN
         RMP_CLOSED
@@ -45,6 +46,9 @@ cdef extern from "layout.h" nogil:
         uint32_t dispatcher_is_process
         uint32_t max_deliveries
         uint32_t is_strict
+        uint64_t started_us
+        uint32_t owner_argv_bytes
+        char owner_argv[1024]
         char session_id[36]
         uint64_t read_pos
         uint64_t free_pos

@@ -74,6 +74,11 @@ static void identify(rmp_header *header, const rmp_segment_options *options) {
     header->dispatcher_is_process = options->dispatcher_is_process;
     header->max_deliveries = options->max_deliveries;
     header->is_strict = options->is_strict;
+    header->started_us = options->started_us;
+    header->owner_argv_bytes = options->owner_argv ? options->owner_argv_bytes : 0;
+    if (header->owner_argv_bytes)
+        memcpy(header->owner_argv, options->owner_argv,
+               header->owner_argv_bytes < RMP_OWNER_ARGV_BYTES ? header->owner_argv_bytes : RMP_OWNER_ARGV_BYTES);
     header->delivery_awaited = RMP_NOBODY_WAITS;
     strncpy(header->session_id, options->session_id, sizeof header->session_id - 1);
     rmp_store_relaxed(&header->session_state, RMP_OPEN);
@@ -144,10 +149,12 @@ int rmp_segment_attach_file(rmp_segment *segment, int file) {
     if (result != RMP_SEGMENT_OK) return result;
     rmp_header sizes = {0};
     result = check((rmp_header *)segment->base, bytes, &sizes);
-    if (result == RMP_SEGMENT_OK)
+    if (result == RMP_SEGMENT_OK) {
         view(segment, &sizes);
-    else
+    } else {
+        segment->found_version = rmp_load_relaxed(&((rmp_header *)segment->base)->layout_version);
         rmp_segment_close(segment, false);
+    }
     return result;
 }
 

@@ -16,6 +16,7 @@ typedef struct rmp_segment {
     uint64_t bytes;
     uint32_t *users; /* how many of this process need the mapping: who has opened it, and each stretch that is inside it */
     rmp_ring ring;
+    uint32_t found_version; /* of the layout, where that is why attaching was refused */
 } rmp_segment;
 
 typedef struct rmp_segment_options {
@@ -31,6 +32,9 @@ typedef struct rmp_segment_options {
     uint32_t dispatcher_is_process;
     uint32_t max_deliveries;
     uint32_t is_strict;
+    uint64_t started_us;
+    uint32_t owner_argv_bytes;
+    const char *owner_argv; /* NULL: it is not told */
 } rmp_segment_options;
 
 enum rmp_segment_error {

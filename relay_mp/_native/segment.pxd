@@ -11,6 +11,7 @@ cdef extern from "segment.h" nogil:
         uint64_t bytes
         uint32_t* users
         rmp_ring ring
+        uint32_t found_version
     ctypedef struct rmp_segment_options:
         const char* session_id
         uint64_t capacity_units
@@ -24,6 +25,9 @@ cdef extern from "segment.h" nogil:
         uint32_t dispatcher_is_process
         uint32_t max_deliveries
         uint32_t is_strict
+        uint64_t started_us
+        uint32_t owner_argv_bytes
+        const char* owner_argv
     enum:
         RMP_SEGMENT_FOREIGN
         RMP_SEGMENT_MODE

@@ -22,29 +22,37 @@ from relay_mp._native.atomics cimport (
     store_u32,
     store_u64,
 )
-from relay_mp._native.core cimport attach_to, close_mapping, detach, enter_mapping, leave_mapping
+from relay_mp._native.core cimport attach_to, clock_us, close_mapping, detach, enter_mapping, leave_mapping
 from relay_mp._native.crc32c cimport rmp_crc32c
 from relay_mp._native.eventcount cimport rmp_eventcount_call
 from relay_mp._native.layout cimport (
     RMP_BROKEN,
     RMP_CLOSED,
     RMP_LAYOUT_VERSION,
+    RMP_OWNER_ARGV_BYTES,
     RMP_REPLY_TEXT_BYTES,
     RMP_SLOT_BYTES,
     RMP_UNIT_BYTES,
     rmp_header,
     rmp_slot,
 )
+from relay_mp._native.platform cimport rmp_thread_id
 from relay_mp._native.process cimport rmp_process, rmp_process_self
 from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from relay_mp._native.slots cimport (
     rmp_mark_count,
+    rmp_slots_count_control,
+    rmp_slots_exit,
     rmp_slots_mark_dead,
     rmp_slots_owner,
     rmp_slots_settle,
+    rmp_slots_take,
+    rmp_slots_uncount_control,
     rmp_slots_write_off,
 )
 from relay_mp._native.ring cimport (
+    RMP_FULL,
+    RMP_OK,
     rmp_ring,
     rmp_ring_finish_salvage,
     rmp_ring_mark_broken,
@@ -52,6 +60,7 @@ from relay_mp._native.ring cimport (
     rmp_ring_slot,
     rmp_ring_tail,
     rmp_ring_wait_for_delivery,
+    rmp_ring_write,
 )
 from relay_mp._native.segment cimport (
     RMP_SEGMENT_FOREIGN,
@@ -73,7 +82,7 @@ import errno as _errno
 import os as _os
 
 from relay_mp._native.encoder import set_strict
-from relay_mp.errors import ConfigurationError, SegmentError, SessionError
+from relay_mp.errors import ConfigurationError, RegistryFullError, SegmentError, SessionError
 
 
 cdef dict _REFUSALS = {
@@ -81,15 +90,17 @@ cdef dict _REFUSALS = {
     RMP_SEGMENT_MODE: "is not a regular file of mode 0600; it may have been tampered with",
     RMP_SEGMENT_TRUNCATED: "is shorter than its header says; it was truncated or is still being made",
     RMP_SEGMENT_MAGIC: "is not a relay_mp segment, or not a finished one",
-    RMP_SEGMENT_VERSION: f"has another layout version than {RMP_LAYOUT_VERSION}; use one relay_mp version in all processes",
     RMP_SEGMENT_SIZES: "has sizes in its header that contradict each other or the file",
 }
 
 
-cdef int _check_segment(int code, str path, str doing) except -1:
+cdef int _check_segment(int code, str path, str doing, uint32_t found_version=0) except -1:
     """Turns a native result into the exception for it."""
     if code == 0:
         return 0
+    if code == RMP_SEGMENT_VERSION:
+        raise SegmentError(f"{path} has layout version {found_version}; this relay_mp has another layout version, "
+                           f"{RMP_LAYOUT_VERSION}: use one relay_mp version in all processes of the session, and to look at it")
     if code > 0:
         raise SegmentError(f"{path} {_REFUSALS[code]}")
     cause = OSError(-code, _os.strerror(-code), path)
@@ -103,6 +114,10 @@ cdef int _check_segment(int code, str path, str doing) except -1:
 
 cdef tuple _identity_of(status):
     return status.st_dev, status.st_ino
+
+
+OWNER_ARGV_BYTES = RMP_OWNER_ARGV_BYTES
+"""Of the owner's command line, kept in the segment."""
 
 
 cdef bytes _REPLY_CUT = " [cut; all of it is in the dispatcher's log]".encode()
@@ -119,11 +134,13 @@ cdef class Segment:
     @staticmethod
     def create(str path not None, *, str session_id not None, ring_bytes: int, max_producers: int, max_event_bytes: int,
                subscriptions_bytes: int, configuration_bytes: int, block_timeout_ns: int, stall_timeout_ns: int,
-               drop_when_full: bool, dispatcher_is_process: bool, max_deliveries: int = 3, strict: bool = False) -> Segment:
+               drop_when_full: bool, dispatcher_is_process: bool, max_deliveries: int = 3, strict: bool = False,
+               owner_argv: bytes = b"") -> Segment:
         cdef Segment self = Segment.__new__(Segment)
         cdef rmp_segment_options options
         cdef bytes native_path = _os.fsencode(path)
         cdef bytes native_id = session_id.encode()
+        cdef bytes native_argv = owner_argv
         options.session_id = native_id
         options.capacity_units = ring_bytes // RMP_UNIT_BYTES
         options.subscriptions_bytes = subscriptions_bytes
@@ -136,6 +153,9 @@ cdef class Segment:
         options.dispatcher_is_process = dispatcher_is_process
         options.max_deliveries = max_deliveries
         options.is_strict = bool(strict)
+        options.started_us = clock_us()
+        options.owner_argv = native_argv
+        options.owner_argv_bytes = <uint32_t>len(native_argv)
         _check_segment(rmp_segment_create(&self._segment, native_path, &options), path, "creating")
         self.path = path
         self._open = True
@@ -158,7 +178,7 @@ cdef class Segment:
             code = rmp_segment_attach(&self._segment, native_path)
         else:
             code = rmp_segment_attach_file(&self._segment, descriptor)
-        _check_segment(code, path, "attaching to")
+        _check_segment(code, path, "attaching to", self._segment.found_version)
         self.path = path
         self._open = True
         return self
@@ -233,6 +253,19 @@ cdef class Segment:
         """(pid, start time, pid namespace) of the process that made the session."""
         cdef rmp_header* header = self._header()
         return header.owner_pid, header.owner_start_time, header.owner_pid_namespace
+
+    @property
+    def started_us(self) -> int:
+        """When the session began, microseconds since the epoch."""
+        return self._header().started_us
+
+    @property
+    def owner_argv(self) -> tuple:
+        """(as much of the owner's command line as is kept, OWNER_ARGV_BYTES at most; whether that is all of it): a zero
+        byte between two arguments."""
+        cdef rmp_header* header = self._header()
+        cdef uint32_t said = header.owner_argv_bytes, kept = min(said, <uint32_t>RMP_OWNER_ARGV_BYTES)
+        return PyBytes_FromStringAndSize(header.owner_argv, kept), kept == said
 
     @property
     def dispatcher_is_process(self) -> bool:
@@ -368,6 +401,25 @@ cdef class Segment:
                                          <Py_ssize_t>self._segment.ring.slot_count * RMP_SLOT_BYTES)
 
     @property
+    def events_emitted(self) -> int:
+        """How many events there were so far, those that were lost too."""
+        cdef rmp_slot* counters
+        cdef uint64_t newest, total
+        cdef uint32_t i
+        self._header()
+        total = load_u64(&self._header().lost_unregistered)
+        for i in range(self._segment.ring.slot_count):
+            counters = rmp_ring_slot(&self._segment.ring, i)
+            newest = load_u64(&counters.emitted)
+            total += newest - (load_u64(&counters.controls.low) - (load_u64(&counters.controls.high) > newest))
+        return max(<int64_t>total, 0)
+
+    @property
+    def ring_used_bytes(self) -> int:
+        """How much of the ring events take that are not delivered yet."""
+        return (self.tail - self.free_pos) * RMP_UNIT_BYTES
+
+    @property
     def events_delivered(self) -> int:
         """How many events callbacks have been given, one that they are just given too, by the dispatcher's own words."""
         cdef rmp_slot* counters
@@ -479,6 +531,56 @@ cdef class Segment:
         if slot == 0 or slot >= self._segment.ring.slot_count:
             raise IndexError(f"slot {slot} is outside 1..{self._segment.ring.slot_count - 1}")
         return 0
+
+    # -- requests of a process that is not in the session: the threads of one that is have slots, see core --
+
+    def take_slot(self) -> int:
+        """A slot for the calling thread, for one request: give it back by `leave_slot`.
+
+        Raises:
+            RegistryFullError: there is none.
+        """
+        cdef uint32_t slot
+        self._header()
+        slot = rmp_slots_take(&self._segment.ring, rmp_process_self(), rmp_thread_id())
+        if slot == 0:
+            raise RegistryFullError("every producer slot of the session is taken; raise max_producers (RELAY_MP_MAX_PRODUCERS)")
+        return slot
+
+    def put_request(self, uint32_t slot, bytes record not None) -> int:
+        """Puts a control record into the stream, by a slot that the caller has taken. Never waits.
+
+        Returns:
+            Its owner_seq, under which the reply will appear; 0: the ring is full, and nothing was put there.
+
+        Raises:
+            SessionError: the session takes nothing any more, or no record of that length.
+        """
+        cdef rmp_slot* counters
+        cdef uint64_t owner_seq
+        cdef int result
+        self._check_slot(slot)
+        if PyBytes_GET_SIZE(record) > <Py_ssize_t>self._segment.ring.max_payload_bytes:
+            raise SessionError(f"a request of {len(record)} bytes is above the session's max_event_bytes of "
+                               f"{self._segment.ring.max_payload_bytes}")
+        counters = rmp_ring_slot(&self._segment.ring, slot)
+        rmp_slots_count_control(counters)
+        owner_seq = load_u64(&counters.emitted) + 1
+        store_u64(&counters.emitted, owner_seq)
+        result = rmp_ring_write(&self._segment.ring, slot, owner_seq, PyBytes_AS_STRING(record),
+                                <uint32_t>PyBytes_GET_SIZE(record))
+        if result == RMP_OK:
+            return owner_seq
+        store_u64(&counters.emitted, owner_seq - 1)
+        rmp_slots_uncount_control(counters)
+        if result != RMP_FULL:
+            raise SessionError(f"the session of {self.path} has ended: it takes no requests any more")
+        return 0
+
+    def leave_slot(self, uint32_t slot) -> None:
+        """Gives back what `take_slot` gave."""
+        self._check_slot(slot)
+        rmp_slots_exit(&self._segment.ring, slot)
 
     # -- replies to control records --
 

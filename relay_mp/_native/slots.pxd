@@ -8,6 +8,8 @@ from relay_mp._native.ring cimport rmp_ring
 
 
 cdef extern from "slots.h" nogil:
+    uint32_t rmp_slots_take(const rmp_ring* ring, rmp_process process, uint64_t thread_id)
+    void rmp_slots_exit(const rmp_ring* ring, uint32_t slot)
     rmp_process rmp_slots_owner(const rmp_ring* ring, uint32_t slot, uint64_t state_seen)
     void rmp_slots_mark_dead(const rmp_ring* ring, uint32_t slot, uint64_t state_seen)
     uint64_t rmp_slots_settle(const rmp_ring* ring, uint32_t slot)

@@ -44,13 +44,18 @@ def own_segments(directory: str) -> list[str]:
     return own
 
 
+def session_id_of(path: str) -> str:
+    """The session's id that is in its segment's name."""
+    return os.path.basename(path).removeprefix(f"{PREFIX}{os.geteuid()}-")
+
+
 def maker(path: str) -> tuple[int, int, int] | None:
     """(pid, start time, pid namespace) of the process that made a segment, by its name; None for another name.
 
     The namespace is this process's own: a process of another one is not found by its pid here, and its
     segments are told apart by the header.
     """
-    fields = os.path.basename(path).removeprefix(f"{PREFIX}{os.geteuid()}-").split("-")
+    fields = session_id_of(path).split("-")
     try:
         boot, pid, start_time, _ = fields
         own_boot, found = _boot(), (int(pid, 16), int(start_time, 16), core.process_self()[2])

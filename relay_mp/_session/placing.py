@@ -9,6 +9,7 @@ the process that starts a session.
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -111,4 +112,10 @@ def _create(settings: Settings, session_id: str) -> Segment:
         dispatcher_is_process=settings.dispatcher == "process",
         max_deliveries=settings.max_deliveries,
         strict=settings.strict,
+        owner_argv=_own_argv(),
     )
+
+
+def _own_argv() -> bytes:
+    """This process's command line, a zero byte between two arguments: `relay_mp.sessions()` shows it."""
+    return b"\0".join(os.fsencode(argument) for argument in sys.orig_argv)

@@ -67,8 +67,8 @@ def recover(
     segment = Segment.attach(os.fspath(path))
     try:
         with _recovering:
-            alive = _living_processes(segment)
-            if alive and not (force and not _is_attended(segment)):
+            alive = living_processes(segment)
+            if alive and not (force and not is_attended(segment)):
                 raise SessionError(f"the session of {segment.path} goes on: {_what_keeps_it(segment, alive)}")
             if alive:
                 logger.warning("the session of %s has ended for %s, which may still emit", segment.path, _named(alive))
@@ -127,7 +127,7 @@ def _has_ended(path: str) -> bool:
         return False
     if is_dead(*maker):
         return True
-    if _is_unfinished(path):
+    if is_unfinished(path):
         return False  # being made just now
     try:
         segment = Segment.attach(path)
@@ -172,7 +172,7 @@ def end_past_image(segment: Segment) -> None:
     )
 
 
-def _is_unfinished(path: str) -> bool:
+def is_unfinished(path: str) -> bool:
     """Whether its maker died before it was done: the magic, stored last, is missing. It holds nothing."""
     if not is_own_file(path):
         return False  # attaching refuses it
@@ -181,14 +181,14 @@ def _is_unfinished(path: str) -> bool:
 
 
 def _sweep_one(path: str, recovery_directory: str) -> str | None:
-    if _is_unfinished(path):
+    if is_unfinished(path):
         os.unlink(path)
         return None
     segment = Segment.attach(path)
     try:
         with _recovering:
-            alive = _living_processes(segment)
-            if alive and _is_attended(segment):
+            alive = living_processes(segment)
+            if alive and is_attended(segment):
                 return None
             if alive:
                 logger.warning("the session of %s goes on: %s", path, _what_keeps_it(segment, alive))
@@ -206,7 +206,7 @@ def _free_file(segment: Segment, recovery_directory: str) -> str:
     return free_name(os.path.join(recovery_directory or temporary_directory(), _file_name(segment)))
 
 
-def _living_processes(segment: Segment) -> list[int]:
+def living_processes(segment: Segment) -> list[int]:
     """The processes of the session that are not certainly dead; none too where its owner has closed it."""
     if segment.state == core.STATE_CLOSED:
         return []
@@ -225,14 +225,14 @@ def _named(pids: list[int]) -> str:
     return f"process {pids[0]}" if len(pids) == 1 else f"processes {', '.join(map(str, pids))}"
 
 
-def _is_attended(segment: Segment) -> bool:
+def is_attended(segment: Segment) -> bool:
     """Whether somebody delivers what is in it: its owner, or a dispatcher process that has outlived the owner."""
     return not (is_dead(*segment.owner) and holder_is_dead(segment))
 
 
 def _what_keeps_it(segment: Segment, alive: list[int]) -> str:
     these, are = _named(alive), "is" if len(alive) == 1 else "are"
-    if _is_attended(segment):
+    if is_attended(segment):
         return f"{these} {are} in it; recover it after its end"
     return (
         f"{these} {are} in it, but its owner, process {segment.owner[0]}, is dead, and nobody delivers its events; "

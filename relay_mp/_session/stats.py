@@ -173,7 +173,7 @@ def collect(segment: Segment, *, has_ended: bool = False, has_stopped: bool = Fa
         subscriber_errors=segment.subscriber_errors,
         middleware_failures=segment.middleware_failures,
         ring_bytes=segment.ring_bytes,
-        ring_used_bytes=(segment.tail - segment.free_pos) * core.UNIT_BYTES,
+        ring_used_bytes=segment.ring_used_bytes,
         stalled_pid=segment.slot_process(stalled)[0] if stalled else None,
         refused_requests=segment.refused_requests,
         exporters=load_last_reports(segment) if has_stopped else load_reports(segment),

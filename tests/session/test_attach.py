@@ -254,7 +254,9 @@ def test_what_is_no_segment_is_refused(tmp_path):
 
 def test_one_of_another_version_is_refused(segment):
     overwrite(segment, VERSION_AT, "<I", core.LAYOUT_VERSION + 1)
-    refused(segment, f"has another layout version than {core.LAYOUT_VERSION}; use one relay_mp version")
+    versions = core.LAYOUT_VERSION + 1, core.LAYOUT_VERSION
+    found = "has layout version {}; this relay_mp has another layout version, {}".format(*versions)
+    refused(segment, f"{found}: use one relay_mp version")
 
 
 @pytest.mark.parametrize("capacity", [0, 63, 65, 1 << 40, (1 << 64) - 1])
