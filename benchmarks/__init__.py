@@ -7,10 +7,9 @@ Data flows one way:
 
     floor emit load delivered exporters growth managed recovery program
                   the parts: each says which sides it compares, and returns rows
-        -> harness      runs the sides in turn, each in a process of its own
-        -> loops        a statement, timed call by call or as a whole
-        -> histogram    what came of it
-    peers, relay        what the sides are made of; fleet: many producers of one of them; payloads
+        -> harness          a part's rows and ratios
+        -> relay_mp._bench  runs the sides in turn; `relay-mp bench` uses it too: sides, fleet, loops, histogram, peers
+    peers, payloads     those that only the suite compares with, and that only it emits
     needs               what has to be installed, asked for before anything is measured
     native              the C half: the ring without Python, a writer that dies within a claim
     results             rows -> latest.json;  targets -> the table;  pictures -> SVG;  published -> the docs

@@ -32,7 +32,7 @@ from pathlib import Path
 import msgpack
 
 import relay_mp
-from benchmarks.payloads import EVENT_NAME, FOUR_FIELDS, record
+from relay_mp._bench.payloads import EVENT_NAME, FOUR_FIELDS, record
 from relay_mp._native import core
 from relay_mp._native.reader import Reader, Record
 from relay_mp._native.segments import Segment

@@ -14,11 +14,13 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from benchmarks.fleet import SENT, DelaySink, Order, Run, Sink, fleet
-from benchmarks.harness import Part, Side, print_rows
-from benchmarks.histogram import merged
-from benchmarks.payloads import FOUR_FIELDS, record
-from benchmarks.peers import PEERS, RELAY, Peer
+from benchmarks.harness import Part, print_rows
+from benchmarks.peers import PEERS
+from relay_mp._bench.fleet import SENT, DelaySink, Order, Run, Sink, fleet
+from relay_mp._bench.histogram import merged
+from relay_mp._bench.payloads import FOUR_FIELDS, record
+from relay_mp._bench.peers import RELAY, Peer
+from relay_mp._bench.sides import Side
 
 PRODUCERS = [1, 2, 8]
 ROUNDS = 2

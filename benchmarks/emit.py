@@ -12,10 +12,14 @@ from typing import Any
 import msgpack
 import numpy as np
 
-from benchmarks.harness import Part, Side, Turn, child, children, received, rounds_of, statement, wait_until
-from benchmarks.loops import Work
-from benchmarks.payloads import CALLS_A_ROUND, PLAIN, SMALL, record
-from benchmarks.peers import MARK, PEERS, RELAY, RELAY_PROCESS, SCOPE, Peer
+from benchmarks.harness import Part, Turn, rounds_of, statement
+from benchmarks.payloads import CALLS_A_ROUND, PLAIN, SMALL
+from benchmarks.peers import PEERS
+from relay_mp._bench.children import child, forked, received, wait_until
+from relay_mp._bench.loops import Work
+from relay_mp._bench.payloads import record
+from relay_mp._bench.peers import MARK, RELAY, RELAY_PROCESS, SCOPE, Peer
+from relay_mp._bench.sides import Side
 
 ROUNDS = 100
 PAYLOADS = {**PLAIN, "NumPy": {"scores": np.linspace(0, 1, 64), "best": np.float32(0.75)}}
@@ -58,7 +62,7 @@ def _consumed(peer: Peer, address: Any) -> Iterator[Callable[[int], None] | None
 @contextmanager
 def _consumer_process(peer: Peer, address: Any) -> Iterator[Any]:
     """A process that counts what comes out of a queue."""
-    seen = children.Value("q", 0, lock=False)
+    seen = forked.Value("q", 0, lock=False)
     with child(_count, peer, address, seen) as pipe:
         received(pipe)
         yield seen

@@ -26,11 +26,14 @@ from typing import Any
 import numpy as np
 
 import relay_mp
-from benchmarks.fleet import Order, Sink, fleet
-from benchmarks.harness import BenchmarkError, Part, Side, Unavailable, child, received
+from benchmarks.harness import Part
 from benchmarks.needs import OTLP_MODULE
-from benchmarks.payloads import EVENT_NAME, FOUR_FIELDS, LLM_REQUEST, LLM_RESPONSE, TOOL_ARGUMENTS, TOOL_RESULT
-from benchmarks.peers import RELAY, RELAY_PROCESS, Relay
+from benchmarks.payloads import LLM_REQUEST, LLM_RESPONSE, TOOL_ARGUMENTS, TOOL_RESULT
+from relay_mp._bench.children import BenchmarkError, Unavailable, child, received
+from relay_mp._bench.fleet import Order, Sink, fleet
+from relay_mp._bench.payloads import EVENT_NAME, FOUR_FIELDS
+from relay_mp._bench.peers import RELAY, RELAY_PROCESS, Relay
+from relay_mp._bench.sides import Side
 
 ROUNDS = 5
 MARKS, TURNS = 20_000, 2_500

@@ -5,9 +5,11 @@ from contextlib import ExitStack
 
 import msgpack
 
-from benchmarks.harness import Part, Side, Unavailable, statement
+from benchmarks.harness import Part, statement
 from benchmarks.native import in_c, program
-from benchmarks.payloads import record
+from relay_mp._bench.children import Unavailable
+from relay_mp._bench.payloads import record
+from relay_mp._bench.sides import Side
 
 ROUNDS = 120
 CALLS = 200

@@ -18,12 +18,14 @@ import psutil
 
 import relay_mp
 from benchmarks.emit import ignore
-from benchmarks.harness import Part, Side, Turn, Unavailable, child, print_rows, received, rounds_of
-from benchmarks.histogram import Histogram
+from benchmarks.harness import Part, Turn, print_rows, rounds_of
 from benchmarks.native import in_c, program
-from benchmarks.payloads import FOUR_FIELDS
-from benchmarks.peers import RELAY, Relay
 from relay_mp import ScopeType, scope, subscribers
+from relay_mp._bench.children import Unavailable, child, received
+from relay_mp._bench.histogram import Histogram
+from relay_mp._bench.payloads import FOUR_FIELDS
+from relay_mp._bench.peers import RELAY, Relay
+from relay_mp._bench.sides import Side
 
 ROUNDS = 60
 CALLS = 200

@@ -1,64 +1,28 @@
-"""Runs sides in turn: what compares anything with anything, in one run, on one machine.
+"""A part of the suite: its sides run in turn, and what they return becomes rows.
 
-Each side lives in a process of its own, started by a forkserver, so that none has another's threads, heap or GIL.
-Only one has the turn at a time; the others sleep. The order of the turns moves on by one a round, so that
-nobody always follows the same neighbour, and a machine that slows down slows all of them.
+The sides' processes, their turns, producers and peers are the package's own harness, `relay_mp/_bench`, which
+`relay-mp bench` uses too.
 
-    interleave(sides, rounds)  ->  {side's name: [what each of its rounds returned]}
-    compare(group, sides, ...) ->  rows, for sides that are statements
+    Part.rounds(sides, rounds)         ->  {side's name: [what each of its rounds returned]}
+    Part.compare(group, sides, ...)    ->  rows, for sides that are statements
 """
 
-import ctypes
-import multiprocessing
-import signal
-import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
-from benchmarks.histogram import Histogram
-from benchmarks.loops import Loop, Round, Work
+from relay_mp._bench.children import Unavailable
+from relay_mp._bench.histogram import Histogram
+from relay_mp._bench.loops import Loop, Round, Work
+from relay_mp._bench.sides import WARM_UP_ROUNDS, Side, interleave, processes
 
-TURN_TIMEOUT_SECONDS = 120.0
-END_TIMEOUT_SECONDS = 20.0
-WARM_UP_ROUNDS = 1
 SMOKE_BELOW = 0.1
 
-# Not fork: this process has NumPy's threads. Not spawn: an interpreter a side would take longer than its rounds.
-processes = multiprocessing.get_context("forkserver")
 _PRELOADED = ["emit", "load", "delivered", "exporters", "growth", "managed", "recovery", "program"]
 processes.set_forkserver_preload([f"benchmarks.{name}" for name in _PRELOADED])
-
-# A side's own children, see `child`: it has one thread when it forks them, or its only other one is the dispatcher.
-children = multiprocessing.get_context("fork")
-
-
-class Unavailable(Exception):
-    """A side cannot run here; the reason is printed and kept, and the others go on."""
-
-
-class BenchmarkError(Exception):
-    """A side failed: a defect, not a result."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison.
-
-    Attributes:
-        name: as the rows call it.
-        open: a module's function, called with `arguments` in the side's process: a context manager that gives the
-            function which does one round. Raises Unavailable where this cannot run.
-    """
-
-    name: str
-    open: Callable[..., AbstractContextManager[Callable[[], Any]]]
-    arguments: tuple[Any, ...] = ()
 
 
 @dataclass
@@ -157,100 +121,6 @@ def duration(nanoseconds: float) -> str:
     return f"{nanoseconds:.0f} ns"
 
 
-# ------------------------------------------------------------------------------------------- a side's process
-
-
-def interleave(
-    sides: list[Side], rounds: int, warm_up: int = WARM_UP_ROUNDS
-) -> tuple[dict[str, list[Any]], dict[str, str]]:
-    """Gives each side a turn a round.
-
-    Returns:
-        What each available side's rounds returned, without the warm-up's; and why the others are not.
-
-    Raises:
-        BenchmarkError: a side raised, or did not answer within `TURN_TIMEOUT_SECONDS`.
-    """
-    players = [_Player(side) for side in sides]
-    try:
-        unavailable = {player.side.name: reason for player in players if (reason := player.ready()) is not None}
-        playing = [player for player in players if player.side.name not in unavailable]
-        results: dict[str, list[Any]] = {player.side.name: [] for player in playing}
-        for number in range(warm_up + rounds):
-            first = number % max(len(playing), 1)
-            for player in playing[first:] + playing[:first]:
-                result = player.turn()
-                if number >= warm_up:
-                    results[player.side.name].append(result)
-        return results, unavailable
-    finally:
-        for player in players:
-            player.dismiss()
-        for player in players:
-            player.end()
-
-
-class _Player:
-    """A side's process, seen from the process that gives the turns."""
-
-    def __init__(self, side: Side) -> None:
-        self.side = side
-        self._pipe, its_end = processes.Pipe()
-        self._process = processes.Process(target=_play, args=(its_end, side), name=side.name)
-        self._process.start()
-        its_end.close()
-
-    def _receive(self) -> tuple[str, Any]:
-        if not self._pipe.poll(TURN_TIMEOUT_SECONDS):
-            raise BenchmarkError(f"{self.side.name} did not answer within {TURN_TIMEOUT_SECONDS} s")
-        try:
-            kind, value = self._pipe.recv()
-        except EOFError:
-            self._process.join(1)
-            raise BenchmarkError(f"{self.side.name} ended with {self._process.exitcode}") from None
-        if kind == "failed":
-            raise BenchmarkError(f"{self.side.name} failed:\n{value}")
-        return kind, value
-
-    def ready(self) -> str | None:
-        """None when it is; else why it is unavailable."""
-        kind, value = self._receive()
-        return str(value) if kind == "unavailable" else None
-
-    def turn(self) -> Any:
-        self._pipe.send(True)
-        return self._receive()[1]
-
-    def dismiss(self) -> None:
-        with suppress(OSError):
-            self._pipe.send(False)
-
-    def end(self) -> None:
-        self._process.join(END_TIMEOUT_SECONDS)
-        if self._process.is_alive():
-            print(f"  {self.side.name} does not end; it is killed", flush=True)
-            self._process.kill()
-            self._process.join()
-        self._pipe.close()
-        self._process.close()
-
-
-def _play(pipe: Connection, side: Side) -> None:
-    """The side's process. It ends when it is dismissed, or when who gives the turns has gone."""
-    try:
-        with side.open(*side.arguments) as run_round:
-            pipe.send(("ready", None))
-            with suppress(EOFError):
-                while pipe.recv():
-                    pipe.send(("round", run_round()))
-    except Unavailable as reason:
-        pipe.send(("unavailable", str(reason)))
-    except (KeyboardInterrupt, BrokenPipeError):
-        return
-    except BaseException:
-        pipe.send(("failed", traceback.format_exc()))
-
-
 class Turn:
     """What a side that is a statement does when it has the turn: `calls` timed each, and as many as a whole."""
 
@@ -282,60 +152,3 @@ def statement(code: str, calls: int, names: dict[str, Any] | None = None) -> Ite
     """A side that needs nothing set up: `Side(name, statement, (code, calls, names))`."""
     with rounds_of(Work(code, names or {}), calls) as run_round:
         yield run_round
-
-
-PR_SET_PDEATHSIG = 1
-
-
-@contextmanager
-def child(target: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
-    """Forks a child that runs `target(its end of a pipe, *arguments)`; at the end of the block it is sent a None.
-
-    It is killed if its parent dies: nothing outlives a benchmark.
-    """
-    pipe, its_end = children.Pipe()
-    process = children.Process(target=_as_child, args=(target, its_end, *arguments))
-    process.start()
-    its_end.close()
-    try:
-        yield pipe
-    finally:
-        with suppress(OSError):
-            pipe.send(None)
-        process.join(END_TIMEOUT_SECONDS)
-        if process.is_alive():
-            process.kill()
-            process.join()
-        pipe.close()
-
-
-def _as_child(target: Callable[..., None], pipe: Connection, *arguments: Any) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    target(pipe, *arguments)
-
-
-def received(pipe: Connection) -> Any:
-    """What a child sends next.
-
-    Raises:
-        BenchmarkError: nothing within `TURN_TIMEOUT_SECONDS`, or it has died.
-    """
-    if not pipe.poll(TURN_TIMEOUT_SECONDS):
-        raise BenchmarkError(f"a child did not answer within {TURN_TIMEOUT_SECONDS} s")
-    try:
-        return pipe.recv()
-    except EOFError:
-        raise BenchmarkError("a child ended without an answer") from None
-
-
-def wait_until(condition: Callable[[], bool], what: str, timeout_seconds: float = 60.0) -> None:
-    """Polls, asleep in between.
-
-    Raises:
-        BenchmarkError: it did not come true in time.
-    """
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise BenchmarkError(f"{what}: not within {timeout_seconds} s")
-        time.sleep(0.0005)

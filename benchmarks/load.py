@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks.fleet import Fleet, Order, Run, Sink, fleet
-from benchmarks.harness import Part, Side, print_rows, wait_until
-from benchmarks.histogram import Histogram, merged
-from benchmarks.payloads import FOUR_FIELDS
-from benchmarks.peers import FLOOR, PEERS, Peer, Relay
+from benchmarks.harness import Part, print_rows
+from benchmarks.peers import PEERS
 from relay_mp import subscribers
+from relay_mp._bench.children import wait_until
+from relay_mp._bench.fleet import Fleet, Order, Run, Sink, fleet
+from relay_mp._bench.histogram import Histogram, merged
+from relay_mp._bench.payloads import FOUR_FIELDS
+from relay_mp._bench.peers import FLOOR, Peer, Relay
+from relay_mp._bench.sides import Side
 
 PRODUCERS = [1, 2, 4, 8, 16]
 ROUNDS = 2

@@ -10,10 +10,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from benchmarks.emit import ignore
-from benchmarks.harness import Part, Side, Turn, Unavailable, rounds_of
-from benchmarks.loops import Work
-from benchmarks.payloads import FOUR_FIELDS
-from benchmarks.peers import RELAY
+from benchmarks.harness import Part, Turn, rounds_of
+from relay_mp._bench.children import Unavailable
+from relay_mp._bench.loops import Work
+from relay_mp._bench.payloads import FOUR_FIELDS
+from relay_mp._bench.peers import RELAY
+from relay_mp._bench.sides import Side
 
 ROUNDS = 60
 CALLS = 50

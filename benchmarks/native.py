@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import needs
-from benchmarks.harness import BenchmarkError, Unavailable
-from benchmarks.loops import Round
+from relay_mp._bench.children import BenchmarkError, Unavailable
+from relay_mp._bench.loops import Round
 
 HERE = Path(__file__).parent
 NATIVE = HERE.parent / "relay_mp" / "_native"

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-FOUR_FIELDS = {"step": 1, "name": "abc", "score": 0.5, "ok": True}
-EVENT_NAME = "planning"
+from relay_mp._bench.payloads import FOUR_FIELDS
 
 _NESTED = {
     "model": "gpt-x",
@@ -24,12 +23,6 @@ SMALL = "4 fields"
 
 CALLS_A_ROUND = {"none": 200, "4 fields": 200, "2 KiB nested": 100, "64 KiB text": 20, "NumPy": 100}
 """Fewer than fill a ring of the default size or a peer's queue: a round measures emitting, not waiting for space."""
-
-
-def record(data: Any = FOUR_FIELDS) -> list[Any]:
-    """The same event as a plain msgpack array of 13, as relay_mp's records are: what msgpack is measured on."""
-    uuid = bytes(range(16))
-    return [2, uuid, uuid, 1_760_000_000_000_000, EVENT_NAME, None, 0, 1, None, data, None, None, None]
 
 
 # A turn of an agent: what it asks an LLM, which answers that it wants a tool, and what that tool gives.

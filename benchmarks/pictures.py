@@ -15,9 +15,9 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from benchmarks.emit import EMPTY_CALL, group
 from benchmarks.growth import MEMCPY
 from benchmarks.harness import duration
-from benchmarks.histogram import COARSE, PER_DECADE
 from benchmarks.load import FLAT_OUT, PACED
 from benchmarks.payloads import SMALL
+from relay_mp._bench.histogram import COARSE, PER_DECADE
 
 STYLE = {
     "svg.fonttype": "none",  # text stays text: small files that can be searched

@@ -22,7 +22,9 @@ from typing import Any
 import numpy as np
 
 import relay_mp
-from benchmarks.harness import Part, Side, child, received
+from benchmarks.harness import Part
+from relay_mp._bench.children import child, received
+from relay_mp._bench.sides import Side
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 ROUNDS = 3

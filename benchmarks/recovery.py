@@ -16,12 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import BenchmarkError, Part, Side, Unavailable, print_rows
-from benchmarks.histogram import Histogram
-from benchmarks.loops import Loop
+from benchmarks.harness import Part, print_rows
 from benchmarks.native import program
-from benchmarks.payloads import FOUR_FIELDS
-from benchmarks.peers import RELAY
+from relay_mp._bench.children import BenchmarkError, Unavailable
+from relay_mp._bench.histogram import Histogram
+from relay_mp._bench.loops import Loop
+from relay_mp._bench.payloads import FOUR_FIELDS
+from relay_mp._bench.peers import RELAY
+from relay_mp._bench.sides import Side
 
 KILLS = 120
 EVENTS_BEHIND = 50

@@ -15,7 +15,8 @@ from benchmarks.emit import EMPTY_CALL, NOBODY, PACKB, group
 from benchmarks.harness import duration
 from benchmarks.load import FLAT_OUT, PACED
 from benchmarks.payloads import SMALL
-from benchmarks.peers import FLOOR, QUEUES
+from benchmarks.peers import QUEUES
+from relay_mp._bench.peers import FLOOR
 
 FLAT_WITHIN = 1.25
 MEMCPYS = 4.0

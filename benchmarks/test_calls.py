@@ -12,8 +12,9 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks import emit, floor
-from benchmarks.harness import Side, Turn
+from benchmarks.harness import Turn
 from benchmarks.payloads import CALLS_A_ROUND
+from relay_mp._bench.sides import Side
 
 ROUNDS = 100
 SIDES = {

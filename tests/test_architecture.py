@@ -2,7 +2,7 @@
 
     errors, types -> _native -> _records -> events -> _emit -> _deliver -> _plugins -> _session -> the public verbs
         -> observability: export -> a format -> component -> plugin, pools, testing
-        -> integrations, fleet -> _runs -> view -> cli -> the root package
+        -> integrations, fleet -> _runs, _bench -> view -> cli -> the root package
 
 A module imports from its own package or from those before it, late imports included.
 """
@@ -59,7 +59,7 @@ LAYERS = [
     ["relay_mp.observability.component"],
     ["relay_mp.observability", "relay_mp.plugin", "relay_mp.pools", "relay_mp.testing"],
     ["relay_mp.integrations", "relay_mp.fleet"],
-    ["relay_mp._runs"],
+    ["relay_mp._runs", "relay_mp._bench"],
     ["relay_mp.view"],
     ["relay_mp.cli"],
     ["relay_mp.__main__"],
@@ -68,6 +68,7 @@ LAYERS = [
 # Neither of two knows the other. To the native half a record is bytes.
 APART = [
     ("relay_mp.events", "relay_mp._native"),
+    ("relay_mp._runs", "relay_mp._bench"),
     *((one, other) for one in FORMATS for other in FORMATS if one < other),
 ]
 

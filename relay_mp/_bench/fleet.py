@@ -16,12 +16,12 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
-import psutil
+import psutil  # type: ignore[import-untyped]
 
-from benchmarks.harness import BenchmarkError, child, children, received
-from benchmarks.histogram import Histogram, merged
-from benchmarks.loops import FOR_EVER, Loop
-from benchmarks.peers import Peer
+from relay_mp._bench.children import BenchmarkError, child, forked, received
+from relay_mp._bench.histogram import Histogram, merged
+from relay_mp._bench.loops import FOR_EVER, Loop
+from relay_mp._bench.peers import Peer
 
 HEAD_START_NS = 20_000_000
 TIMEOUT_SECONDS = 120.0
@@ -172,7 +172,8 @@ class Fleet:
         return [received(pipe) for pipe in self._pipes]
 
     def _cpu_seconds(self) -> float:
-        return sum(times.user + times.system for times in (process.cpu_times() for process in self._producers))
+        times = [process.cpu_times() for process in self._producers]
+        return float(sum(each.user + each.system for each in times))
 
 
 @contextmanager
@@ -218,7 +219,7 @@ def _producers(arguments: tuple[Any, ...], number: int, threads: bool) -> Iterat
 @contextmanager
 def _thread(target: Callable[..., None], *arguments: Any) -> Iterator[Connection]:
     """`child`, but a thread."""
-    pipe, its_end = children.Pipe()
+    pipe, its_end = forked.Pipe()
     thread = threading.Thread(target=target, args=(its_end, *arguments), daemon=True)
     thread.start()
     try:
