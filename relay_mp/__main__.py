@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """`python -m relay_mp`: the command `relay-mp`."""
 
 import sys

@@ -2,6 +2,11 @@
 
 import json
 
+from relay_mp.events import rfc3339
+
+START_US = 1767225600_000000
+"""2026 begins."""
+
 ORIGIN = "relay_mp.origin"
 
 
@@ -11,7 +16,7 @@ def uuid(number):
 
 
 def line(kind, number, at_us, *, name="work", category="function", parent=None, metadata=None, pid=7, **fields):
-    """A line; `at_us` counts from 2026."""
+    """A line; `at_us` counts from START_US."""
     event = {
         "atof_version": "0.1",
         "category": None if kind == "mark" else category,
@@ -22,7 +27,7 @@ def line(kind, number, at_us, *, name="work", category="function", parent=None, 
         "metadata": metadata,
         "name": name,
         "parent_uuid": None if parent is None else uuid(parent),
-        "timestamp": f"2026-01-01T00:00:{at_us // 1_000_000:02}.{at_us % 1_000_000:06}Z",
+        "timestamp": rfc3339(START_US + at_us),
         "uuid": uuid(number),
         **fields,
     }
@@ -31,7 +36,7 @@ def line(kind, number, at_us, *, name="work", category="function", parent=None, 
     if pid is not None:
         origin = {"pid": pid, "seq": at_us, "session": "1-2-3-4", "thread_id": pid}
         event["metadata"] = {**(metadata or {}), ORIGIN: origin}
-    return json.dumps(dict(sorted(event.items())), separators=(",", ":"))
+    return json.dumps(event, sort_keys=True, separators=(",", ":"))
 
 
 def scope_lines(number, start_us, end_us, **fields):

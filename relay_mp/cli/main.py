@@ -1,9 +1,9 @@
+# PYTHON_ARGCOMPLETE_OK
 """From the command line to the command, and from its errors to one line and an exit code.
 
 The table COMMANDS has them all; the module `relay_mp.cli.<name>` of one is loaded when it is called.
 """
 
-import importlib.metadata
 import os
 import sys
 import traceback
@@ -18,6 +18,9 @@ from relay_mp.cli.terminal import Terminal
 from relay_mp.errors import RelayError, SessionError
 
 PROGRAM = "relay-mp"
+
+COMPLETING = "_ARGCOMPLETE"
+"""The variable in which the shell's completion asks, see `complete`."""
 
 
 class Command(NamedTuple):
@@ -34,6 +37,7 @@ class Command(NamedTuple):
 
 COMMANDS = [
     Command("summary", "add up a recorded run by category and name, and show its longest parts"),
+    Command("export", "write a recorded run in another format, or send it to a receiver"),
     Command("diff", "compare two recorded runs: what got slower, dearer, failed"),
 ]
 
@@ -54,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code, one of `Exit`, or, of `run`, that of the program that was run.
     """
+    if COMPLETING in os.environ:
+        complete()
     given = sys.argv[1:] if argv is None else list(argv)
     arguments = parser_for(given).parse_args(given)
     if arguments.version:
@@ -74,6 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return Exit.INTERRUPTED
     except Exception as error:
         return _told(error, arguments.command, terminal)
+
+
+def complete() -> None:
+    """Answers the shell's question what may come next, and ends the process. Needs the extra `completion`."""
+    import argcomplete
+
+    line = os.environ.get("COMP_LINE", "").split()
+    argcomplete.autocomplete(parser_for(line[1:]))
 
 
 def module_of(command: str) -> Any:
@@ -109,7 +123,9 @@ def _add_color(parser: ArgumentParser, default: str) -> None:
 
 
 def _version() -> str:
-    return importlib.metadata.version("relay_mp")
+    from importlib.metadata import version
+
+    return version("relay_mp")
 
 
 def _told(error: Exception, command: str, terminal: Terminal) -> Exit:

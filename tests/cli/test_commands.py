@@ -77,6 +77,24 @@ def test_without_a_command_the_help_is_shown_and_nothing_was_done(capsys):
     assert out.startswith("usage: relay-mp")
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("relay-mp summ", {"summary"}),
+        ("relay-mp summary --so", {"--sort"}),
+        ("relay-mp summary --sort p9", {"p95", "p99"}),
+    ],
+)
+def test_a_shell_s_question_is_answered(line, expected, directory):
+    pytest.importorskip("argcomplete")
+    asked = {"_ARGCOMPLETE": "1", "COMP_LINE": line, "COMP_POINT": str(len(line))}
+    asked["_ARGCOMPLETE_STDOUT_FILENAME"] = "answer"
+    command = [sys.executable, "-m", "relay_mp"]
+    subprocess.run(command, env={**os.environ, **asked}, check=True, timeout=60)
+    answers = (directory / "answer").read_text(encoding="utf-8").split("\v")
+    assert {answer.strip() for answer in answers} == expected
+
+
 def test_help_loads_no_command():
     code = "import sys\nfrom relay_mp.cli.main import main\nmain([])\nprint(*sys.modules, sep='\\n')"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

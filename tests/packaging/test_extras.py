@@ -85,6 +85,14 @@ def test_the_prices_that_come_with_the_extra_are_used(environment_with):
     assert environment_with("pricing").run("-c", code + usage).strip() == "gpt-4o"
 
 
+def test_a_run_becomes_a_parquet_file(environment_with):
+    assert environment_with("parquet").run(PROGRAMS / "parquet.py").splitlines() == ["2 events in run.parquet", "2"]
+
+
+def test_a_shell_s_question_is_answered(environment_with):
+    assert environment_with("completion").run(PROGRAMS / "completion.py").split() == ["summary"]
+
+
 @pytest.mark.parametrize("tool", LINTERS)
 def test_the_linters_find_nothing(environment_with, sources, tool):
     environment_with("lint").run("-m", *LINTERS[tool], cwd=sources)
@@ -128,6 +136,8 @@ def test_every_extra_is_tried_here():
         "openai",
         "pydantic",
         "pricing",
+        "parquet",
+        "completion",
         "lint",
         "bench",
         "viewers",
