@@ -36,9 +36,12 @@ class Command(NamedTuple):
 
 
 COMMANDS = [
+    Command("ls", "list the sessions of this user, and what dead ones have left"),
     Command("summary", "add up a recorded run by category and name, and show its longest parts"),
     Command("export", "write a recorded run in another format, or send it to a receiver"),
     Command("diff", "compare two recorded runs: what got slower, dearer, failed"),
+    Command("recover", "write out what dead sessions have left"),
+    Command("doctor", "check whether the library can work here, and say what to do"),
 ]
 
 _DESCRIPTION = "See what agents in many processes do: running ones, and recorded runs."
