@@ -38,9 +38,11 @@ class ExporterReport:
         flushed: of them, from the first, those that no longer wait for anything but later events.
         failures: attempts that failed, those that were repeated with success too.
         open_scopes: scopes that have begun and not ended, where it keeps them.
+        open_bytes: what it keeps of them counts so much towards `max_open_bytes`.
         unfinished: scopes that were exported without their end.
         orphans: ends of scopes whose start it has not seen.
-        evicted: open scopes given up because there were too many.
+        cut: open scopes (of trajectories: events) whose payloads were given up because they took too many bytes.
+        evicted: open scopes given up because there were too many, or because they took too many bytes.
         overflowed: measurements that went into an overflow series because there were too many others.
         last_error: the newest failure, in words.
         place: where it is reached, for those that are asked rather than send.
@@ -57,8 +59,10 @@ class ExporterReport:
     flushed: int = 0
     failures: int = 0
     open_scopes: int = 0
+    open_bytes: int = 0
     unfinished: int = 0
     orphans: int = 0
+    cut: int = 0
     evicted: int = 0
     overflowed: int = 0
     last_error: str | None = None
@@ -113,13 +117,13 @@ class ExporterReport:
             ended.unconfirmed += self.queued + delivered_since
         else:
             ended.exported += delivered_since
-        ended.queued = ended.open_scopes = 0
+        ended.queued = ended.open_scopes = ended.open_bytes = 0
         ended.flushed = ended.taken
         return ended
 
 
 _NAMES = tuple(f.name for f in fields(ExporterReport))
 _SUMMED = (
-    "taken", "exported", "ignored", "unconfirmed", "flushed", "failures", "unfinished", "orphans", "evicted",
-    "overflowed",
+    "taken", "exported", "ignored", "unconfirmed", "flushed", "failures", "unfinished", "orphans", "cut",
+    "evicted", "overflowed",
 )  # fmt: skip

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
+from relay_mp._deliver import open_scopes
 from relay_mp._emit import current, handle, verbs
 from relay_mp._native import core, encoder, reader, segments
 from relay_mp._records import json_line, payloads, records
 from relay_mp.observability.atif import steps
-from relay_mp.observability.export import scopes
-from relay_mp.observability.otel import limits, otlp, spans
+from relay_mp.observability.otel import limits, otlp, places, spans
 
 MODULES = (
     *(core, encoder, reader, segments),
     *(current, handle, verbs),
     *(json_line, payloads, records),
-    *(steps, limits, otlp, scopes, spans),
+    open_scopes,
+    *(steps, limits, otlp, places, spans),
 )
 COMPILED = {module.__name__.rpartition(".")[2]: module for module in MODULES}
 STUBS = {

@@ -34,6 +34,9 @@ _SPOOL = "relay_mp.observability.atif.spool:Spool"
 _SINK = "relay_mp.observability.atif.sink:AtifSink"
 
 MAX_TRAJECTORY_EVENTS = 100_000
+
+MAX_TRAJECTORIES_BYTES = 256 << 20
+"""More than other exporters keep: here all events of an agent are, not only the starts of what is open."""
 """Events of one trajectory; what is beyond is dropped and counted ("trajectory_full")."""
 
 
@@ -176,6 +179,9 @@ class AtifFileExporter(Exporter):
         limits: bounds of queue and retries of storage, by name; see `relay_mp.observability.Limits`.
         max_open_scopes: scopes kept until their trajectory is written; the oldest is written beyond that; default
             1,000,000.
+        max_open_bytes: events kept, as their records, until their trajectory is written, and for what comes late;
+            beyond that those that are written are forgotten, then the oldest lose their payloads, for which
+            `relay_mp.cut` stands, and if that is not enough the oldest trajectory is written as it is; default 256 MiB.
         max_trajectory_events: events of one trajectory; what is beyond is dropped and counted; default 100,000.
 
     Raises:
@@ -195,6 +201,7 @@ class AtifFileExporter(Exporter):
         extra: JsonObject | None = None,
         limits: dict[str, Any] | None = None,
         max_open_scopes: int | None = None,
+        max_open_bytes: int | None = None,
         max_trajectory_events: int | None = None,
     ) -> None:
         check_template(filename_template)
@@ -213,6 +220,7 @@ class AtifFileExporter(Exporter):
             "extra": extra,
             "limits": limits or {},
             "max_open_scopes": MAX_OPEN_SCOPES if max_open_scopes is None else max_open_scopes,
+            "max_open_bytes": MAX_TRAJECTORIES_BYTES if max_open_bytes is None else max_open_bytes,
             "max_trajectory_events": MAX_TRAJECTORY_EVENTS if max_trajectory_events is None else max_trajectory_events,
             "output_directory": None,
             "storage": None,

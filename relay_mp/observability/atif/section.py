@@ -36,6 +36,7 @@ class AtifConfig(Section):
     storage: list[HttpStorageConfig] | None = None
     limits: dict[str, Any] = field(default_factory=dict)
     max_open_scopes: int | None = None
+    max_open_bytes: int | None = None
     max_trajectory_events: int | None = None
 
     def check(self, report: Report) -> None:
@@ -47,7 +48,7 @@ class AtifConfig(Section):
         for place, storage in placed(report, "storage", self.storage):
             storage.check(place)
         check_limits(self, report)
-        check_at_least(self, report, 1, "max_open_scopes", "max_trajectory_events")
+        check_at_least(self, report, 1, "max_open_scopes", "max_open_bytes", "max_trajectory_events")
 
     def exporters(self, at: Where) -> Iterator[Planned]:
         """See Section."""

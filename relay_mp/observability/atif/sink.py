@@ -4,7 +4,9 @@
                                                                                           └──▶ queue ──▶ POST
 
 A trajectory is written when its agent and all scopes in it have ended. What comes later still, such as a
-mark under a scope that has ended, writes the file again, as long as the trajectory is remembered. With
+mark under a scope that has ended, writes the file again, as long as the trajectory is remembered. What is
+gathered is bounded: those that are written are forgotten first, then the oldest lose their payloads, at
+last the oldest is written as it is. With
 HTTP storage the file is the recovery copy: it is removed once the receiver has the trajectory, unless it is
 wanted, and sent again by a dispatcher that is started after one that was killed.
 """
@@ -13,12 +15,14 @@ import contextlib
 import json
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
 from relay_mp._deliver.private_files import open_file, own_directory, unforeseen_name
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._log import logger
+from relay_mp._records.cut import cut_payloads
 from relay_mp._threads import Lock
 from relay_mp.events import Event, ScopeEvent
 from relay_mp.observability.atif.filenames import check_template, render
@@ -45,7 +49,7 @@ _json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=("
 class _Gathered:
     """The records of one top-level agent's events. Uuids of scopes are packed, but the agent's own."""
 
-    __slots__ = ("open_scopes", "path", "records", "uuid", "uuids", "written_events")
+    __slots__ = ("cut_events", "open_scopes", "path", "records", "size_bytes", "uuid", "uuids", "written_events")
 
     def __init__(self, uuid: str, path: str) -> None:
         self.uuid = uuid
@@ -54,10 +58,22 @@ class _Gathered:
         self.uuids: list[bytes] = []
         self.open_scopes: set[bytes] = set()
         self.written_events = 0
+        self.cut_events = 0  # the first ones, whose payloads are gone where they had any
+        self.size_bytes = 0
 
     @property
     def unwritten_events(self) -> int:
         return len(self.records) - self.written_events
+
+    def cut_next(self) -> bool:
+        """Whether the oldest record that has not been looked at has lost payloads by this."""
+        record = self.records[self.cut_events]
+        shorter = cut_payloads(record)
+        if shorter is not None:
+            self.records[self.cut_events] = shorter
+            self.size_bytes -= len(record) - len(shorter)
+        self.cut_events += 1
+        return shorter is not None
 
 
 def _write_whole(path: str, body: bytes) -> None:
@@ -89,6 +105,7 @@ class AtifSink(Sink):
         recovery_directory: where copies are until the receiver has them; relative to the temporary directory.
         limits: see Limits.
         max_open_scopes: the oldest trajectory is written as it is beyond that.
+        max_open_bytes: see AtifFileExporter.
         max_trajectory_events: of one trajectory; what is beyond is dropped and counted ("trajectory_full").
     """
 
@@ -106,6 +123,7 @@ class AtifSink(Sink):
         recovery_directory: str,
         limits: dict[str, Any],
         max_open_scopes: int,
+        max_open_bytes: int,
         max_trajectory_events: int,
     ) -> None:
         super().__init__()
@@ -117,11 +135,13 @@ class AtifSink(Sink):
         self._keeps_files = output_directory is not None
         self._directory = recovery_directory if output_directory is None else output_directory
         self._max_open_scopes, self._max_events = max_open_scopes, max_trajectory_events
+        self._max_bytes, self._gathered_bytes = max_open_bytes, 0
         self._places: dict[bytes | None, _Gathered | None] = {}
         self._has_directory = True
         self._open: dict[str, _Gathered] = {}
+        self._uncut: OrderedDict[str, _Gathered] = OrderedDict()  # of those that are open
         self._remembered: dict[str, _Gathered] = {}
-        self._unfinished = self._orphans = self._evicted = 0
+        self._unfinished = self._orphans = self._cut = self._evicted = 0
         self._queue: BatchQueue | None = None
         self._receiver: HttpReceiver | None = None
         self._gathering = Lock()  # `request_flush` writes from another thread
@@ -154,6 +174,9 @@ class AtifSink(Sink):
             self._gather(event)
 
     def _gather(self, event: Event) -> None:
+        size_bytes = len(event._record)
+        if self._gathered_bytes + size_bytes > self._max_bytes:
+            self._make_bytes(size_bytes)
         gathered = self._place(event)
         if gathered is None:
             self.count_ignored()
@@ -162,6 +185,10 @@ class AtifSink(Sink):
             self.count_dropped("trajectory_full")
         else:
             gathered.records.append(event._record)
+            gathered.size_bytes += size_bytes
+            self._gathered_bytes += size_bytes
+            if len(gathered.records) == gathered.cut_events + 1 and gathered.uuid in self._open:
+                self._uncut[gathered.uuid] = gathered
         # What comes late writes the whole file again: a share of it at a time, or when flushed.
         if not gathered.open_scopes and gathered.unwritten_events > gathered.written_events // REWRITE_SHARE:
             self._write(gathered)
@@ -200,19 +227,42 @@ class AtifSink(Sink):
         if self._remembered:
             self._forget(next(iter(self._remembered.values())))
         elif self._open:
-            oldest = next(iter(self._open.values()))
-            self._evicted += len(oldest.open_scopes)
-            self._write_unfinished(oldest)
-            self._forget(oldest)
+            self._evict()
         else:
             self._evicted += 1
             del self._places[next(iter(self._places))]
+
+    def _make_bytes(self, size_bytes: int) -> None:
+        """Makes room for an event of that size: forgets what is written, cuts what is open, and writes it as it is."""
+        most = self._max_bytes - size_bytes
+        while self._gathered_bytes > most and self._remembered:
+            self._forget(next(iter(self._remembered.values())))
+        while self._gathered_bytes > most and self._uncut:
+            self._cut_payloads(next(iter(self._uncut.values())), most)
+        while self._gathered_bytes > most and self._open:
+            self._evict()
+
+    def _cut_payloads(self, gathered: _Gathered, most: int) -> None:
+        while self._gathered_bytes > most and gathered.cut_events < len(gathered.records):
+            before = gathered.size_bytes
+            self._cut += gathered.cut_next()
+            self._gathered_bytes -= before - gathered.size_bytes
+        if gathered.cut_events == len(gathered.records):
+            del self._uncut[gathered.uuid]
+
+    def _evict(self) -> None:
+        oldest = next(iter(self._open.values()))
+        self._evicted += len(oldest.open_scopes)
+        self._write_unfinished(oldest)
+        self._forget(oldest)
 
     def _forget(self, gathered: _Gathered) -> None:
         if gathered.unwritten_events:
             self._write_unfinished(gathered)
         self._open.pop(gathered.uuid, None)
+        self._uncut.pop(gathered.uuid, None)
         self._remembered.pop(gathered.uuid, None)
+        self._gathered_bytes -= gathered.size_bytes
         for uuid in gathered.uuids:
             self._places.pop(uuid, None)
 
@@ -225,6 +275,7 @@ class AtifSink(Sink):
 
     def _write(self, gathered: _Gathered) -> None:
         self._open.pop(gathered.uuid, None)
+        self._uncut.pop(gathered.uuid, None)
         self._remembered.pop(gathered.uuid, None)
         self._remembered[gathered.uuid] = gathered
         while len(self._remembered) > MAX_REMEMBERED:
@@ -302,7 +353,9 @@ class AtifSink(Sink):
 
     def _complete(self, report: ExporterReport) -> None:
         report.open_scopes = sum(len(gathered.open_scopes) for gathered in self._open.copy().values())
-        report.unfinished, report.orphans, report.evicted = self._unfinished, self._orphans, self._evicted
+        report.open_bytes = self._gathered_bytes
+        report.unfinished, report.orphans = self._unfinished, self._orphans
+        report.cut, report.evicted = self._cut, self._evicted
         if self._queue is not None:
             report.flushed = self._queue.flushed(report.taken)
 

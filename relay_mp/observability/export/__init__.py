@@ -3,7 +3,6 @@
 base.py          what an exporter is to the program: register, deregister, force_flush, shutdown
 sink.py          what it is to the stream, where the dispatcher runs
 batch_queue.py   a bounded queue with a thread of its own, for what goes over a network; http.py sends
-scopes.pyx       what sinks remember of open scopes, and which trace an event belongs to; compiled
 kinds.py         the table of entry points: which exporters there are
 starting.py      an exporter that cannot start yet, and is tried again
 """

@@ -12,10 +12,13 @@ from relay_mp._deliver.reports import CLOSED, FAILING, RUNNING, ExporterReport
 from relay_mp._threads import Lock
 from relay_mp.events import Event
 
-__all__ = ["MAX_OPEN_SCOPES", "Sink", "brief"]
+__all__ = ["MAX_OPEN_BYTES", "MAX_OPEN_SCOPES", "Sink", "brief"]
 
 MAX_OPEN_SCOPES = 1_000_000
 """Scopes that a sink keeps until they end; the oldest are given up beyond that."""
+
+MAX_OPEN_BYTES = 64 << 20
+"""Of what a sink keeps of them; beyond that the oldest lose their payloads, then are given up."""
 
 MAX_ERROR_CHARACTERS = 400
 """Of a failure in a report. gRPC says why a receiver is not trusted only after 250."""

@@ -1,6 +1,6 @@
 """OpenTelemetry logs where the dispatcher runs: a log record for each mark.
 
-    scope ──▶ its trace is remembered (scopes.pyx)
+    scope ──▶ its trace is remembered (places.pyx)
     mark  ──▶ LogWriter (otlp.pyx): severity, body, attributes, its parent's span ──▶ queue ──▶ ExportLogsServiceRequest
 
 Source of the layout: OpenTelemetry's logs data model, and nemo-relay 0.8.4, as observed.
@@ -14,10 +14,10 @@ from relay_mp._deliver.dispatcher import LOSS_MARK
 from relay_mp._emit.metrics import METRIC_SCHEMA
 from relay_mp.events import SEVERITY_KEY, Event, MarkEvent, ScopeEvent
 from relay_mp.observability.export.batch_queue import BatchQueue, QueuedSink
-from relay_mp.observability.export.scopes import Traces
 from relay_mp.observability.otel.environment import attempt_limits, is_disabled, limit_of
 from relay_mp.observability.otel.limits import make_limits
 from relay_mp.observability.otel.otlp import LogWriter
+from relay_mp.observability.otel.places import Traces
 from relay_mp.observability.otel.transport import connect, make_envelope
 from relay_mp.types import LogSeverity
 

@@ -6,8 +6,8 @@
 from typing import Any
 
 from relay_mp._records.records import RecordView
-from relay_mp.observability.export.scopes import Place
 from relay_mp.observability.otel.limits import AttributeLimits
+from relay_mp.observability.otel.places import Place
 
 class AttributeNames:
     def __init__(self, names: dict[str, str], own: dict[str, str] | None = None) -> None: ...

@@ -51,7 +51,7 @@ from relay_mp._records.json_line cimport write_value
 from relay_mp._records.members cimport Entry, sort_members
 from relay_mp._records.records cimport RecordView
 from relay_mp._records.texts cimport check_text, write_uuid
-from relay_mp.observability.export.scopes cimport Place
+from relay_mp.observability.otel.places cimport Place
 from relay_mp.observability.otel.limits cimport AttributeLimits
 from relay_mp.observability.otel.protobuf cimport (
     ANY_ARRAY,

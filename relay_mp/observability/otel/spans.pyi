@@ -8,8 +8,8 @@ from typing import Any
 
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._records.records import RecordView
-from relay_mp.observability.export.scopes import Traces
 from relay_mp.observability.otel.limits import AttributeLimits
+from relay_mp.observability.otel.places import Traces
 
 MAX_SPAN_EVENT_BYTES: int
 MAX_STATUS_BYTES: int
@@ -22,6 +22,7 @@ class Spans:
         *,
         max_attribute_bytes: int,
         max_open_scopes: int,
+        max_open_bytes: int,
         ttl_millis: int,
         max_span_events: int,
         event_count_limit: int | None = None,

@@ -4,7 +4,7 @@
 Runs where the dispatcher runs, for every event; `otel_traces` says what becomes of a scope that never ends, and of an
 end without a start, and sends what is made here.
 
-    start ──▶ kept, with its place in the trace (scopes.pyx)
+    start ──▶ kept (open_scopes.pyx), with its place in the trace (places.pyx)
     mark  ──▶ an event of its parent's span while that is open, else a span of no length
     exception in an end's metadata ──▶ the event `exception` of its span, as OpenTelemetry has it
     end   ──▶ span, its attributes by the projection, encoded by otlp.pyx ──▶ `made`
@@ -12,8 +12,9 @@ end without a start, and sends what is made here.
 
 from itertools import islice
 
+from relay_mp._deliver.open_scopes cimport OpenScopes, OpenStart
 from relay_mp._records.records cimport RecordView
-from relay_mp.observability.export.scopes cimport OpenScopes, Place, Traces
+from relay_mp.observability.otel.places cimport Place, Traces
 
 from relay_mp.events import KIND_MARK as _KIND_MARK, KIND_START as _KIND_START
 from relay_mp.observability.otel.otlp import AttributeNames, SpanWriter
@@ -46,10 +47,9 @@ cdef object _WORKER = AttributeNames({"pid": "process.pid", "thread_id": "thread
 cdef object _ELSEWHERE = AttributeNames({"pid": "relay_mp.end.process.pid", "thread_id": "relay_mp.end.thread.id"})
 
 
-cdef class _Open:
+cdef class _Open(OpenStart):
     """A scope that has begun."""
 
-    cdef RecordView start
     cdef Place place
     cdef object resource
     cdef list events  # those of its marks, encoded
@@ -63,7 +63,7 @@ cdef class Spans:
         projection: see FullProjection.
         note_failure: called as note_failure(error, events) where another span than that of the event in hand could not
             be made; so many events are lost with it.
-        max_attribute_bytes, max_open_scopes, ttl_millis, max_span_events: bounds, see TracesSink.
+        max_attribute_bytes, max_open_scopes, max_open_bytes, ttl_millis, max_span_events: bounds, see TracesSink.
         event_count_limit: events of a span; further marks are left out. None: `max_span_events` holds.
         limits, event_limits: AttributeLimits of spans and of their events; None: there are none.
         as_tools: whether marks become spans of tools, but for those whose names are in `never_tools`.
@@ -93,14 +93,14 @@ cdef class Spans:
     cdef Py_ssize_t _come
 
     def __init__(
-        self, projection, note_failure, *, max_attribute_bytes, max_open_scopes, ttl_millis, max_span_events,
+        self, projection, note_failure, *, max_attribute_bytes, max_open_scopes, max_open_bytes, ttl_millis, max_span_events,
         event_count_limit=None, limits=None, event_limits=None, as_tools=False, never_tools=(), aliases=(), promoted=(), is_sampled=None, resource_of=None,
     ) -> None:
         self._projection, self._note_failure = projection, note_failure
         self._is_sampled, self._resource_of = is_sampled, resource_of
         self._writer = SpanWriter(max_attribute_bytes, limits, event_limits)
         self.traces = Traces(max_open_scopes, ttl_millis)
-        self._open = OpenScopes(max_open_scopes, self._make_unfinished)
+        self._open = OpenScopes(max_open_scopes, self._make_unfinished, max_open_bytes)
         self._shows_marks, self._as_tools = projection.shows_marks, as_tools
         self._never_tools, self._calls = frozenset(never_tools), projection.calls
         self._aliases, self._promoted = list(aliases), tuple(promoted)
@@ -149,8 +149,9 @@ cdef class Spans:
         if self._is_left_out(place.trace):
             return 0
         kept = _Open.__new__(_Open)
-        kept.start, kept.place, kept.resource = start, place, self._resource(start)
-        self._open.begin(start._read_field(1), kept)
+        kept._hold(start)
+        kept.place, kept.resource = place, self._resource(start)
+        self._open.begin(kept)
         return 0
 
     cdef int _end(self, RecordView end, at_us) except -1:
@@ -193,6 +194,7 @@ cdef class Spans:
             kept.events = []
         kept.events.append(event)
         kept.event_bytes += len(event)
+        self._open.grow(kept, len(event))
         return 0
 
     cdef bint _is_over_limit(self, Py_ssize_t events) noexcept:
@@ -231,7 +233,7 @@ cdef class Spans:
 
     def _make_unfinished(self, _Open kept not None) -> None:
         start_us = kept.start._read_field(3)
-        self.traces.end(kept.start._read_field(1), self._newest_us)
+        self.traces.end(kept.uuid, self._newest_us)
         try:
             self._make_scope(kept, None, max(self._newest_us, start_us), "relay_mp.unfinished")
         except Exception as error:  # it is another event that is in hand

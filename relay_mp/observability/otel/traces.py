@@ -6,7 +6,7 @@ Needs the extra: `pip install relay_mp[otel]`.
 from typing import Any, Literal, TypeAlias, get_args
 
 from relay_mp.errors import described_type
-from relay_mp.observability.export.sink import MAX_OPEN_SCOPES
+from relay_mp.observability.export.sink import MAX_OPEN_BYTES, MAX_OPEN_SCOPES
 from relay_mp.observability.otel.exporter import OtlpConfig, OtlpSubscriber, check_choice, check_count, check_limits
 
 __all__ = ["OpenTelemetryConfig", "OpenTelemetrySubscriber", "otel_traces"]
@@ -45,6 +45,9 @@ class OpenTelemetryConfig(OtlpConfig):
         completed_span_context_ttl_millis: how long it is remembered which trace a scope was of that has
             ended, for what comes late.
         max_open_scopes: scopes whose end is waited for; the oldest is exported as unfinished beyond that.
+        max_open_bytes: what is kept of them, as the records of their starts and the span events of their marks; beyond
+            that the oldest lose their payloads, for which `relay_mp.cut` stands, and if that is not enough the oldest
+            is exported as unfinished. Default: 64 MiB.
         max_attribute_bytes: of one attribute's value; what is longer is cut, and says so. Default: 2 MiB, the largest
             event of the default ring.
         max_span_events: marks that become events of one span; further ones become spans of their own. Without effect
@@ -69,6 +72,7 @@ class OpenTelemetryConfig(OtlpConfig):
         "mark_exclude_names",
         "mark_projection",
         "max_attribute_bytes",
+        "max_open_bytes",
         "max_open_scopes",
         "max_span_events",
         "promote_metadata_prefixes",
@@ -86,6 +90,7 @@ class OpenTelemetryConfig(OtlpConfig):
         self.promote_resource_metadata_prefixes: list[str] = []
         self.completed_span_context_ttl_millis = 60_000
         self.max_open_scopes = MAX_OPEN_SCOPES
+        self.max_open_bytes = MAX_OPEN_BYTES
         self.max_attribute_bytes = 2 << 20
         self.max_span_events = 1000
         self.attribute_value_length_limit: int | None = None
@@ -108,6 +113,7 @@ class OpenTelemetryConfig(OtlpConfig):
                 raise ValueError(f"attribute_mappings has {mapping!r}; expected {{'key': ..., 'alias': ...}}")
         check_count("completed_span_context_ttl_millis", self.completed_span_context_ttl_millis, 0)
         check_count("max_open_scopes", self.max_open_scopes, 1)
+        check_count("max_open_bytes", self.max_open_bytes, 1)
         check_count("max_attribute_bytes", self.max_attribute_bytes, 16)
         check_count("max_span_events", self.max_span_events, 0)
         check_limits(self, SPAN_LIMITS)

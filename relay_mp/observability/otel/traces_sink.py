@@ -49,7 +49,7 @@ class TracesSink(QueuedSink):
         projection: "full", "gen_ai" or "openinference".
         mark_projection, mark_exclude_names, attribute_mappings, promote_metadata_prefixes: see there.
         promote_resource_metadata_prefixes, completed_span_context_ttl_millis: see there.
-        max_open_scopes, max_attribute_bytes, max_span_events: see there.
+        max_open_scopes, max_open_bytes, max_attribute_bytes, max_span_events: see there.
         attribute_value_length_limit, attribute_count_limit, event_attribute_count_limit, event_count_limit: see there.
 
     Raises:
@@ -70,6 +70,7 @@ class TracesSink(QueuedSink):
         promote_resource_metadata_prefixes: Sequence[str],
         completed_span_context_ttl_millis: int,
         max_open_scopes: int,
+        max_open_bytes: int,
         max_attribute_bytes: int,
         max_span_events: int,
         attribute_value_length_limit: int | None,
@@ -93,6 +94,7 @@ class TracesSink(QueuedSink):
             self._note_failure,
             max_attribute_bytes=max_attribute_bytes,
             max_open_scopes=max_open_scopes,
+            max_open_bytes=max_open_bytes,
             ttl_millis=completed_span_context_ttl_millis,
             max_span_events=max_span_events,
             event_count_limit=limit_of(event_count_limit, "OTEL_SPAN_EVENT_COUNT_LIMIT"),

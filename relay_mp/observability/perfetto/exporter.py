@@ -13,7 +13,7 @@ from typing import Any
 
 from relay_mp._session.membership import session_id
 from relay_mp.observability.export.base import Exporter
-from relay_mp.observability.export.sink import MAX_OPEN_SCOPES
+from relay_mp.observability.export.sink import MAX_OPEN_BYTES, MAX_OPEN_SCOPES
 from relay_mp.observability.perfetto.trace_file import path_of_run
 
 __all__ = ["PerfettoExporter", "PerfettoExporterMode", "perfetto"]
@@ -46,6 +46,9 @@ class PerfettoExporter(Exporter):
             `<name>-<session id>.json` beside it. Append: it goes on, if it is a trace of this exporter; any other file
             is refused. Overwrite: it is emptied.
         max_open_scopes: the oldest open scope is written as unfinished beyond that; default 1,000,000.
+        max_open_bytes: what is kept of open scopes, as the records of their starts; beyond that the oldest lose their
+            payloads, for which `relay_mp.cut` stands, and if that is not enough the oldest is written as unfinished;
+            default 64 MiB.
         payloads: whether slices and instants carry input, output, data and metadata, each up to 8192
             characters.
 
@@ -59,6 +62,7 @@ class PerfettoExporter(Exporter):
         *,
         mode: PerfettoExporterMode = PerfettoExporterMode.New,
         max_open_scopes: int | None = None,
+        max_open_bytes: int | None = None,
         payloads: bool = True,
     ) -> None:
         if not isinstance(mode, PerfettoExporterMode):
@@ -70,6 +74,7 @@ class PerfettoExporter(Exporter):
             "path": self._path,
             "mode": mode.value,
             "max_open_scopes": MAX_OPEN_SCOPES if max_open_scopes is None else max_open_scopes,
+            "max_open_bytes": MAX_OPEN_BYTES if max_open_bytes is None else max_open_bytes,
             "payloads": payloads,
         }
         super().__init__([("relay_mp.observability.perfetto.sink:PerfettoSink", arguments)])

@@ -24,11 +24,12 @@ class PerfettoConfig(Section):
     path: str | None = None
     mode: Literal["new", "append", "overwrite"] = default_of(PerfettoExporter, "mode").value
     max_open_scopes: int | None = None
+    max_open_bytes: int | None = None
     payloads: bool = default_of(PerfettoExporter, "payloads")
 
     def check(self, report: Report) -> None:
         """See Section."""
-        check_at_least(self, report, 1, "max_open_scopes")
+        check_at_least(self, report, 1, "max_open_scopes", "max_open_bytes")
 
     def exporters(self, at: Where) -> Iterator[Planned]:
         """See Section."""

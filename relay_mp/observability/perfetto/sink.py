@@ -21,13 +21,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from relay_mp._deliver.open_scopes import OpenScopes, OpenStart
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp._log import logger
 from relay_mp._native.shorten import CUT_KEY
 from relay_mp._records.json_line import payload_json
 from relay_mp._session.membership import session_id
 from relay_mp.events import Event, ScopeEvent
-from relay_mp.observability.export.scopes import OpenScopes
 from relay_mp.observability.export.sink import Sink
 from relay_mp.observability.perfetto.trace_file import TraceFile
 
@@ -61,13 +61,13 @@ _json = json.JSONEncoder(ensure_ascii=False, check_circular=False, separators=("
 _quoted = json.encoder.encode_basestring  # what that does with a text: an event has many
 
 
-class _Slice:
+class _Slice(OpenStart[ScopeEvent]):
     """A scope that has begun."""
 
-    __slots__ = ("begins_ns", "depth", "drawn_until_ns", "lane", "parent", "start", "thread")
+    __slots__ = ("begins_ns", "depth", "drawn_until_ns", "lane", "parent", "thread")
 
     def __init__(self, start: ScopeEvent, parent: "_Slice | None", depth: int, begins_ns: int) -> None:
-        self.start = start
+        super().__init__(start)
         self.thread = (start.pid, start.thread_id)
         self.parent = parent
         self.depth = depth
@@ -142,16 +142,16 @@ class PerfettoSink(Sink):
     Args:
         path: absolute.
         mode: see TraceFile.
-        max_open_scopes: the oldest is written as unfinished beyond that.
+        max_open_scopes, max_open_bytes: see PerfettoExporter.
         payloads: whether slices and instants carry data and metadata.
     """
 
-    def __init__(self, path: str, *, mode: str, max_open_scopes: int, payloads: bool) -> None:
+    def __init__(self, path: str, *, mode: str, max_open_scopes: int, max_open_bytes: int, payloads: bool) -> None:
         super().__init__()
         self._session_id = session_id()
         self._file = TraceFile.of_run(path, self._session_id, mode)
         self._payloads = payloads
-        self._open: OpenScopes[_Slice] = OpenScopes(max_open_scopes, self._write_unfinished)
+        self._open: OpenScopes[_Slice] = OpenScopes(max_open_scopes, self._write_unfinished, max_open_bytes)
         self._threads: dict[tuple[int, int], _Thread] = {}
         self._named: set[tuple[int, int]] = set()
         self._flows = 0
@@ -203,7 +203,7 @@ class PerfettoSink(Sink):
         if thread is None:
             thread = self._threads[piece.thread] = _Thread()
         thread.begin(piece)
-        self._open.begin(event.packed_uuid, piece)
+        self._open.begin(piece)
 
     def _end(self, event: ScopeEvent) -> None:
         piece = self._open.end(event.packed_uuid)
@@ -226,6 +226,7 @@ class PerfettoSink(Sink):
             raise
         finally:
             piece.parent = None  # else a chain of ended scopes would be kept by their youngest
+            piece.let_go()
         self.count_exported()
 
     def _slice(self, piece: _Slice, end_us: int, end: ScopeEvent | None) -> str:
@@ -261,7 +262,7 @@ class PerfettoSink(Sink):
         """From the parent to a scope of another thread or process; only from a parent that is still open."""
         if parent.thread == piece.thread or parent.lane is None:
             return ""
-        if self._open.get(parent.start.packed_uuid) is not parent:
+        if self._open.get(parent.uuid) is not parent:
             return ""
         self._flows += 1
         # 64 bits in hexadecimal, all that Perfetto's trace processor takes. With the pid, as a successor appends.

@@ -17,9 +17,9 @@ except ImportError as error:
 
 from relay_mp._deliver.at_fork import abandon_in_child, unforked
 from relay_mp._deliver.dispatcher import LOSS_MARK
+from relay_mp._deliver.open_scopes import OpenScope, OpenScopes
 from relay_mp._deliver.reports import ExporterReport
 from relay_mp.events import Event, ScopeEvent
-from relay_mp.observability.export.scopes import OpenScopes
 from relay_mp.observability.export.sink import Sink
 
 __all__ = ["PrometheusSink"]
@@ -39,6 +39,13 @@ class _Series(dict[tuple[str, ...], Any]):
     def __missing__(self, labels: tuple[str, ...]) -> Any:
         series = self[labels] = self._metric.labels(*labels)
         return series
+
+
+class _Begun(OpenScope):
+    """Of each open scope only when it began: its end says the rest. All are of one size."""
+
+    __slots__ = ("start_us",)
+    start_us: int
 
 
 class PrometheusSink(Sink):
@@ -69,8 +76,7 @@ class PrometheusSink(Sink):
             raise ValueError(f"max_names is {max_names}; expected at least 1")
         self._max_names = max_names
         self._names: set[tuple[str, str]] = set()
-        # Of each open scope only when it began: its end says the rest.
-        self._open: OpenScopes[int] = OpenScopes(max_open_scopes, lambda start_us: None)
+        self._open: OpenScopes[_Begun] = OpenScopes(max_open_scopes, lambda begun: None)
         self._ending: threading.Thread | None = None
         registry = self._make_metrics(buckets)
         with unforked:
@@ -102,7 +108,9 @@ class PrometheusSink(Sink):
             labels = self._labels(event.category, event.name)
             if event.scope_category == "start":
                 self._started[labels].inc()
-                self._open.begin(event.packed_uuid, event.timestamp_us)
+                begun = _Begun(event.packed_uuid)
+                begun.start_us = event.timestamp_us
+                self._open.begin(begun)
             else:
                 self._end(event, labels)
         elif event.name == LOSS_MARK:
@@ -112,11 +120,11 @@ class PrometheusSink(Sink):
         self.count_exported()
 
     def _end(self, event: ScopeEvent, labels: tuple[str, str]) -> None:
-        start_us = self._open.end(event.packed_uuid)
-        if start_us is None:
+        begun = self._open.end(event.packed_uuid)
+        if begun is None:
             self._orphans.inc()
         else:
-            self._durations[labels].observe(max(event.timestamp_us - start_us, 0) / 1e6)
+            self._durations[labels].observe(max(event.timestamp_us - begun.start_us, 0) / 1e6)
         metadata = event.metadata
         if isinstance(metadata, dict) and metadata.get("otel.status_code") == "ERROR":
             self._errors[labels].inc()

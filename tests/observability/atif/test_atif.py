@@ -169,6 +169,46 @@ def test_open_scopes_are_bounded_by_whole_trajectories(session, tmp_path):
     assert report.taken == report.exported + report.ignored
 
 
+def test_what_is_gathered_is_bounded_in_bytes_and_what_is_written_goes_first(session, tmp_path):
+    exporter = AtifFileExporter(tmp_path, max_open_bytes=4000)
+    exporter.register("atif")
+    agent("written", *("m" * 50 for _ in range(20)))
+    with scope.scope("open", ScopeType.Agent, input="x" * 1000):
+        scope.event("first", data="x" * 1000)
+        exporter.force_flush()
+        report = session.stats().exporters["atif"]
+        assert (report.cut, report.evicted, report.open_scopes) == (0, 0, 1)  # what was written is forgotten
+        assert report.open_bytes <= 4000
+        for _ in range(4):
+            scope.event("next", data="x" * 1000)
+        exporter.force_flush()
+        report = session.stats().exporters["atif"]
+        assert (report.evicted, report.open_scopes) == (0, 1)
+        assert report.open_bytes <= 4000
+        assert report.cut > 2
+    exporter.shutdown()
+    found = written(tmp_path)
+    assert marks(found["open"]) == ["first", *["next"] * 4]
+    assert found["open"]["extra"]["input"] == {"relay_mp.cut": {"bytes": 1003}}
+    report = session.stats().exporters["atif"]
+    assert report.taken == report.exported
+
+
+def test_trajectories_with_nothing_left_to_cut_are_written_as_they_are(session, tmp_path):
+    exporter = AtifFileExporter(tmp_path, max_open_bytes=1000)
+    exporter.register("atif")
+    opened = [scope.push(f"{n}", ScopeType.Agent, handle=scope.get_handle()) for n in range(4)]
+    for handle in reversed(opened):
+        for _ in range(10):
+            scope.event("m", handle=handle)
+        scope.pop(handle)
+    exporter.shutdown()
+    report = session.stats().exporters["atif"]
+    assert report.evicted >= 1
+    assert report.cut == 0
+    assert report.taken == report.exported + report.ignored
+
+
 @pytest.mark.parametrize("session", ["process"], indirect=True)
 def test_what_a_killed_dispatcher_had_gathered_is_counted(session, tmp_path, capfd):
     exporter = AtifFileExporter(tmp_path)

@@ -282,6 +282,8 @@ def test_two_exporters_of_one_file_are_refused(session, tmp_path):
             [("unsupported_value", "max_names"), ("unsupported_value", "buckets")],
         ),
         ({"perfetto": {"max_open_scopes": 0}}, [("unsupported_value", "max_open_scopes")]),
+        ({"perfetto": {"max_open_bytes": 0}}, [("unsupported_value", "max_open_bytes")]),
+        ({"atif": {"max_open_bytes": 0}}, [("unsupported_value", "max_open_bytes")]),
         ({"atif": {"max_trajectory_events": 0}}, [("unsupported_value", "max_trajectory_events")]),
         ({"atif": {"limits": {"max_queue_items": 0}}}, [("unsupported_value", "limits")]),
         (

@@ -12,7 +12,6 @@ from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp.observability import Exporter, exporter
 from relay_mp.observability.component import config as component_config
 from relay_mp.observability.export.batch_queue import BatchQueue, Limits, Retryable, TooLarge
-from relay_mp.observability.export.scopes import OpenScopes
 from relay_mp.observability.export.sink import Sink
 
 BOTH = pytest.mark.parametrize("session", ["thread", "process"], indirect=True)
@@ -197,23 +196,6 @@ def test_what_a_killed_dispatcher_had_is_accounted_for(buffers, exported, unconf
     report = ExporterReport(taken=7 if buffers else 5, exported=5, queued=2, buffers=buffers).after_kill(4)
     assert (report.exported, report.unconfirmed, report.queued) == (exported, unconfirmed, 0)
     assert report.taken == exported + unconfirmed
-
-
-# ---- open scopes ----
-
-
-def test_open_scopes_are_bounded_and_the_oldest_goes_first():
-    given_up = []
-    scopes = OpenScopes(3, given_up.append)
-    for n in range(5):
-        scopes.begin(f"u{n}", n)
-    assert (given_up, len(scopes), scopes.evicted) == ([0, 1], 3, 2)
-    assert scopes.end("u0") is None
-    assert scopes.end("u2") == 2
-    assert list(scopes.drain()) == [4, 3]
-    assert (scopes.orphans, scopes.unfinished) == (1, 2)
-    with pytest.raises(ValueError, match="max_open_scopes is 0; expected at least 1"):
-        OpenScopes(0, given_up.append)
 
 
 # ---- queue ----

@@ -10,9 +10,9 @@ from otlp_receiver import OtlpReceiver, attributes
 import relay_mp
 from relay_mp import LogSeverity, ScopeType, scope
 from relay_mp.events import ScopeEvent, pack_record
-from relay_mp.observability.export.scopes import Place
 from relay_mp.observability.otel.limits import AttributeLimits, make_limits
 from relay_mp.observability.otel.otlp import LogWriter, SpanWriter
+from relay_mp.observability.otel.places import Place
 
 MAX = (1 << 31) - 1
 GENERAL_LENGTH, GENERAL_COUNT = "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "OTEL_ATTRIBUTE_COUNT_LIMIT"

@@ -26,7 +26,7 @@ from relay_mp._native import core
 from relay_mp._native.encoder import pack
 from relay_mp.errors import RecordError
 from relay_mp.events import decode, pack_record
-from relay_mp.observability.export import scopes as scopes_module
+from relay_mp.observability.otel import places
 from relay_mp.observability.otel import spans as spans_module
 from relay_mp.observability.otel import traces_sink as traces_module
 from relay_mp.observability.otel.traces_sink import TracesSink
@@ -350,11 +350,12 @@ class Events:
         self.sink = TracesSink(**{**config.arguments(), **settings})
         self.clock_us = core.now_us()
 
-    def __call__(self, kind, number, parent=None, *, name=None, after_us=1000):
+    def __call__(self, kind, number, parent=None, *, name=None, after_us=1000, data=None):
         self.clock_us += after_us
         uuid, over = self.uuid(number), None if parent is None else self.uuid(parent)
         category = None if kind == 2 else 0
-        self.sink(decode(pack_record(kind, uuid, over, self.clock_us, name or f"n{number}", category), 1, 1))
+        record = pack_record(kind, uuid, over, self.clock_us, name or f"n{number}", category, data=data)
+        self.sink(decode(record, 1, 1))
 
     @staticmethod
     def uuid(number):
@@ -383,6 +384,38 @@ def test_an_end_without_a_start_is_a_span_of_no_length_and_counted():
     assert spans["n2"].trace_id == spans["n1"].trace_id
     assert spans["n3"].parent_span_id == b""
     assert (report.taken, report.exported) == (4, 4)
+
+
+@pytest.mark.parametrize("projection", ["full", "openinference"])
+def test_open_scopes_that_take_too_many_bytes_lose_their_payloads_and_nothing_else(projection):
+    with OtlpReceiver() as receiver:
+        emit = Events(receiver, projection=projection, max_open_bytes=25_000)
+        for number in (1, 2, 3):
+            emit(0, number, number - 1 or None, data={"said": "x" * 10_000})
+        for number in (3, 2, 1):
+            emit(1, number, number - 1 or None)
+        report = emit.end()
+        spans = by_name(receiver.spans)
+    assert (report.cut, report.evicted, report.taken, report.exported, report.open_bytes) == (1, 0, 6, 6, 0)
+    assert spans["n2"].parent_span_id == spans["n1"].span_id
+    lasted_us = {name: (span.end_time_unix_nano - span.start_time_unix_nano) / 1000 for name, span in spans.items()}
+    assert lasted_us == {"n1": 5000, "n2": 3000, "n3": 1000}
+    shown = {name: str(attributes_of(span)) for name, span in sorted(spans.items())}
+    assert ["relay_mp.cut" in text for text in shown.values()] == [True, False, False]
+    assert ["x" * 10_000 in text for text in shown.values()] == [False, True, True]
+
+
+def test_marks_of_open_scopes_count_towards_the_bytes():
+    with OtlpReceiver() as receiver:
+        emit = Events(receiver, max_open_bytes=2000)
+        emit(0, 1)
+        for number in range(2, 20):
+            emit(2, number, 1, data="x" * 500)
+        report = emit.end()
+        spans = receiver.spans
+    assert report.evicted == 1
+    assert report.taken == report.exported == 19
+    assert len(spans) > 2  # the scope with the first marks, and the others by themselves
 
 
 def test_open_scopes_beyond_the_bound_are_given_up_oldest_first():
@@ -419,7 +452,7 @@ def test_a_late_child_finds_its_trace_for_as_long_as_is_set(after_us, is_known):
 
 
 def test_the_memory_of_ended_scopes_is_bounded(monkeypatch):
-    monkeypatch.setattr(scopes_module, "MAX_ENDED_SCOPES", 2)
+    monkeypatch.setattr(places, "MAX_ENDED_SCOPES", 2)
     with OtlpReceiver() as receiver:
         emit = Events(receiver)
         for number in (1, 2, 3):
@@ -494,6 +527,7 @@ def one_by_one(sink, records):
     [
         {},
         {"max_open_scopes": 20},
+        {"max_open_bytes": 2000},
         {"mark_projection": "tool"},
         {"promote_resource_metadata_prefixes": ["team."], "max_span_events": 2},
     ],
@@ -824,6 +858,7 @@ def test_a_trace_is_sampled_as_a_whole_and_alike_everywhere(monkeypatch):
         ({"attribute_mappings": [{"key": "x", "alias": ""}]}, "attribute_mappings has"),
         ({"timeout_millis": 0}, "timeout_millis is 0; expected at least 1"),
         ({"max_open_scopes": 0}, "max_open_scopes is 0"),
+        ({"max_open_bytes": 0}, "max_open_bytes is 0"),
         ({"headers": {"a": 1}}, "headers has an item that is str to int; expected a dict of str to str"),
         ({"service_name": 1}, "service_name is an int; expected str"),
         ({"mark_exclude_names": "llm.chunk"}, "expected a list of str"),

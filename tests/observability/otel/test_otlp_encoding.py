@@ -10,9 +10,9 @@ from opentelemetry.proto.metrics.v1.metrics_pb2 import NumberDataPoint
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span
 
 from relay_mp.events import ScopeEvent, pack_record
-from relay_mp.observability.export.scopes import Place
 from relay_mp.observability.otel.full import FullProjection
 from relay_mp.observability.otel.otlp import AttributeNames, LogWriter, SpanWriter, ValueWriter, frame
+from relay_mp.observability.otel.places import Place
 from relay_mp.observability.otel.values import MAX_KEYS, add_flat, clean, json_text
 
 MAX_BYTES = 200

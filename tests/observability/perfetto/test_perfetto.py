@@ -535,6 +535,25 @@ def test_a_directory_that_is_removed_is_made_anew_and_what_went_with_it_is_count
 # ---- bounds ----
 
 
+def test_open_scopes_that_take_too_many_bytes_lose_their_payloads_and_nothing_else(session, path):
+    exporter = PerfettoExporter(path, max_open_bytes=2500)
+    exporter.register("trace")
+    opened = [scope.push(f"{n}", ScopeType.Function, input="x" * 1000) for n in range(4)]
+    exporter.force_flush()
+    report = session.stats().exporters["trace"]
+    assert (report.cut, report.evicted, report.open_scopes) == (2, 0, 4)
+    assert report.open_bytes <= 2500
+    for handle in reversed(opened):
+        scope.pop(handle)
+    exporter.shutdown()
+    events = read(path)
+    trace_format.check(events)
+    shown = {event["name"]: event["args"]["input"] for event in slices(events)}
+    cut = {"relay_mp.cut": {"bytes": 1003}}
+    assert shown == {"0": cut, "1": cut, "2": "x" * 1000, "3": "x" * 1000}
+    assert session.stats().exporters["trace"].orphans == 0
+
+
 def begin_of(number, parent=None):
     record = pack_record(0, number.to_bytes(16), parent, core.now_us(), "s", 1, thread_id=7)
     return decode(record, number, os.getpid())

@@ -1,17 +1,7 @@
-# What relay_mp.observability.otel.otlp and ._spans, other compiled modules, call of the memory of scopes. scopes.pyx is
-# where it is written and explained.
+# What otlp.pyx and spans.pyx, other compiled modules, call of the memory of traces. places.pyx is where it is written and
+# explained.
 
 from relay_mp._records.records cimport RecordView
-
-
-cdef class OpenScopes:
-    cdef dict _open
-    cdef Py_ssize_t _limit
-    cdef object _give_up
-    cdef readonly Py_ssize_t evicted, unfinished, orphans
-    cpdef object begin(self, uuid, kept)
-    cpdef object end(self, uuid)
-    cpdef object get(self, uuid)
 
 
 cdef class Place:

@@ -1,5 +1,5 @@
 # cython: language_level=3, freethreading_compatible=True, annotation_typing=False
-"""What sinks remember of scopes, compiled: what they keep of those that are open, and which trace an event is of.
+"""Which trace an event is of, compiled: where each scope is that is open, or ended not long ago.
 
 Runs where the dispatcher runs, for every event. All is kept by uuid, so that agents of many processes may interleave in
 any way, and all has a bound. One thread at a time.
@@ -26,57 +26,6 @@ from relay_mp._records.records cimport RecordView
 
 MAX_ENDED_SCOPES = 100_000
 """How many ended scopes are remembered, whatever their age."""
-
-
-cdef class OpenScopes:
-    """What a sink keeps of scopes that have begun and not ended, by uuid, as text or packed, up to a bound.
-
-    Args:
-        limit: how many; the oldest is given up beyond that.
-        give_up: called with what was kept of it.
-    """
-
-    def __init__(self, Py_ssize_t limit, give_up) -> None:
-        if limit < 1:
-            raise ValueError(f"max_open_scopes is {limit}; expected at least 1")
-        self._open = {}
-        self._limit = limit
-        self._give_up = give_up
-
-    def __class_getitem__(cls, kept):
-        return cls
-
-    cpdef object begin(self, uuid, kept):
-        """A scope's start."""
-        self._open[uuid] = kept
-        if len(self._open) > self._limit:
-            self.evicted += 1
-            self._give_up(self._open.pop(next(iter(self._open))))
-
-    cpdef object end(self, uuid):
-        """A scope's end: what was kept of its start; None, and counted, if that was not seen."""
-        kept = self._open.pop(uuid, None)
-        if kept is None:
-            self.orphans += 1
-        return kept
-
-    cpdef object get(self, uuid):
-        """What is kept of an open scope."""
-        return None if uuid is None else self._open.get(uuid)
-
-    def drain(self):
-        """Those that never ended, the newest first, so inner before outer; they are counted as unfinished."""
-        while self._open:
-            self.unfinished += 1
-            yield self._open.popitem()[1]
-
-    def complete(self, report) -> None:
-        """Adds its counts to a report."""
-        report.open_scopes = len(self._open)
-        report.unfinished, report.orphans, report.evicted = self.unfinished, self.orphans, self.evicted
-
-    def __len__(self) -> int:
-        return len(self._open)
 
 
 cdef class Place:
