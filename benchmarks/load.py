@@ -49,7 +49,8 @@ def _order(mode: str, peer: Peer, producers: int, seconds: float) -> Order:
 @contextmanager
 def producing(peer: Peer, mode: str, producers: int, threads: bool, seconds: float) -> Iterator[Callable[[], Run]]:
     """A side: so many producers; a round is one order to all of them."""
-    with fleet(peer, FOUR_FIELDS, producers, threads=threads) as started:
+    processes, threads_of_each = (0, producers) if threads else (producers, 1)
+    with fleet(peer, FOUR_FIELDS, processes, threads=threads_of_each) as started:
         order = _order(mode, peer, producers, seconds)
         yield lambda: started.run(order)
 
@@ -101,7 +102,7 @@ def _held_run(started: Fleet, latch: Latch, relay: Relay, share: float, producer
     answers = started.answers()
     latch.opened.set()
     subscribers.flush()
-    return merged([answer.histogram for answer in answers])
+    return merged([histogram for answer in answers for histogram in answer.histograms])
 
 
 def run(part: Part) -> None:

@@ -1,15 +1,12 @@
 """What a run found, on what machine, with which versions: benchmarks/results/latest.json."""
 
-import importlib.metadata
 import json
-import os
-import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psutil
+from relay_mp._bench.machine import machine, versions
 
 HERE = Path(__file__).parent
 DIRECTORY = HERE / "results"
@@ -21,37 +18,13 @@ PACKAGES = [
 
 def environment(command: str) -> dict[str, Any]:
     """Machine, versions, commit: what the figures are figures of."""
-    load = os.getloadavg()
     return {
         "command": command,
         "commit": _git("rev-parse", "--short=12", "HEAD") + ("-dirty" if _git("status", "--porcelain", "-uno") else ""),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "machine": {
-            "processor": _processor(),
-            "cores": len(os.sched_getaffinity(0)),
-            "memory_gib": round(psutil.virtual_memory().total / 2**30),
-            "system": f"{platform.system()} {platform.release()}",
-            "load_average_before": round(load[0], 2),
-        },
-        "versions": {"python": platform.python_version(), "compiler": platform.python_compiler(), **_versions()},
+        "machine": machine(),
+        "versions": versions(PACKAGES),
     }
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()
 
 
 def _git(*arguments: str) -> str:

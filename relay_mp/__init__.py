@@ -9,6 +9,7 @@ Data flows one way:
     _session                  a session's life: create, attach, flush, statistics, recover, close
     observability             exporters; loaded on first use
     plugin                    configurations of middleware and exporters; loaded on first use
+    cli, _runs, _bench        the command line, recorded runs, and what measures; loaded by the command only
     testing                   for the tests of programs that emit events
     codecs, annotated         providers' requests and responses, in one view; loaded on first use
     pricing                   what LLM calls cost; loaded on first use

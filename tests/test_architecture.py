@@ -75,6 +75,7 @@ APART = [
 _LATE_TO_LOAD = "a worker that only emits has no use for it, and it takes longer to load than what it needs"
 _ASYNCIO = "it takes as long to import as all of this package, and who awaits something has it"
 _COMMAND = "a command that is not called is not loaded"
+_MEASURING = "NumPy and multiprocessing take longer than what says how the command is called"
 _SINK = "a sink is made where the dispatcher runs, by its name: the program that registers it may be elsewhere"
 
 # (importing module, imported module): why it waits for its first use.
@@ -116,6 +117,10 @@ LATE = {
     ("relay_mp.cli.export", "relay_mp._runs.parquet"): "it needs an extra of its own, and so does only who asks for it",
     ("relay_mp.cli.main", "argcomplete"): "an extra; only a shell's question needs it",
     ("relay_mp.cli.main", "importlib.metadata"): "only `--version` needs it, and it takes longer to load than the rest",
+    ("relay_mp.cli.bench", "relay_mp._bench.children"): _MEASURING,
+    ("relay_mp.cli.bench", "relay_mp._bench.load"): _MEASURING,
+    ("relay_mp.cli.bench", "relay_mp._bench.peers"): _MEASURING,
+    ("relay_mp.cli.main", "relay_mp.cli.bench"): _COMMAND,
     ("relay_mp.cli.main", "relay_mp.cli.diff"): _COMMAND,
     ("relay_mp.cli.main", "relay_mp.cli.doctor"): _COMMAND,
     ("relay_mp.cli.main", "relay_mp.cli.export"): _COMMAND,

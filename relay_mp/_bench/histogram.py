@@ -5,9 +5,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from relay_mp._bench.bins import BINS_A_DECADE
+
 PER_DECADE = 200
 DECADES = 11  # 1 ns to 100 s
-COARSE = 10  # what latest.json keeps of them: 20 bins a decade
+COARSE = PER_DECADE // BINS_A_DECADE  # so many of them are one bin of a row
 PERCENTILES = {"median": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9, "p9999": 99.99}
 
 

@@ -7,6 +7,7 @@ in a program.
 
 import asyncio
 import time
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,30 +76,37 @@ class Round:
 
 
 class Loop:
-    """Runs a statement; counts its calls."""
+    """Runs a statement; counts its calls.
+
+    Attributes:
+        calls: made so far.
+        settle: of its work.
+        clock_ns: what the clock costs of each timed call, which is taken off.
+    """
 
     def __init__(self, work: Work) -> None:
         self.calls = 0
         self.settle = work.settle
         self._functions = _compiled(work.statement, work.names)
         self._empty = _compiled("pass", {})
-        self._clock_ns = 0.0
+        self.clock_ns = 0.0
 
     def calibrate(self) -> None:
         """Measures what the clock costs here and now."""
-        samples = [0] * CALIBRATION_CALLS
+        samples = _zeros(CALIBRATION_CALLS)
         self._empty["timed"](samples, FOR_EVER)
-        self._clock_ns = float(np.median(samples))
+        self.clock_ns = float(np.median(samples))
 
-    def timed(self, calls: int, until: int = FOR_EVER) -> NDArray[np.int64]:
-        """Nanoseconds of each call; none is begun once the clock has passed `until`, but for the first."""
-        samples = [0] * calls
+    def timed(self, calls: int, seconds: float = 0.0) -> NDArray[np.int64]:
+        """Nanoseconds of each call; none but the first is begun once so many `seconds` have passed; 0: no limit."""
+        samples = _zeros(calls)
+        until = time.perf_counter_ns() + int(seconds * 1e9) if seconds else FOR_EVER
         made = self._functions["timed"](samples, until)
         return self._net(samples[:made])
 
     def paced(self, calls: int, start: int, interval: int) -> NDArray[np.int64]:
         """The same, one call every `interval` nanoseconds from `start` on."""
-        samples = [0] * calls
+        samples = _zeros(calls)
         self._functions["paced"](samples, start, interval)
         return self._net(samples)
 
@@ -112,9 +120,9 @@ class Loop:
         empty = self._empty["whole"](calls)
         return float(self.run(calls) - empty) / calls
 
-    def _net(self, samples: list[int]) -> NDArray[np.int64]:
+    def _net(self, samples: "array[int]") -> NDArray[np.int64]:
         self.calls += len(samples)
-        return np.array(samples, np.int64) - int(self._clock_ns)
+        return np.array(samples, np.int64) - int(self.clock_ns)
 
     def round(self, calls: int) -> Round:
         """One turn: `calls` timed each, then as many as a whole; settled after each."""
@@ -124,6 +132,27 @@ class Loop:
         loop = self.whole(calls)
         self.settle(self.calls)
         return Round(samples, loop)
+
+
+def _zeros(calls: int) -> "array[int]":
+    """Room for samples, 8 bytes each."""
+    return array("q", [0]) * calls
+
+
+def with_waiting(samples: NDArray[np.int64], interval: int) -> NDArray[np.int64]:
+    """What each paced call would have taken from the moment at which it was due, had the one before been over by then.
+
+    A call that takes longer than the interval delays those that are due meanwhile: each waits for as long as the calls
+    before it were behind their pace (Lindley's recursion: w' = max(0, w + sample - interval)), and this is added to its
+    own time. So the corrected percentiles do not omit what one slow call does to the others. That the system woke the
+    producer late is not in it: it is no call's.
+
+    Args:
+        samples: nanoseconds of the calls of one producer, in order.
+        interval: nanoseconds between two that are due.
+    """
+    behind = np.concatenate([np.zeros(1, np.int64), np.cumsum(samples[:-1] - interval)])
+    return samples + behind - np.minimum.accumulate(behind) if len(samples) else samples
 
 
 def _compiled(statement: str, names: dict[str, Any]) -> dict[str, Callable[..., int]]:

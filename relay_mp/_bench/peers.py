@@ -18,6 +18,7 @@ or order, which favours them.
 """
 
 import importlib
+import importlib.util
 import logging
 import logging.handlers
 import operator
@@ -36,6 +37,8 @@ from relay_mp._bench.children import Unavailable, forked
 from relay_mp._bench.loops import Work
 from relay_mp._bench.payloads import EVENT_NAME, record
 from relay_mp._session.membership import attach, session
+from relay_mp.errors import SubscriberError
+from relay_mp.observability.export.base import exporter
 from relay_mp.types import ScopeType
 
 RING_BYTES = 16 << 20
@@ -131,13 +134,18 @@ class _Scoped(Peer):
 
 @dataclass(frozen=True)
 class Relay(_Scoped):
-    """A session of its own."""
+    """A session of its own.
+
+    Attributes:
+        exporters: kinds and arguments of those that are registered beside the subscriber.
+    """
 
     name: ClassVar[str] = "relay_mp"
     dispatcher: str = "thread"
     ring_bytes: int = RING_BYTES
     on_full: str = "block"
     label: str = ""
+    exporters: tuple[tuple[str, dict[str, Any]], ...] = ()
 
     @property
     def title(self) -> str:
@@ -154,6 +162,19 @@ class Relay(_Scoped):
             yield opened.handle
 
     @contextmanager
+    def consume(self, address: Any, on_event: OnEvent | str) -> Iterator[None]:
+        registered = [exporter(kind, **arguments) for kind, arguments in self.exporters]
+        try:
+            for number, each in enumerate(registered):
+                each.register(f"benchmark exporter {number + 1}")
+        except (SubscriberError, OSError) as error:
+            raise Unavailable(str(error)) from None
+        with super().consume(address, on_event):
+            yield
+        for each in registered:
+            each.shutdown()
+
+    @contextmanager
     def produce(self, address: Any, payload: Any, verb: str = MARK, data: str = "payload") -> Iterator[Work]:
         attach(address)
         with super().produce(address, payload, verb, data) as work:
@@ -163,9 +184,16 @@ class Relay(_Scoped):
 class Nemo(_Scoped):
     name: ClassVar[str] = "nemo-relay"
     one_stream: ClassVar[bool] = False
+    module: ClassVar[str] = "nemo_relay"
 
     def library(self) -> Any:
-        return imported("nemo_relay")
+        return imported(self.module)
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        if importlib.util.find_spec(self.module) is None:  # not imported here: it might have threads before the fork
+            raise Unavailable(f"not installed (no module named {self.module!r})")
+        yield None
 
 
 @dataclass(frozen=True)
@@ -288,3 +316,5 @@ class QueueHandler(MultiprocessingQueue):
 RELAY = Relay()
 FLOOR = Floor()
 RELAY_PROCESS = Relay(dispatcher="process", label="relay_mp, dispatcher process")
+PEERS: list[Peer] = [Nemo(), MultiprocessingQueue(), SimpleQueue(), QueueHandler()]
+"""Those that need nothing but the standard library, and nemo-relay, whose vocabulary is this library's."""

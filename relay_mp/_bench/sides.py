@@ -40,9 +40,18 @@ class Side:
 
 
 def interleave(
-    sides: list[Side], rounds: int, warm_up: int = WARM_UP_ROUNDS
+    sides: list[Side],
+    rounds: int,
+    warm_up: int = WARM_UP_ROUNDS,
+    on_turn: Callable[[int, str], object] = lambda _number, _name: None,
 ) -> tuple[dict[str, list[Any]], dict[str, str]]:
     """Gives each side a turn a round.
+
+    Args:
+        sides: their names differ.
+        rounds: that count.
+        warm_up: rounds before, whose results are thrown away.
+        on_turn: called before each turn with the round's number, below 0 in the warm-up, and the side's name.
 
     Returns:
         What each available side's rounds returned, without the warm-up's; and why the others are not.
@@ -58,6 +67,7 @@ def interleave(
         for number in range(warm_up + rounds):
             first = number % max(len(playing), 1)
             for player in playing[first:] + playing[:first]:
+                on_turn(number - warm_up, player.side.name)
                 result = player.turn()
                 if number >= warm_up:
                     results[player.side.name].append(result)

@@ -42,6 +42,7 @@ COMMANDS = [
     Command("diff", "compare two recorded runs: what got slower, dearer, failed"),
     Command("recover", "write out what dead sessions have left"),
     Command("doctor", "check whether the library can work here, and say what to do"),
+    Command("bench", "measure what emitting costs on this machine under load"),
 ]
 
 _DESCRIPTION = "See what agents in many processes do: running ones, and recorded runs."

@@ -60,7 +60,15 @@ class Terminal:
 
     def print(self, text: str = "") -> None:
         """A line of results."""
-        self.out.write(f"{text}\n")
+        self.out.write(f"{text if self.can_show(text) else _simplified(text, self.out)}\n")
+
+    def can_show(self, text: str) -> bool:
+        """Whether the output's encoding has all characters of a text."""
+        try:
+            text.encode(self.out.encoding or "utf-8")
+        except UnicodeEncodeError:
+            return False
+        return True
 
     def note(self, text: str) -> None:
         """A line beside the results, to standard error."""
@@ -73,6 +81,15 @@ class Terminal:
         if not self.has_color or not names or not text:
             return text
         return f"\x1b[{';'.join(str(_CODES[name]) for name in names)}m{text}\x1b[0m"
+
+
+_SIMPLER = str.maketrans({"µ": "u", "·": "-", "…": "~", "→": ">", "╵": "'", "├": "|", "└": "`", "│": "|", "─": "-"})
+
+
+def _simplified(text: str, out: TextIO) -> str:
+    """A text in what an output of another encoding has: ASCII for the signs of the layout, else question marks."""
+    encoding = out.encoding or "ascii"
+    return text.translate(_SIMPLER).encode(encoding, "replace").decode(encoding)
 
 
 def plain(text: str) -> str:
