@@ -24,6 +24,8 @@ MAX_BAD_LINES_KEPT = 20
 REPORT_EVENTS = 2048
 """How often it is told how far reading has come."""
 
+_decode = json.JSONDecoder().decode  # json.loads looks at each line's encoding first
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -127,7 +129,7 @@ def event_of_line(line: bytes | str) -> RecordedEvent:
         ValueError: it is not one; the message says why.
     """
     try:
-        fields = json.loads(line)
+        fields = _decode(line if isinstance(line, str) else line.decode())
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8") from error
     except json.JSONDecodeError as error:
@@ -146,7 +148,8 @@ def event_of_fields(fields: dict[str, Any]) -> RecordedEvent:
         ValueError: something that every event has is missing, or of another type.
     """
     kind = _kind(fields)
-    uuid, name, parent, category = (fields.get(key) for key in ("uuid", "name", "parent_uuid", "category"))
+    get = fields.get
+    uuid, name, parent, category = get("uuid"), get("name"), get("parent_uuid"), get("category")
     if not (isinstance(uuid, str) and isinstance(name, str)):
         key = "name" if isinstance(uuid, str) else "uuid"
         raise ValueError(f"not an event: {key!r} is {fields.get(key)!r:.60}; expected a text")

@@ -8,6 +8,7 @@ scope all the same. A scope whose end is not there is open; it lasts until the r
 not there, as where old files were removed, begins with its end.
 """
 
+import gc
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, TypeAlias
@@ -70,7 +71,7 @@ class Scope:
             self.pid, self.thread_id, self.seq = event.pid, event.thread_id, event.seq
         else:
             self.end_us = event.timestamp_us
-            self.error = _error(event)
+            self.error = error_of(event.fields.get("metadata"))
             self.status = "ok" if self.error is None else "error"
         if self.category == LLM:
             self._add_call(event)
@@ -154,10 +155,15 @@ class Run:
 
     @classmethod
     def of(cls, events: Iterable[RecordedEvent]) -> "Run":
-        """The run of these events."""
-        run = cls()
-        for event in events:
-            run.add(event)
+        """The run of these events. Cyclic garbage is not collected meanwhile: there is none, and much to go through."""
+        run, was_on = cls(), gc.isenabled()
+        gc.disable()
+        try:
+            for event in events:
+                run.add(event)
+        finally:
+            if was_on:
+                gc.enable()
         return run
 
     def add(self, event: RecordedEvent) -> None:
@@ -219,9 +225,8 @@ class Run:
         return sum(self.losses.values())
 
 
-def _error(end: RecordedEvent) -> str | None:
-    """What an end says of an error, in one line; None if it says of none."""
-    metadata: Any = end.fields.get("metadata")
+def error_of(metadata: Any) -> str | None:
+    """What the metadata of an end says of an error, in one line; None if it says of none."""
     if not isinstance(metadata, dict):
         return None
     kind, message = metadata.get("exception.type") or metadata.get("error.type"), metadata.get("exception.message")

@@ -19,6 +19,7 @@ from relay_mp.cli.exits import Exit
 def directory(tmp_path, monkeypatch):
     """The current one, with the files that the examples name."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RELAY_MP_DIRECTORY", str(tmp_path))  # other sessions of this user are not the tests'
     for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
     lines = [
