@@ -29,8 +29,8 @@ IMPORTS = {module: reader.imports(module) for module in ALL}
 # A format is a folder with an `exporter.py`.
 FORMATS = sorted(module.removesuffix(".exporter") for module in MODULES if module.endswith(".exporter"))
 # What belongs together, from the bottom up; the longest prefix of a module's name counts. `convert` is what the
-# compiled half calls, and `types` what everybody does: both import nothing of the package. Integrations, fleet and view
-# are rooms that are still empty.
+# compiled half calls, and `types` what everybody does: both import nothing of the package. Integrations and fleet are
+# rooms that are still empty.
 LAYERS = [
     ["relay_mp._threads", "relay_mp._log", "relay_mp.errors", "relay_mp.types", "relay_mp._native.convert"],
     ["relay_mp._native"],
@@ -127,6 +127,7 @@ LATE = {
     ("relay_mp.cli.main", "relay_mp.cli.ls"): _COMMAND,
     ("relay_mp.cli.main", "relay_mp.cli.recover"): _COMMAND,
     ("relay_mp.cli.main", "relay_mp.cli.summary"): _COMMAND,
+    ("relay_mp.cli.main", "relay_mp.cli.view"): _COMMAND,
     ("relay_mp.events", "relay_mp.annotated"): "only events of LLM calls whose annotation is looked at need it",
     ("relay_mp.integrations.celery", "celery"): "not ours to require; only who uses Celery calls `instrument()`",
     ("relay_mp.observability", "relay_mp.observability.atif.storage"): "a dataclass that a configuration has seldom",

@@ -15,7 +15,8 @@ from collections.abc import Iterator, Sequence
 STANDARD_INPUT = "-"
 """The name that stands for what is piped in."""
 
-_GZIP = b"\x1f\x8b"
+GZIP = b"\x1f\x8b"
+"""What a compressed file begins with."""
 
 
 def rotated_before(path: str) -> list[str]:
@@ -68,7 +69,7 @@ class Lines:
     def __iter__(self) -> Iterator[bytes]:
         with open(sys.stdin.fileno() if self.path == STANDARD_INPUT else self.path, "rb") as file:
             self._file = file
-            is_packed = file.peek(2)[:2] == _GZIP
+            is_packed = file.peek(2)[:2] == GZIP
             try:
                 yield from gzip.GzipFile(fileobj=file) if is_packed else file
             except EOFError:

@@ -22,9 +22,9 @@ GLOSSARY = (
     "commit padding unit stack handle propagate attach flush"
 ).split()
 
-# Modules without an underscore that are nobody's to import: the parts of a package whose names it has itself, and
-# the command line.
-INNER = ("relay_mp.cli", "relay_mp.codecs.", "relay_mp.observability.", "relay_mp.testing.")
+# Modules without an underscore that are nobody's to import: the parts of a package whose names it has itself, the
+# command line, and what that shows in the browser.
+INNER = ("relay_mp.cli", "relay_mp.codecs.", "relay_mp.observability.", "relay_mp.testing.", "relay_mp.view")
 # But these are named by the guides.
 NAMED = {"relay_mp.observability.sink", "relay_mp.observability.outbox"}
 

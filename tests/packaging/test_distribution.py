@@ -22,7 +22,9 @@ PROJECT = CONFIGURATION["project"]
 NOT_IN_THE_SDIST = (".gitignore", ".github/*", ".pre-commit-config.yaml")
 """What serves a checkout only."""
 IN_EVERY_SDIST = ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in")
-IN_THE_WHEEL = re.compile(r"relay_mp/(py\.typed|.*\.(py|pyi|so))|relay_mp-[^/]*\.dist-info/.*")
+IN_THE_WHEEL = re.compile(
+    r"relay_mp/(py\.typed|.*\.(py|pyi|so)|view/page/[a-z]+\.(html|css|js))|relay_mp-[^/]*\.dist-info/.*"
+)
 
 GLIBC = (2, 28)
 MOVED_IN_GLIBC = {"fstat", "stat", "pthread_key_create", "pthread_once", "pthread_setspecific"}
@@ -92,7 +94,8 @@ def test_the_wheel_holds_what_is_imported_and_no_sources(distribution):
     names = distribution.names_in_wheel()
     assert [name for name in sorted(names) if not IN_THE_WHEEL.fullmatch(name)] == []
     assert [name for name in sorted(names) if re.search(r"chaos|conftest|(^|/)tests?/|/test_", name)] == []
-    tracked = {name for name in distribution.names_in_sdist() if re.fullmatch(r"relay_mp/.*\.(py|pyi|typed)", name)}
+    installed = re.compile(r"relay_mp/.*\.(py|pyi|typed|html|css|js)")
+    tracked = {name for name in distribution.names_in_sdist() if installed.fullmatch(name)}
     assert tracked <= names
     extensions = {module["name"].replace(".", "/") for module in CONFIGURATION["tool"]["setuptools"]["ext-modules"]}
     assert {name.partition(".")[0] for name in names if name.endswith(".so")} == extensions
