@@ -2,6 +2,7 @@
 
     asgi, wsgi   a scope for each request, under the caller's `traceparent`
     celery       a task's scopes stand under its publisher's
+    dask, ray    a task's, and an actor's, scopes stand under its submitter's
 
 Nothing here is imported by `import relay_mp`. What other hosts need is in docs/guides/hosts.md.
 """
