@@ -2,8 +2,12 @@
 
 import importlib.util
 import os
+import shutil
 
 import pytest
+
+PROGRAMS = {"redis-server": "redis"}
+"""By the Python package whose tests need them; Debian's packages have the same names."""
 
 
 @pytest.fixture
@@ -12,6 +16,7 @@ def needs():
 
     def check(*packages: str) -> None:
         missing = [name for name in packages if importlib.util.find_spec(name) is None]
+        missing += [name for name, of in PROGRAMS.items() if of in packages and shutil.which(name) is None]
         if missing and os.environ.get("RELAY_MP_TEST_HOSTS") == "required":
             pytest.fail(f"{', '.join(missing)} is not installed; see the extra `hosts`")
         if missing:

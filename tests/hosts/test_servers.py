@@ -1,7 +1,6 @@
-"""gunicorn and uvicorn themselves: one stream for all workers, and nothing of it lost at SIGTERM."""
+"""uvicorn itself, as one process: nothing is lost at SIGTERM. Servers with workers are in test_matrix.py."""
 
 import http.server
-import json
 import os
 import signal
 import socket
@@ -17,32 +16,7 @@ import pytest
 
 import relay_mp
 
-HERE = Path(__file__).parent
-TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-GUNICORN = """
-import relay_mp
-
-def on_starting(server):
-    relay_mp.session()
-    config = relay_mp.AtofExporterConfig()
-    config.output_directory, config.filename = DIRECTORY, "events.jsonl"
-    relay_mp.AtofExporter(config).register("file")
-
-def on_exit(server):
-    relay_mp.shutdown()
-"""
-
-UVICORN = """
-import relay_mp, uvicorn
-
-if __name__ == "__main__":
-    with relay_mp.session(on_sigterm="flush"):
-        config = relay_mp.AtofExporterConfig()
-        config.output_directory, config.filename = DIRECTORY, "events.jsonl"
-        relay_mp.AtofExporter(config).register("file")
-        uvicorn.run("web_program:asgi_application", port=PORT, workers=2, log_level="error")
-"""
+HERE = Path(__file__).parent / "programs"
 
 
 def free_port():
@@ -53,9 +27,8 @@ def free_port():
 
 def get(port, path):
     """The body; None where the worker has died, the status where it has failed."""
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers={"traceparent": TRACEPARENT})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=30) as answer:
             return answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code
@@ -94,78 +67,6 @@ def serve(tmp_path, run_script):
             process.wait()
 
 
-def ask(port):
-    """What the matrix asks of each server: work in both workers, an error, a death, work after it."""
-    pids = {get(port, f"/{number}") for number in range(30)}
-    assert get(port, "/fail") in {500, None}
-    assert get(port, "/die") is None
-    deadline = time.monotonic() + 30
-    while get(port, "/after") is None:  # the server may not have noticed yet
-        assert time.monotonic() < deadline
-    return {pid for pid in pids if isinstance(pid, str)}
-
-
-def check(lines):
-    """Every request of `ask` is in one stream, with its parent, and has ended where its worker has not died."""
-    events = [json.loads(line) for line in lines]
-    starts = {event["uuid"]: event for event in events if event.get("scope_category") == "start"}
-    ends = [event["uuid"] for event in events if event.get("scope_category") == "end"]
-    requests = {uuid: event for uuid, event in starts.items() if event["name"] == "GET"}
-    works = [event for event in starts.values() if event["name"].startswith("work /")]
-    assert {f"work /{number}" for number in range(30)} <= {event["name"] for event in works}
-    for event in works:
-        assert requests[event["parent_uuid"]]["data"]["path"] == event["name"].removeprefix("work ")
-    for event in requests.values():
-        assert event["parent_uuid"].replace("-", "").endswith("b7ad6b7169203331")
-    for event in events:
-        if event["name"] == "streamed":
-            assert requests[event["parent_uuid"]]["data"]["path"] == event["data"]
-    assert [
-        e["name"] for e in events if requests.get(e["parent_uuid"], {"data": {}})["data"].get("path") == "/die"
-    ] == ["last words"]
-    failed = [e for e in events if e["uuid"] in requests and "exception.message" in (e["metadata"] or {})]
-    assert [event["metadata"]["exception.message"] for event in failed] == ["it"]
-    left_open = [requests[uuid]["data"]["path"] for uuid in requests if uuid not in ends]
-    assert left_open == ["/die"]
-
-
-KINDS = {
-    "sync": [],
-    "preload": ["--preload"],
-    "gthread": ["-k", "gthread", "--threads", "4"],
-    "gevent": ["-k", "gevent"],
-    "recycling": ["--max-requests", "5"],
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_gunicorn_has_one_stream_and_sigterm_loses_nothing(serve, needs, tmp_path, kind):
-    needs("gunicorn", *(["gevent"] if kind == "gevent" else []))
-    (tmp_path / "conf.py").write_text(GUNICORN.replace("DIRECTORY", repr(str(tmp_path))))
-    port = free_port()
-    stop = serve(
-        ["-m", "gunicorn", "-c", "conf.py", "-w", "2", "-b", f"127.0.0.1:{port}", "--log-level", "critical",
-         *KINDS[kind], "web_program:wsgi_application"],
-        port,
-    )  # fmt: skip
-    pids = ask(port)
-    assert stop() == 0
-    if kind == "recycling":
-        assert len(pids) > 2
-    check((tmp_path / "events.jsonl").read_text().splitlines())
-
-
-def test_uvicorns_workers_have_one_stream_and_sigterm_loses_nothing(serve, needs, tmp_path):
-    needs("uvicorn")
-    port = free_port()
-    program = UVICORN.replace("DIRECTORY", repr(str(tmp_path))).replace("PORT", str(port))
-    (tmp_path / "program.py").write_text(program)
-    stop = serve(["program.py"], port)
-    ask(port)
-    stop()
-    check((tmp_path / "events.jsonl").read_text().splitlines())
-
-
 class Receiver(http.server.BaseHTTPRequestHandler):
     """Takes ATOF lines, slowly."""
 
@@ -199,10 +100,10 @@ def test_one_process_of_uvicorn_exports_what_it_has_at_sigterm(serve, needs, rec
     command = ["-m", "uvicorn", "web_program:asgi_application", "--port", str(port), "--log-level", "error"]
     stop = serve(command, port, OWN_SESSION=f"http://127.0.0.1:{receiver.server_port}/")
     for number in range(50):
-        get(port, f"/{number}")
+        get(port, f"/task/{number}")
     assert stop() == -signal.SIGTERM
     text = b"".join(receiver.bodies).decode()
-    assert [number for number in range(50) if text.count(f'"work /{number}"') != 2] == []
+    assert [number for number in range(50) if text.count(f'"work {number}"') != 2] == []
     with relay_mp.session(recovery_directory=str(tmp_path)):
         pass  # removes the segment, in which nothing was left
     assert list(tmp_path.glob("relay-mp-recovered-*")) == []
