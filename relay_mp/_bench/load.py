@@ -285,7 +285,7 @@ def _varied(row: dict[str, Any]) -> Iterator[str]:
     for figure, noisy in (("median", NOISY_MEDIAN), ("p99", NOISY_P99)):
         if row["spread"].get(figure, 1.0) >= noisy:
             values = [found[figure] for found in row["rounds"] if figure in found]
-            yield f"{figure} of {row['side']} {min(values) / 1000:.3g} to {max(values) / 1000:.3g} µs"
+            yield f"{figure} of {row['side'].partition(':')[0]} {min(values) / 1000:.3g} to {max(values) / 1000:.3g} µs"
 
 
 def _few_calls(row: dict[str, Any]) -> str | None:

@@ -2,8 +2,15 @@
 
 import io
 import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
 from xml.etree import ElementTree
 
+import psutil
 import pytest
 
 from relay_mp.cli import bench, main, strips, terminal
@@ -91,6 +98,40 @@ def test_the_payload_s_function_is_found_in_the_current_directory(capsys, tmp_pa
     code, out, _ = called(capsys, *SMALL, "--payload", "made_for_bench:payload", "--json", "-")
     assert code == Exit.DONE
     assert json.loads(out)["load"]["payload_msgpack_bytes"] == 3
+
+
+def test_an_interrupt_ends_all_processes_without_a_traceback(tmp_path):
+    segments = tmp_path / "segments"
+    segments.mkdir()
+    command = [sys.executable, "-m", "relay_mp", "bench", "--rounds", "1000", "--ring", "1MiB"]
+    environment = {**os.environ, "RELAY_MP_DIRECTORY": str(segments), "TERM": "xterm"}
+    ours, theirs = os.openpty()  # on a terminal it tells when a round begins
+    with subprocess.Popen(command, env=environment, stderr=theirs, start_new_session=True) as process:
+        os.close(theirs)
+        written = read_until(ours, b"round ")
+        started = psutil.Process(process.pid).children(recursive=True)
+        os.killpg(process.pid, signal.SIGINT)
+        written += read_until(ours, None)
+        assert process.wait(60) == Exit.INTERRUPTED
+    os.close(ours)
+    assert b"Traceback" not in written
+    _, alive = psutil.wait_procs(started, timeout=30)
+    assert alive == []
+    assert list(segments.iterdir()) == []
+
+
+def read_until(terminal_fd, expected):
+    """What a terminal shows until then; None: until nobody writes to it any more."""
+    shown, deadline = b"", time.monotonic() + 60
+    while expected is None or expected not in shown:
+        ready, _, _ = select.select([terminal_fd], [], [], max(deadline - time.monotonic(), 0))
+        assert ready, shown
+        try:
+            shown += os.read(terminal_fd, 4096)
+        except OSError:  # so Linux says that all who could write have gone
+            assert expected is None, shown
+            return shown
+    return shown
 
 
 # ------------------------------------------------------------------------------------------- what is shown
