@@ -67,6 +67,21 @@ class Dies(Lines):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+class MovesAndDies(Lines):
+    """Lines that moves another file aside on each mark `die`, and then kills its own process."""
+
+    def __init__(self, path: str, file: str) -> None:
+        super().__init__(path)
+        self._file = Path(file)
+
+    def __call__(self, event: Any) -> None:
+        super().__call__(event)
+        if event.name == "die" and not event.redelivered:
+            aside = len(list(self._file.parent.glob("events-*")))
+            self._file.rename(self._file.with_name(f"events-{aside}.jsonl"))
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class DiesWhileItIsMade(Lines):
     """Lines whose first making kills the dispatcher."""
 

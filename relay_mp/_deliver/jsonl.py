@@ -3,6 +3,7 @@
 Runs where the dispatcher runs. A line is with the kernel before its event counts as delivered, so that a dispatcher
 that is killed loses none of what it has passed. Several lines may go with one write. Then the file of a dispatcher
 that is killed ends with lines of events that its successor delivers: those are found there, and not written again.
+Also if somebody has moved the file meanwhile, within its directory: the lock's file says which one it was.
 """
 
 import json
@@ -15,7 +16,7 @@ _LINE_START = b'{"atof_version"'
 
 
 MAX_WRITE_BYTES = 256 * 1024
-"""Of the lines that go with one write, if they are more than one. So much of a file's end is looked at."""
+"""Of the lines that go with one write, if they are more than one. So much of what was written last is looked at."""
 
 LOOKED_FOR_LINES = 256
 """So many of the first lines are looked for at the file's end: more than a dispatcher writes ahead."""
@@ -25,28 +26,21 @@ class JsonlFile(LockedFile):
     """Appends events' lines to a file.
 
     Args:
-        path: the file; made with its directory at the first event if `lazily`, else now.
+        path: the file; made with its directory.
         overwrite: empties a file that is there.
-        behind: the file that this one goes on from: lines may be in that one, see `has`; a new file has its mode.
 
     Raises:
         OSError: it cannot be opened, somebody else is writing to it, it ends in what is not an event, or a
             write failed. A line that was written in part is taken back.
     """
 
-    def __init__(
-        self, path: str, *, overwrite: bool = False, lazily: bool = False, behind: "JsonlFile | None" = None
-    ) -> None:
+    def __init__(self, path: str, *, overwrite: bool = False) -> None:
         super().__init__(path)
         self.lines = 0
-        self._tail: bytes | None = None  # the end of the file, behind which nothing of this writer's is; None: not read
+        self._tail: bytes | None = None  # of what was written last, before this writer; None: not read
         self._found_bytes = 0
         self._looks_left = LOOKED_FOR_LINES
-        if behind is not None:
-            self._tail, self._found_bytes, self._looks_left = behind._tail, behind._found_bytes, behind._looks_left
-            self._mode = behind._mode
-        if not lazily:
-            self._begin(overwrite)
+        self._begin(overwrite)
 
     def append(self, line: bytes, *other_forms: bytes) -> None:
         """Appends an event's line, unless it is there, in this form or in another."""
@@ -67,13 +61,23 @@ class JsonlFile(LockedFile):
         if not self._looks_left:
             return False
         if self._tail is None:
-            start = max(self._end - max(MAX_WRITE_BYTES, *map(len, forms)), 0)
-            self._tail = os.pread(self._file, self._end - start, start)
+            self._tail = self._written_last(max(MAX_WRITE_BYTES, *map(len, forms)))
         is_there = any(self._find(line, self._tail) for line in forms)
         self._looks_left -= 1
         if not self._looks_left:
             self.settle()
         return is_there
+
+    def _written_last(self, size_bytes: int) -> bytes:
+        """The end of the file, and before it of those that had its name before, of which the lock's file tells."""
+        start = max(self._end - size_bytes, 0)
+        found = os.pread(self._file, self._end - start, start)
+        earlier = () if self._lock is None else self._lock.noted[:-1]
+        for inode in reversed(earlier):
+            if len(found) >= size_bytes:
+                break
+            found = end_of_moved(self.path, inode, size_bytes - len(found)) + found
+        return found
 
     def _find(self, line: bytes, tail: bytes) -> bool:
         at = tail.find(line, self._found_bytes)
@@ -114,6 +118,15 @@ class JsonlFile(LockedFile):
         if self._file >= 0:
             os.fsync(self._file)
 
+    def begin_anew(self, *, is_removed: bool = False) -> None:
+        """Closes the file, of whose name another is made by the next line, with its mode.
+
+        What it has is looked for in it, see `has`, unless it `is_removed`.
+        """
+        self._close_to_open_anew()
+        if is_removed:
+            self._tail = b""
+
     def close(self) -> None:
         """Closes the file. Idempotent."""
         self._close()
@@ -146,6 +159,37 @@ def _end_at_whole_line(file: int, path: str) -> int:
     logger.warning("%s ended in the first %d bytes of an event; they are cut off", path, len(rest))
     os.ftruncate(file, whole)
     return whole
+
+
+def end_of_moved(path: str, inode: int, size_bytes: int) -> bytes:
+    """The last lines of a file that had a path before, and has another name in the same directory; empty: none has.
+
+    It is made to end with a whole line, as the file at the path is.
+    """
+    directory = os.path.dirname(os.path.realpath(path))
+    for entry in os.scandir(directory):
+        if entry.inode() == inode and entry.is_file(follow_symlinks=False):
+            return _end_of(entry.path, inode, size_bytes)
+    return b""
+
+
+def _end_of(path: str, inode: int, size_bytes: int) -> bytes:
+    try:
+        # Not blocking: it may have become a pipe since.
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        status = os.fstat(file)
+        if status.st_ino != inode or status.st_uid != os.geteuid():
+            return b""
+        end = _end_at_whole_line(file, path)
+        start = max(end - size_bytes, 0)
+        return os.pread(file, end - start, start)
+    except OSError:
+        return b""  # it ends in what is not ours: nothing of ours is looked for
+    finally:
+        os.close(file)
 
 
 def _is_json(line: bytes) -> bool:

@@ -41,17 +41,26 @@ class LockedFile:
             OSError: it cannot be opened.
         """
         with unforked:
-            self._file, self._lock = open_file(self.path, os.O_RDWR | os.O_APPEND, mode=self._mode), None
+            self._file = open_file(self.path, os.O_RDWR | os.O_APPEND, mode=self._mode)
             try:
                 status = os.fstat(self._file)
-                if stat.S_ISREG(status.st_mode):
-                    self._lock = FileLock(self.path)
+                self._lock_it(status)
                 self._mode = stat.S_IMODE(status.st_mode)
                 begin()
             except BaseException:
                 self._close()
                 raise
             abandon_in_child(self)
+
+    def _lock_it(self, status: os.stat_result) -> None:
+        is_regular = stat.S_ISREG(status.st_mode)
+        # The lock of the file that was open before, unless it has gone with its directory, or is that file's own.
+        if self._lock is not None and not (is_regular and self._lock.is_of(self.path)):
+            self._lock.release()
+            self._lock = None
+        if is_regular:
+            self._lock = self._lock or FileLock(self.path)
+            self._lock.note(status.st_ino)
 
     def _append(self, data: bytes, what: str) -> None:
         """Appends whole lines; what could be written only in part is taken back."""
@@ -67,19 +76,26 @@ class LockedFile:
         """Whether the open file has no name any more: what is written to it is gone when it is closed."""
         return self._file >= 0 and os.fstat(self._file).st_nlink == 0
 
+    def _close_to_open_anew(self) -> None:
+        """Closes it, and goes on as the only writer of what is made under its name."""
+        with unforked:
+            if self._file >= 0:
+                os.close(self._file)
+                self._file, self._end = -1, 0
+
     def _close(self) -> None:
         """Closes it and gives the lock up. Idempotent."""
-        if self._file >= 0:
-            with unforked:
-                os.close(self._file)
-                self._file = -1
-                if self._lock is not None:
-                    self._lock.release()
+        with unforked:
+            self._close_to_open_anew()
+            if self._lock is not None:
+                self._lock.release()
+                self._lock = None
 
     def abandon(self) -> None:
         """Closes it in this process only, such as a forked child: the lock stays."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-            if self._lock is not None:
-                self._lock.abandon()
+        if self._lock is not None:
+            self._lock.abandon()
+            self._lock = None

@@ -293,7 +293,7 @@ class Files:
         with contextlib.suppress(FileNotFoundError):  # moved just now, and nothing was exported since
             self._path.rename(self._folder / f"moved-{self._moved}.jsonl")
 
-    def balance(self, stats: Stats, redelivered: int, *, dispatcher_killed: bool) -> list[str]:
+    def balance(self, stats: Stats, *, dispatcher_killed: bool) -> list[str]:
         """What does not match, once the session has ended. Removes the files."""
         seqs: Counter[int] = Counter()
         damaged = 0
@@ -312,10 +312,10 @@ class Files:
         faults = []
         if not stats.delivered - report.lost <= len(seqs) <= stats.delivered:
             faults.append(f"{stats.delivered} delivered, {len(seqs)} in the files, {report.lost} lost by the exporter")
-        if (damaged or report.lost or twice) and not dispatcher_killed:
-            faults.append(f"the files have {damaged} damaged lines and {twice} twice, {report.lost} lost: {report}")
-        if twice > redelivered:
-            faults.append(f"{twice} lines are twice in the files, {redelivered} events were delivered again")
+        if damaged or twice:
+            faults.append(f"the files have {damaged} damaged lines and {twice} twice")
+        if report.lost and not dispatcher_killed:
+            faults.append(f"{report.lost} lost by the exporter: {report}")
         return faults
 
 
@@ -845,7 +845,7 @@ class _Round:
         figures, book = self._figures, self._book
         if self._files is not None:
             final = self._session.stats()
-            book.faults += self._files.balance(final, book.redelivered, dispatcher_killed=dispatcher_killed)
+            book.faults += self._files.balance(final, dispatcher_killed=dispatcher_killed)
         figures.mismatches += [f"round {self._number}: {fault}" for fault in book.faults]
         figures.emitted += stats.emitted
         figures.delivered += stats.delivered

@@ -59,7 +59,7 @@ class FileSink:
         self._session_id = session_id
         self._origin = _origin_of_lines(origin)
         self._file = JsonlFile(path)
-        self._earlier_lines = self._redelivered = self._dropped = self._removed = self._failures = 0
+        self._redelivered = self._dropped = self._removed = self._failures = 0
         self._last_error: str | None = None
         self._is_failing = self._is_finished = False
         self._lines_when_checked = 0
@@ -119,18 +119,13 @@ class FileSink:
             self._failures += 1
             self._last_error = f"{self._path} was removed"
             logger.warning("%s was removed while it was written; %d of its lines are counted as lost", self._path, gone)
-            self._reopen()
+            self._file.begin_anew(is_removed=True)
         elif self._file.is_moved:
             if self._fsync != "never":
                 self._file.flush()
-            self._reopen(self._file)
+            self._file.begin_anew()
         self._lines_when_checked = self._file.lines
         self._next_check = time.monotonic() + CHECK_SECONDS
-
-    def _reopen(self, behind: JsonlFile | None = None) -> None:
-        self._file.close()
-        self._earlier_lines += self._file.lines
-        self._file = JsonlFile(self._path, lazily=True, behind=behind)
 
     def _rotate(self) -> None:
         self._check_it_is_there()
@@ -138,9 +133,9 @@ class FileSink:
             if self._fsync != "never":
                 self._file.flush()
             os.rename(self._path, self._rotated_name(self._next_number()))
-            self._reopen(self._file)
+            self._file.begin_anew()
             self._remove_old()
-        self._lines_when_checked = 0
+        self._lines_when_checked = self._file.lines
 
     def _rotated_name(self, number: int) -> str:
         stem, suffix = os.path.splitext(self._path)
@@ -169,7 +164,7 @@ class FileSink:
     def report(self) -> ExporterReport:
         """See ExporterReport."""
         # What is delivered again is in the account of the dispatcher that died (ExporterReport.after_kill).
-        lines = self._earlier_lines + self._file.lines - self._redelivered
+        lines = self._file.lines - self._redelivered
         drops = {"unwritten": self._dropped, "removed": self._removed}
         taken = lines + self._dropped
         return ExporterReport(

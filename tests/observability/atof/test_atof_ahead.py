@@ -17,6 +17,7 @@ from ahead import LOSS, PROCESS, Hold, emit, numbers
 import relay_mp
 from relay_mp import AtofExporter, AtofExporterConfig, scope, subscribers
 from relay_mp._deliver.dispatcher import RUN_EVENTS
+from relay_mp._deliver.file_lock import NOTED_FILES
 from relay_mp._deliver.jsonl import LOOKED_FOR_LINES, MAX_WRITE_BYTES, JsonlFile
 from relay_mp.observability.atof.exporter import atof_file
 from relay_mp.observability.export.base import Exporter
@@ -89,6 +90,29 @@ def test_killed_by_a_callback_while_lines_are_ahead_the_file_has_each_once(sessi
     again = expected.index("die") + 1
     assert [name for name, _ in seen] == [*expected[:again], "die", *expected[again:]]
     assert [redelivered for _, redelivered in seen] == [number == again for number in range(len(seen))]
+    check_report(session, len(expected))
+
+
+@PROCESS
+@pytest.mark.parametrize("again", [0, 3])
+def test_killed_while_lines_are_ahead_in_a_file_that_was_moved_each_is_there_once(session, tmp_path, again):
+    """As logrotate moves it just then: the successor, and that one's, find the lines in the moved files."""
+    exporter = exporter_of(tmp_path / "out")
+    exporter.register("file")
+    arguments = {"path": str(tmp_path / "seen"), "file": str(tmp_path / "out" / "events.jsonl")}
+    subscribers.register("dies", "named_subscribers:MovesAndDies", arguments=arguments)
+    expected = ["hold", *numbers(10), "die", *numbers(again), *["die"] * bool(again), *numbers(200)]
+    with Hold(tmp_path):
+        emit(10)
+        scope.event("die")
+        if again:
+            emit(again)
+            scope.event("die")
+        emit(200)
+    exporter.force_flush()
+    exporter.shutdown()
+    assert names(tmp_path / "out") == expected
+    assert len(list((tmp_path / "out").glob("events-*.jsonl"))) == (2 if again else 1)
     check_report(session, len(expected))
 
 
@@ -280,6 +304,56 @@ def test_a_line_longer_than_a_write_is_found(tmp_path):
     assert again.lines == 2
     again.close()
     assert (tmp_path / "file").stat().st_size == 200 + 3 * MAX_WRITE_BYTES
+
+
+def test_half_a_line_at_the_end_of_a_moved_file_is_cut_off_and_written_whole_in_the_new_one(tmp_path):
+    path, lines = tmp_path / "file", [Line(100, b"%d " % number).to_json_line() for number in range(4)]
+    killed = JsonlFile(str(path))
+    killed.write(b"".join(lines[:2]) + lines[2][:30], 3)
+    killed.abandon()
+    path.rename(tmp_path / "moved")
+    file = JsonlFile(str(path))
+    for line in lines[1:]:
+        file.append(line)
+    file.close()
+    assert (tmp_path / "moved").read_bytes() == b"".join(lines[:2])
+    assert path.read_bytes() == b"".join(lines[2:])
+    assert sorted(other.name for other in tmp_path.iterdir()) == ["file", "moved"]
+
+
+def test_so_many_moved_files_are_looked_for(tmp_path):
+    path, lines = tmp_path / "file", [Line(100, b"%d " % number).to_json_line() for number in range(NOTED_FILES + 1)]
+    for number, line in enumerate(lines):
+        killed = JsonlFile(str(path))
+        killed.write(line, 1)
+        killed.abandon()
+        path.rename(tmp_path / f"moved-{number}")
+    file = JsonlFile(str(path))
+    assert [file.has(line) for line in lines] == [False, False, *[True] * (NOTED_FILES - 1)]
+    file.close()
+
+
+@pytest.mark.parametrize("other", ["link", "pipe", "text"])
+def test_what_stands_in_the_place_of_a_moved_file_is_left_alone(tmp_path, other):
+    path, line, target = tmp_path / "file", Line(100).to_json_line(), tmp_path / "elsewhere"
+    killed = JsonlFile(str(path))
+    killed.write(line, 1)
+    killed.abandon()
+    path.unlink()
+    if other == "link":
+        target.write_bytes(b"not a line")
+        (tmp_path / "moved").symlink_to(target)
+    elif other == "pipe":
+        os.mkfifo(tmp_path / "moved")
+    else:
+        (tmp_path / "moved").write_bytes(b"not a line")
+    (tmp_path / ".file.lock").write_text(f"1\n{(tmp_path / 'moved').lstat().st_ino}\n")
+    file = JsonlFile(str(path))
+    file.append(line)
+    file.close()
+    assert path.read_bytes() == line
+    if other != "pipe":
+        assert (tmp_path / "moved").read_bytes() == b"not a line"
 
 
 def test_a_write_that_fails_is_taken_back_and_the_lines_come_alone(tmp_path, monkeypatch):
