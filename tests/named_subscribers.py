@@ -59,11 +59,15 @@ class Hold(Lines):
 
 
 class Dies(Lines):
-    """Lines that kills its own process on the first mark `die`, after it has written it."""
+    """Lines that kills its own process on the first mark `die`, or `at`, after it has written it."""
+
+    def __init__(self, path: str, at: str = "die") -> None:
+        super().__init__(path)
+        self._at = at
 
     def __call__(self, event: Any) -> None:
         super().__call__(event)
-        if event.name == "die" and not event.redelivered:
+        if event.name == self._at and not event.redelivered:
             os.kill(os.getpid(), signal.SIGKILL)
 
 

@@ -40,7 +40,9 @@ from relay_mp._native.platform cimport rmp_thread_id
 from relay_mp._native.process cimport rmp_process, rmp_process_self
 from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from relay_mp._native.slots cimport (
+    RMP_MARK_ALL,
     rmp_mark_count,
+    rmp_mark_times,
     rmp_slots_count_control,
     rmp_slots_exit,
     rmp_slots_mark_dead,
@@ -48,6 +50,7 @@ from relay_mp._native.slots cimport (
     rmp_slots_settle,
     rmp_slots_take,
     rmp_slots_uncount_control,
+    rmp_slots_unmarked,
     rmp_slots_write_off,
 )
 from relay_mp._native.ring cimport (
@@ -508,6 +511,18 @@ cdef class Segment:
             corrupt += load_u64(&counters.lost_corrupt)
             poison += rmp_load_acquire_pair(&counters.poison).low
         return full, writer_died, fenced, corrupt, poison, self.lost_unregistered
+
+    @property
+    def has_unmarked_losses(self) -> bool:
+        """Whether there are losses that no mark has told yet. Of a session whose producers have ended."""
+        cdef uint32_t slot
+        self._header()
+        if rmp_mark_times(&self._segment.ring):
+            return True
+        for slot in range(self._segment.ring.slot_count):
+            if rmp_slots_unmarked(&self._segment.ring, slot, RMP_MARK_ALL, 0):
+                return True
+        return False
 
     def slot_losses(self, uint32_t slot) -> tuple:
         """Events lost so far through this slot: (full, writer died, fenced, corrupt, poison)."""

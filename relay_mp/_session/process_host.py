@@ -136,7 +136,7 @@ class ProcessHost:
             code = self._process.wait()
             if self._given_up.is_set() or not self._segment.is_open:
                 return
-            if self._has_done_its_part():
+            if self._has_done_its_part(code):
                 if code:
                     logger.warning(
                         "the dispatcher process ended with code %s while the session was closed: what its exporters "
@@ -184,10 +184,13 @@ class ProcessHost:
             self._restarts.in_vain,
         )
 
-    def _has_done_its_part(self) -> bool:
+    def _has_done_its_part(self, code: int) -> bool:
+        if not is_drained(self._segment):
+            return False
         # A broken ring is drained when what could be read of it has been; nothing more comes.
-        is_last = self._stopping or self._segment.state == core.STATE_BROKEN
-        return is_last and is_drained(self._segment)
+        if self._segment.state == core.STATE_BROKEN:
+            return True
+        return self._stopping and (code == 0 or not self._segment.has_unmarked_losses)
 
     def is_alive(self) -> bool:
         return not self._has_failed  # if it dies, another is started

@@ -184,7 +184,6 @@ class Book:
         self.delivered = 0
         self.redelivered = 0
         self.slow = 0
-        self.unmarked = 0
         self.newest_of_main = -1
         self.standstill_seconds = 0.0
         self._arrived_at = 0.0
@@ -233,7 +232,6 @@ class Book:
         returned: Counter[int],
         unfinished: Counter[int],
         *,
-        dispatcher_killed: bool = False,
         visitors: Collection[int] = (),
     ) -> None:
         """Adds to `faults` what does not match.
@@ -242,7 +240,6 @@ class Book:
             stats: the session's, at rest.
             returned: how many emits had returned, by pid.
             unfinished: how many more each pid may have begun, one a thread, when it was killed.
-            dispatcher_killed: whether a mark may be missing of a loss that it had counted and not yet told.
             visitors: processes that were not attached all the time: what they emitted meanwhile is nobody's.
         """
         if stats.pending or stats.delivered + stats.lost != stats.emitted:
@@ -251,8 +248,7 @@ class Book:
             )
         if self.delivered != stats.delivered:
             self.faults.append(f"{self.delivered} seen, {stats.delivered} counted as delivered")
-        self.unmarked = stats.lost - sum(self._marked_lost_of.values())
-        if self.unmarked < 0 or (self.unmarked and not dispatcher_killed):
+        if stats.lost != sum(self._marked_lost_of.values()):
             self.faults.append(f"{sum(self._marked_lost_of.values())} marked as lost, {stats.lost} counted")
         if stats.causes.get("writer_died", 0) > sum(unfinished.values()):
             self.faults.append(f"{stats.causes['writer_died']} lost by the death of {len(unfinished)} processes")
@@ -264,7 +260,7 @@ class Book:
         returned = returned + strangers
         for pid in returned.keys() | seen:
             known = self._delivered_of[pid] + self._marked_lost_of[pid]
-            least = 0 if pid in visitors else returned[pid] - self.unmarked
+            least = 0 if pid in visitors else returned[pid]
             if not least <= known <= returned[pid] + unfinished[pid]:
                 self.faults.append(
                     f"process {pid}: {returned[pid]} emits returned, {self._delivered_of[pid]} delivered, "
@@ -480,8 +476,6 @@ class Figures:
     delivered: int = 0
     redelivered: int = 0
     lost: Counter[str] = field(default_factory=Counter)
-    unmarked: int = 0
-    """Lost and counted, but with no mark in the stream: it died with a killed dispatcher."""
     kills: int = 0
     dispatcher_kills: int = 0
     stops: int = 0
@@ -499,7 +493,6 @@ class Figures:
         return (
             f"decisions={self.decisions} emitted={self.emitted} delivered={self.delivered} "
             f"redelivered={self.redelivered} lost={sum(self.lost.values())} {lost}{' ' if lost else ''}"
-            f"unmarked={self.unmarked} "
             f"kills={self.kills} dispatcher_kills={self.dispatcher_kills} stops={self.stops} forks={self.forks} "
             f"recycled={self.recycled} worst_recovery_ms={self.worst_recovery_seconds * 1e3:.1f} hangs={self.hangs} "
             f"mismatches={len(self.mismatches)} steps={self._listed_steps() or 'none'}"
@@ -841,7 +834,7 @@ class _Round:
         returned, producers = self._counters.by_pid()
         unfinished = Counter({pid: producers[pid] for pid in self._killed & producers.keys()})
         dispatcher_killed = self._killed_dispatcher >= 0
-        self._book.balance(stats, returned, unfinished, dispatcher_killed=dispatcher_killed, visitors=self._visited)
+        self._book.balance(stats, returned, unfinished, visitors=self._visited)
         figures, book = self._figures, self._book
         if self._files is not None:
             final = self._session.stats()
@@ -850,7 +843,6 @@ class _Round:
         figures.emitted += stats.emitted
         figures.delivered += stats.delivered
         figures.redelivered += book.redelivered
-        figures.unmarked += book.unmarked
         figures.lost.update(stats.causes)
 
     def close(self) -> None:

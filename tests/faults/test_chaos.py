@@ -18,7 +18,7 @@ from relay_mp._session.stats import Stats
 
 FIGURES = re.compile(
     r"seed=\d+ dispatcher=\w+ workers=\d+ decisions=(?P<decisions>\d+) emitted=(?P<emitted>\d+) "
-    r"delivered=(?P<delivered>\d+) redelivered=(?P<redelivered>\d+) lost=(?P<lost>\d+) (lost_\w+=\d+ )*unmarked=\d+ "
+    r"delivered=(?P<delivered>\d+) redelivered=(?P<redelivered>\d+) lost=(?P<lost>\d+) (lost_\w+=\d+ )*"
     r"kills=(?P<kills>\d+) dispatcher_kills=(?P<dispatcher_kills>\d+) stops=(?P<stops>\d+) forks=(?P<forks>\d+) "
     r"recycled=\d+ worst_recovery_ms=[\d.]+ hangs=(?P<hangs>\d+) mismatches=(?P<mismatches>\d+) "
     r"steps=\S+"

@@ -11,6 +11,7 @@ import time
 
 import named_subscribers
 import pytest
+from ahead import LOSS, Hold
 from processes import await_that
 
 import relay_mp
@@ -224,6 +225,22 @@ def test_what_an_exporter_had_is_unconfirmed_if_the_dispatcher_is_killed_while_t
     assert (report.taken, report.unconfirmed, report.lost) == (1000, 1000, 1000)
     assert "exporter 'x' lost 1000 of 1000 (unconfirmed 1000)" in said
     assert "ended with code -9 while the session was closed" in caplog.text
+
+
+def test_a_loss_has_its_mark_though_the_dispatcher_is_killed_when_all_events_are_delivered(tmp_path, lines, capfd):
+    """What is lost behind the last event is marked as the session closes: another dispatcher is started for that."""
+    session = relay_mp.session(dispatcher="process", on_full="drop", ring_bytes=65536)
+    register("Dies", lines, at=LOSS)
+    with Hold(tmp_path):
+        for _ in range(1000):
+            scope.event("m", data="x" * 200)
+    session.close()
+    stats = session.stats()
+    assert stats.lost > 0
+    assert stats.pending == 0
+    seen = [(name, redelivered) for name, _, redelivered, _ in named_subscribers.read(lines) if name == LOSS]
+    assert seen == [(LOSS, False), (LOSS, True)]
+    assert f"{stats.lost} lost (full {stats.lost})" in capfd.readouterr().err
 
 
 # ------------------------------------------------------------------------------------- a subscriber that is absent
