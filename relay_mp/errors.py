@@ -98,6 +98,10 @@ class PluginError(RelayError, RuntimeError):
     """A plugin, or a plugin configuration, that cannot be registered, found or activated. All is as before."""
 
 
+class FileTakenError(RelayError, FileExistsError):
+    """A file that another process or exporter writes. The message names the process."""
+
+
 class SubscriberError(RelayError, RuntimeError):
     """A subscriber that cannot be registered."""
 

@@ -37,7 +37,7 @@ class LockedFile:
             begin: looks at what is there, and sets where the file ends. If it raises, the file is closed again.
 
         Raises:
-            FileExistsError: somebody else writes it.
+            FileTakenError: somebody else writes it.
             OSError: it cannot be opened.
         """
         with unforked:

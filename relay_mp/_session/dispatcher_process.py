@@ -14,6 +14,7 @@ from typing import NoReturn
 from relay_mp._deliver import table
 from relay_mp._deliver.allowed import ANY, Allowed
 from relay_mp._deliver.dispatcher import Dispatcher
+from relay_mp._deliver.file_lock import write_for
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._log import logger, work_in_background
@@ -91,6 +92,7 @@ def main(path: str, descriptor: int | None = None) -> int:
     segment = _attach(path, descriptor)
     subscriptions = Subscriptions(segment.set_subscribers, lambda: table.save(segment, subscriptions))
     membership.adopt(segment, subscriptions)
+    write_for(segment.owner)
     allowed = Allowed(os.environ.get(ALLOWED_VARIABLE) or ANY)
     table.restore(segment, subscriptions, allowed)
     _take_lease(segment)

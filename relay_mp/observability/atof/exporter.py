@@ -12,8 +12,10 @@ import enum
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import TIMEOUT_MAX
 from typing import Any, Literal, TypeAlias, get_args
 
+from relay_mp._deliver.file_lock import await_orphan
 from relay_mp._deliver.jsonl import JsonlFile
 from relay_mp._session.membership import session_id
 from relay_mp.errors import described_type
@@ -53,6 +55,8 @@ class AtofExporterConfig:
         rotate_bytes: file; one this long is renamed to `<name>-<session id>.0001.jsonl` and so on, and a new
             one begun, before the next line; 0: never.
         rotated_files: file; how many of those are kept, the newest; 0: all.
+        orphan_wait_seconds: file; how long `register` waits for the dispatcher process of a program that was killed and
+            still writes the file, before it is a `FileTakenError`; 0: not at all.
         url: stream; http or https.
         transport: stream; "http_post": a request an event; "ndjson": as many lines a request as have gathered.
         headers: stream; of every request.
@@ -73,6 +77,7 @@ class AtofExporterConfig:
     fsync: FsyncPolicy = "never"
     rotate_bytes: int = 0
     rotated_files: int = 0
+    orphan_wait_seconds: float = 15.0
     url: str = ""
     transport: Transport = "http_post"
     headers: dict[str, str] = field(default_factory=dict)
@@ -103,7 +108,7 @@ class AtofExporter(Exporter):
         configs = list(config) if isinstance(config, Sequence) else [config]
         if not configs:
             raise ValueError("config is an empty list; expected at least one AtofExporterConfig")
-        self._files: list[tuple[str, bool]] = []
+        self._files: list[tuple[str, bool, float]] = []
         super().__init__([self._sink(one) for one in configs])
 
     def _sink(self, config: AtofExporterConfig) -> tuple[str, dict[str, Any]]:
@@ -111,7 +116,8 @@ class AtofExporter(Exporter):
             raise TypeError(f"config is {described_type(config)}; expected AtofExporterConfig")
         if config.sink_type == "file":
             path = _checked_path(config)
-            self._files.append((path, config.mode is AtofExporterMode.Overwrite))
+            _check_seconds("orphan_wait_seconds", config.orphan_wait_seconds)
+            self._files.append((path, config.mode is AtofExporterMode.Overwrite, config.orphan_wait_seconds))
             return "relay_mp.observability.atof.sink:FileSink", {**_file_arguments(config), "path": path}
         if config.sink_type != "stream":
             raise ValueError(f"sink_type is {config.sink_type!r}; expected 'file' or 'stream'")
@@ -127,7 +133,8 @@ class AtofExporter(Exporter):
 
     def _prepare(self) -> None:
         """Opens the files once here: wherever they are written later, their errors are this caller's."""
-        for path, overwrite in self._files:
+        for path, overwrite, wait_seconds in self._files:
+            await_orphan(path, wait_seconds)
             JsonlFile(path, overwrite=overwrite).close()
 
 
@@ -197,6 +204,13 @@ def _checked_origin(config: AtofExporterConfig) -> bool:
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+
+
+def _check_seconds(name: str, value: object) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f"{name} is {described_type(value)}; expected seconds as a number")
+    if not 0 <= value <= TIMEOUT_MAX:
+        raise ValueError(f"{name} is {value}; expected 0 to {TIMEOUT_MAX:.0f} seconds")
 
 
 def _check_count(name: str, value: object, least: int) -> None:

@@ -47,12 +47,13 @@ class AtofFileSinkConfig(_Sink):
     fsync: FsyncPolicy = default_of(AtofExporterConfig, "fsync")
     rotate_bytes: int = default_of(AtofExporterConfig, "rotate_bytes")
     rotated_files: int = default_of(AtofExporterConfig, "rotated_files")
+    orphan_wait_seconds: float = default_of(AtofExporterConfig, "orphan_wait_seconds")
     origin: bool = default_of(AtofExporterConfig, "origin")
     name: str | None = None
 
     def check(self, report: Report) -> None:
         """See Section."""
-        check_at_least(self, report, 0, "rotate_bytes", "rotated_files")
+        check_at_least(self, report, 0, "rotate_bytes", "rotated_files", "orphan_wait_seconds")
 
     def exporters(self, at: Where) -> Iterator[Planned]:
         """See Section."""
