@@ -31,6 +31,7 @@ __all__ = [
     "CallbackError",
     "CodecError",
     "ConfigurationError",
+    "FileTakenError",
     "FlushError",
     "FlushTimeoutError",
     "MiddlewareError",

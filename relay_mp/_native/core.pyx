@@ -202,13 +202,16 @@ cdef extern from *:
     bint RMP_WITHOUT_GIL
 
 
-cdef object _resolve = None          # called once in a process that knows no session yet
+cdef object _resolve = None          # called in a process that knows no session yet, until it says that it need not
 cdef object _report_unregistered = None
-cdef uint64_t _resolved_epoch = 0    # the process epoch in which _resolve has run
+cdef uint64_t _resolved_epoch = 0    # the process epoch in which _resolve has run; 0: it is to run again
 
 
 def set_hooks(resolve, report_unregistered) -> None:
-    """Sets what runs when a process emits without knowing a session, and when all its slots are taken."""
+    """Sets what runs when a process emits without knowing a session, and when all its slots are taken.
+
+    `resolve` is given whether it is for an event, and says whether it is to be asked again.
+    """
     global _resolve, _report_unregistered
     _resolve = resolve
     _report_unregistered = report_unregistered
@@ -220,20 +223,21 @@ def stay_detached() -> None:
     _resolved_epoch = rmp_fork_epoch()
 
 
-cdef rmp_segment* _attach_late() except? NULL:
-    """Off the emit path: once per process, look for the session that the parent left word of."""
+cdef rmp_segment* _attach_late(bint for_event) except? NULL:
+    """Off the emit path: look for the session that the parent left word of. Once per process, unless it goes on and
+    cannot be attached yet."""
     global _resolved_epoch
     _resolved_epoch = rmp_fork_epoch()
-    if _resolve is not None:
-        _resolve()
+    if _resolve is not None and _resolve(for_event):
+        _resolved_epoch = 0
     return rmp_attachment()
 
 
-cdef inline rmp_segment* _attached() except? NULL:
+cdef inline rmp_segment* _attached(bint for_event) except? NULL:
     cdef rmp_segment* segment = rmp_attachment()
     if segment != NULL or _resolved_epoch == rmp_fork_epoch():
         return segment
-    return _attach_late()
+    return _attach_late(for_event)
 
 
 cdef uint32_t NEVER_SEEN = 0xFFFFFFFF
@@ -277,7 +281,7 @@ def active() -> bool:
 
     Before it answers, this process's middleware is up to date.
     """
-    return is_listening()
+    return _listening(_synced(_attached(False)))
 
 
 cdef bint _stacks_wanted = False
@@ -704,7 +708,7 @@ def set_event_hook(hook) -> None:
 # What other compiled modules call: see core.pxd.
 
 cdef bint is_listening() except -1:
-    return _listening(_synced(_attached()))
+    return _listening(_synced(_attached(True)))
 
 
 cdef bint wants_stacks() noexcept:

@@ -454,6 +454,10 @@ cdef class Segment:
     def refused_requests(self) -> int:
         return load_u64(&self._header().refused_requests)
 
+    def count_unattached(self, uint64_t events) -> None:
+        """Events are lost that a process could not emit before it could attach."""
+        add_u64_ordered(&self._header().lost_unregistered, events)
+
     def count_refused_request(self) -> None:
         add_u64(&self._header().refused_requests, 1)
 

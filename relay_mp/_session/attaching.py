@@ -1,4 +1,4 @@
-"""Finding the segment of a session that goes on: by its name, or by the descriptor that its owner keeps.
+"""Finding the segment of a session that goes on, by its name or its owner's descriptor; and trying again.
 
     path ─▶ Segment.attach(path)
          └▶ no such name ─▶ /proc/<owner>/fd/<number>, if it is open on that very file, though deleted
@@ -9,6 +9,7 @@ process of the same user.
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 
 from relay_mp._deliver.liveness import is_dead
@@ -18,7 +19,10 @@ from relay_mp._native.segments import Segment
 from relay_mp._session import naming
 from relay_mp.errors import SegmentError
 
-__all__ = ["find", "warn_of"]
+__all__ = ["RETRY_SECONDS", "Attempts", "find"]
+
+RETRY_SECONDS = 1.0
+"""Between two attempts of a process that cannot attach: what it lacks, such as a descriptor, may be there by then."""
 
 _DELETED = " (deleted)"
 
@@ -88,12 +92,58 @@ def _open_on(pid: int, target: str) -> Iterator[str]:
             continue
 
 
-def warn_of(path: str, error: Exception) -> None:
+class Attempts:
+    """Of a process to attach to the session in which it was started: what it emits until it can is counted then.
+
+    Args:
+        path: of the session's segment.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._epoch = core.fork_epoch()
+        self._missed = 0
+        self._next = 0.0
+        self._has_warned = False
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether it was not inherited by a fork: what the parent has missed is the parent's to count."""
+        return self._epoch == core.fork_epoch()
+
+    def is_due(self, is_for_event: bool) -> bool:
+        """Whether it is time for an attempt. If not, the event is missed."""
+        if time.monotonic() >= self._next:
+            return True
+        self._missed += is_for_event
+        return False
+
+    def note_failure(self, error: Exception, is_for_event: bool) -> None:
+        """Another one was in vain."""
+        self._missed += is_for_event
+        self._next = time.monotonic() + RETRY_SECONDS
+        if not self._has_warned:
+            self._has_warned = True
+            _warn_of(self._path, error)
+
+    def settle(self, segment: Segment) -> None:
+        """The last one was not."""
+        if self._missed and segment.subscribers:
+            segment.count_unattached(self._missed)
+            logger.warning(
+                "process %d has attached to the session of %s; %d events that it emitted before are counted as lost "
+                "(unregistered)",
+                *(core.process_self()[0], self._path, self._missed),
+            )
+        self._missed = 0
+
+
+def _warn_of(path: str, error: Exception) -> None:
     """Says that this process cannot attach to the session in which it was started, and what to do."""
     cause = error if isinstance(error, OSError) else error.__cause__
     advice = _ADVICE.get(cause.errno or 0, "") if isinstance(cause, OSError) else ""
     logger.warning(
-        "process %d cannot attach to the session of %s, and nothing of what it emits is recorded: %s%s",
+        "process %d cannot attach to the session of %s, and nothing of what it emits until it can is recorded: %s%s",
         core.process_self()[0],
         path,
         error,

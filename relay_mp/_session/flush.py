@@ -43,7 +43,13 @@ def _wait_for(segment: Segment, timeout_seconds: float, *, is_abandoned: Callabl
         if now >= next_look:
             next_look = now + LOOK_FOR_DISPATCHER_SECONDS
             if is_abandoned() and segment.read_pos < position:
-                raise FlushError("the session's dispatcher has died; what it had not delivered is still in the segment")
+                raise FlushError(f"the session's dispatcher has died; what it had not delivered {_remains(segment)}")
+
+
+def _remains(segment: Segment) -> str:
+    if segment.has_name:
+        return "is still in the segment"
+    return "is lost with the last of its processes: another program has removed the segment's name"
 
 
 def _require_whole(segment: Segment) -> None:

@@ -50,6 +50,7 @@ class _State:
         self._session: Session | None = None
         self._atexit = False
         self._warned_unregistered = False
+        self._attempts: attaching.Attempts | None = None
         self._inherited: ScopeHandle | None = None
         self._inherited_epoch = 0
         self.next_id: str | None = None
@@ -89,23 +90,36 @@ class _State:
         self._close_at_exit()
         inheritance.publish(session.path)
 
-    def resolve(self) -> None:
-        """Attaches to the session that the parent left word of, if it is open. Never raises."""
+    def resolve(self, is_for_event: bool) -> bool:
+        """Attaches to the session that the parent left word of, if it is open. Never raises.
+
+        Returns:
+            Whether that goes on and cannot be attached yet: this is to be asked again. If it `is_for_event`, that event
+            is counted once it can.
+        """
         with self.lock:
             path = inheritance.find_session()
-            if self.get() is None and path:
-                try:
-                    found = attaching.find(path)
-                    if isinstance(found, str):
-                        logger.debug("the parent's session is not attached: %s", found)
-                    elif recovery.is_of_past_image(found):
-                        inheritance.withdraw(path)
-                        recovery.end_past_image(found)
-                        found.close()
-                    else:
-                        self._enter(found)
-                except (SessionError, OSError) as error:
-                    attaching.warn_of(path, error)
+            if self.get() is not None or not path:
+                return False
+            if self._attempts is None or not self._attempts.is_of_this_process:
+                self._attempts = attaching.Attempts(path)
+            if not self._attempts.is_due(is_for_event):
+                return True
+            try:
+                found = attaching.find(path)
+                if isinstance(found, str):
+                    logger.debug("the parent's session is not attached: %s", found)
+                elif recovery.is_of_past_image(found):
+                    inheritance.withdraw(path)
+                    recovery.end_past_image(found)
+                    found.close()
+                else:
+                    self._enter(found)
+                    self._attempts.settle(found)
+            except (SessionError, OSError) as error:
+                self._attempts.note_failure(error, is_for_event)
+                return True
+            return False
 
     def inherited_scope(self) -> ScopeHandle | None:
         """The scope that this process was started under; None if none, if it is malformed, or in a pool's worker."""

@@ -133,6 +133,51 @@ def test_a_program_that_has_closed_all_descriptors_loses_none_of_its_own_to_the_
     assert run_script(CLOSES_ALL_DESCRIPTORS).stdout == "True -1\n[True]\n"
 
 
+NAMELESS = """
+import os, signal, sys, time, relay_mp
+from relay_mp import scope, subscribers
+dispatcher, path = sys.argv[1:]
+session = relay_mp.session(dispatcher=dispatcher)
+subscribers.register("x", "named_subscribers:Lines", arguments={"path": path})
+scope.event("owner")
+subscribers.flush()
+os.unlink(session.path)
+owner = os.getpid()
+if os.fork():
+    os.kill(owner, signal.SIGKILL)
+while os.getppid() == owner:
+    time.sleep(0.01)
+scope.event("worker")
+try:
+    print(subscribers.flush(60), flush=True)
+except relay_mp.FlushError as error:
+    print(error, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("dispatcher", "said", "seen"),
+    [
+        ("thread", "lost with the last of its processes", ["owner"]),
+        ("process", "FlushResult(lost=0", ["owner", "worker"]),
+    ],
+)
+def test_nothing_hangs_when_the_owner_of_a_session_without_a_name_is_killed(lines, tmp_path, dispatcher, said, seen):
+    """Its worker goes on. A dispatcher process delivers to the end; without one, the worker is told."""
+    ran = subprocess.run(
+        [sys.executable, "-c", NAMELESS, dispatcher, str(lines)],
+        env={**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))},
+        capture_output=True,
+        text=True,
+        timeout=120,  # until all that has its pipes has ended, the dispatcher process too
+        check=False,
+    )
+    assert ran.returncode == -signal.SIGKILL
+    assert said in ran.stdout, ran
+    assert named_subscribers.names(lines) == seen
+
+
 # ------------------------------------------------------------------------------------- bounded restarts
 
 NEVER_AGAIN = """
@@ -345,6 +390,42 @@ def test_a_worker_that_cannot_attach_says_so_once_with_the_reason_and_what_to_do
         assert said.count("cannot attach to the session of") == 1
         assert session.path in said
         assert LIMITS[limit] in said
+
+
+LATER = """
+import logging, os, resource, time, relay_mp
+from relay_mp._session import attaching
+logging.basicConfig(level="WARNING", format="%(message)s")
+limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, limit[1]))
+def emits():
+    relay_mp.scope.event("m")
+    with relay_mp.scope.scope("s", relay_mp.ScopeType.Function):
+        pass
+emits()
+if os.fork() == 0:  # what the parent has missed is the parent's to count
+    resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    relay_mp.scope.event("child")
+    os._exit(0)
+os.wait()
+emits()
+resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+attaching.time.monotonic = lambda: 1e18  # as if the pause were over
+relay_mp.scope.event("at last")
+print(os.getpid())
+"""
+
+
+def test_what_a_worker_emits_before_it_can_attach_is_counted_once_it_can(run_script, lines):
+    with relay_mp.session() as session:
+        register("Lines", lines)
+        said = run_script(LATER).stderr
+        subscribers.flush()
+        stats = session.stats()
+        assert (stats.emitted, stats.lost, stats.causes) == (8, 6, {"unregistered": 6})
+        assert said.count("cannot attach to the session of") == 1
+        assert "6 events that it emitted before are counted as lost (unregistered)" in said
+    assert sorted(named_subscribers.names(lines)) == ["at last", "child", LOSS]
 
 
 def test_a_process_that_outlives_its_parents_session_says_nothing(run_script):

@@ -13,7 +13,9 @@ import pytest
 import relay_mp
 from relay_mp import scope, subscribers
 from relay_mp._deliver import private_files
-from relay_mp._session import naming
+from relay_mp._native.segments import Segment
+from relay_mp._session import naming, placing
+from relay_mp._session.settings import resolve
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -211,6 +213,23 @@ def test_what_is_planted_for_a_recovered_file_neither_gets_the_events_nor_holds_
     assert [json.loads(line)["data"] for line in found.read_text().splitlines()] == [SECRET]
     assert mode(found) == "0o600"
     assert not os.path.exists(segment)
+
+
+@pytest.mark.parametrize("plant", HOSTILE)
+def test_a_segment_is_neither_made_over_what_was_planted_nor_found_by_a_link(shared, victim, plant, tmp_path):
+    """Also if somebody could foresee its name, of which a part is random."""
+    planted = shared / f"relay_mp-{os.geteuid()}-foreseen"
+    plant(planted, victim)
+    with pytest.raises(relay_mp.SegmentError):
+        placing.place(resolve(directory=str(shared)), "foreseen")
+    assert untouched(planted, victim)
+    made, _ = placing.place(resolve(directory=str(tmp_path)), "made")
+    assert mode(made.path) == "0o600"
+    (shared / "link").symlink_to(made.path)
+    with pytest.raises(relay_mp.SegmentError):
+        Segment.attach(str(shared / "link"))
+    made.unlink()
+    made.close()
 
 
 @pytest.mark.parametrize("plant", HOSTILE)
