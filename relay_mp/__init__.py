@@ -128,6 +128,7 @@ __all__ = [
     "AtofExporter",
     "AtofExporterConfig",
     "AtofExporterMode",
+    "Batch",
     "CallbackError",
     "CodecError",
     "ConfigurationError",
@@ -208,6 +209,7 @@ __all__ = [
     "ToolHandle",
     "ToolRequestIntercept",
     "ToolSanitizeGuardrail",
+    "Watch",
     "attach",
     "capture_propagation_context",
     "capture_propagation_context_with_root",
@@ -240,12 +242,14 @@ __all__ = [
     "tools",
     "typed",
     "use_scope_stack",
+    "watch",
 ]
 
 
 if TYPE_CHECKING:
     from relay_mp import codecs, observability, plugin, pools, pricing, typed
     from relay_mp._session.seen import SessionInfo, sessions
+    from relay_mp._session.watch import Batch, Watch, watch
     from relay_mp.annotated import AnnotatedLLMRequest, AnnotatedLLMResponse
     from relay_mp.observability.atif.exporter import AtifExporter, AtifFileExporter
     from relay_mp.observability.atof.exporter import AtofExporter, AtofExporterConfig, AtofExporterMode
@@ -277,7 +281,9 @@ else:
         "PerfettoExporter": "observability.perfetto.exporter",
         "PerfettoExporterMode": "observability.perfetto.exporter",
         "PrometheusExporter": "observability.prometheus.exporter",
+        "Batch": "_session.watch",
         "SessionInfo": "_session.seen",
+        "Watch": "_session.watch",
         "codecs": "codecs",
         "observability": "observability",
         "plugin": "plugin",
@@ -285,6 +291,7 @@ else:
         "pricing": "pricing",
         "sessions": "_session.seen",
         "typed": "typed",
+        "watch": "_session.watch",
     }
 
     def __getattr__(name):

@@ -1,6 +1,7 @@
 """What other processes may have the dispatcher import: the session's setting `allowed_subscribers`.
 
     a request's target ─▶ an exporter of an installed package ─┐
+                       ─▶ the tap of `relay_mp.watch`          ─┤
                        ─▶ what the owner has registered itself ─┼▶ imported
                        ─▶ a pattern of the setting            ─┘
                        ─▶ anything else: refused
@@ -25,6 +26,8 @@ STARTER = f"{_PACKAGE}.export.starting:start"
 
 _SINK = re.compile(rf"{re.escape(_PACKAGE)}\.\w+\.\w+:[A-Z]\w*Sink")
 """What the package's exporters are made by. A class's name: a prefix would allow whatever a module has imported."""
+
+_TAP = "relay_mp._deliver.tap:Tap"
 
 _OTHERS_OF_EXPORTERS = (f"{_PACKAGE}.atif.spool:Spool", f"{_PACKAGE}.export.kinds:load")
 """`load` makes exporters that are entry points of installed packages, and nothing else."""
@@ -57,8 +60,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(re.escape(pattern).replace(r"\*", r"\w*"))
 
 
-def _is_of_an_exporter(target: str) -> bool:
-    return target in _OTHERS_OF_EXPORTERS or _SINK.fullmatch(target) is not None
+def _is_of_the_package(target: str) -> bool:
+    return target == _TAP or target in _OTHERS_OF_EXPORTERS or _SINK.fullmatch(target) is not None
 
 
 class Allowed:
@@ -84,7 +87,7 @@ class Allowed:
             SubscriberError: it may not; says what may be.
         """
         made = _made(target, arguments)
-        if isinstance(made, str) and (_is_of_an_exporter(made) or made in self._names):
+        if isinstance(made, str) and (_is_of_the_package(made) or made in self._names):
             return
         if not isinstance(made, str) or not any(pattern.fullmatch(made) for pattern in self._compiled):
             raise SubscriberError(

@@ -28,7 +28,8 @@ import msgpack  # type: ignore[import-untyped]
 from relay_mp._deliver import named
 from relay_mp._deliver.allowed import Allowed
 from relay_mp._deliver.askers import Askers
-from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness
+from relay_mp._deliver.frames import Opened
+from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness, is_dead
 from relay_mp._deliver.replacement import Named, replace
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._emit import middleware
@@ -48,6 +49,8 @@ emitting thread of the owner may have to wait so long for the GIL."""
 IDLE_SECONDS = 0.25
 """How long it waits for news before it looks around. Each look costs 0.1 ms of Python: at this pace a session that
 has nothing to do costs less than a thousandth of a core."""
+OWNED_SCAN_SECONDS = 0.5
+"""Between two looks at the producers while a subscription belongs to a process: it ends within a second of that."""
 LOSS_MARK = "relay_mp.loss"
 LOSS_CAUSES = ("full", "writer_died", "fenced", "corrupt", "poison")
 """Why events were lost: the ring was full; their writer died, or was too slow, before it had finished them; their
@@ -91,6 +94,7 @@ class Dispatcher:
         """Delivers until stopped and drained; `keep_going` is asked at least every IDLE_SECONDS."""
         core.set_dispatching(True)
         try:
+            self._begin_restored()
             if self._reader.mark_deliveries:
                 self._deliver_mark()  # a dispatcher died of it, or with it
             while keep_going() and self.step():
@@ -305,12 +309,20 @@ class Dispatcher:
         return 0 < self._stall_seconds <= self._reader.blocked_seconds
 
     def _scan(self) -> None:
-        self._next_scan = time.monotonic() + SCAN_SECONDS
+        self._next_scan = time.monotonic() + (OWNED_SCAN_SECONDS if self._subscriptions.has_owned else SCAN_SECONDS)
+        self._subscriptions.end_useless(is_dead, lambda: self._segment.tail)
         self._subscriptions.prune(self._segment.read_pos)
         self._subscriptions.retry_absent()
+        self._begin_restored()
         self._subscriptions.publish_reports()
         self.live_producers = self._liveness.scan()
         self._mark_late_losses(has_ended=False)
+
+    def _begin_restored(self) -> None:
+        """Subscribers of an earlier dispatcher, made anew here."""
+        for subscription in self._subscriptions.all():
+            if not subscription.has_begun:
+                subscription.begin(self._opened)
 
     # ---- requests from other processes ----
 
@@ -319,7 +331,7 @@ class Dispatcher:
             fields = msgpack.unpackb(payload)
             verb, request = fields[4], msgpack.unpackb(fields[9])
             self._askers.require(verb, request, slot)
-            code, text = self._answer(verb, request, position, redelivered), ""
+            code, text = self._answer(verb, request, slot, position, redelivered), ""
         except (SubscriberError, SessionError) as error:
             code, text = REPLY_ERROR, str(error)
         except Exception as error:
@@ -328,7 +340,7 @@ class Dispatcher:
             asker = self._segment.slot_process(slot)[0]
             logger.error("to process %d, which could be told only the beginning of this: %s", asker, text)
 
-    def _answer(self, verb: str, request: dict[str, Any], position: int, redelivered: bool) -> int:
+    def _answer(self, verb: str, request: dict[str, Any], slot: int, position: int, redelivered: bool) -> int:
         if CUT_KEY in request:
             raise SubscriberError(
                 f"a request of {request[CUT_KEY]['bytes']} bytes is above the session's max_event_bytes of "
@@ -336,7 +348,8 @@ class Dispatcher:
             )
         scope = bytes.fromhex(request["scope"]) if request["scope"] else None
         if verb == "register":
-            self._register(request, scope, position, redelivered)
+            owner = self._segment.slot_process(slot) if request.get("is_owned") else None
+            self._register(request, scope, owner, position, redelivered)
         elif verb == "is_known":
             return REPLY_OK if self._subscriptions.is_known(request["name"], request["identity"]) else REPLY_NO
         elif verb == "close_scope":
@@ -357,12 +370,23 @@ class Dispatcher:
             )
         return REPLY_OK
 
-    def _register(self, request: dict[str, Any], scope: bytes | None, position: int, redelivered: bool) -> None:
+    def _register(
+        self,
+        request: dict[str, Any],
+        scope: bytes | None,
+        owner: tuple[int, int, int] | None,
+        position: int,
+        redelivered: bool,
+    ) -> None:
         name, target, arguments = request["name"], request["target"], request["arguments"]
         known = self._subscriptions.live(name, scope)
         if redelivered and known is not None and known.since == position:
             return  # done by the dispatcher that died
         self._subscriptions.require_free(name, scope)
         callback = named.resolve(target, arguments)
-        subscription = Subscription(name, callback, scope, target=target, arguments=arguments)
+        subscription = Subscription(name, callback, scope, target=target, arguments=arguments, process=owner)
         self._subscriptions.add(subscription, lambda: position)
+        subscription.begin(self._opened)
+
+    def _opened(self) -> Opened:
+        return Opened([], core.now_us(), 0, self._segment.events_delivered)

@@ -11,6 +11,9 @@ Any callback may have these methods beside its call; `Subscription` looks for th
     request_flush()            sends now what it has gathered; returns at once
     finish(seconds)   no more events come; sends what is left within that time; returns at once
     close()           waits for what `finish` began
+    begin(opened)     before its first event: which scopes are open, see frames.Opened. In the dispatcher's thread
+    check()           between events, about twice a second: False ends it, for it is of no use any more
+    end_stream()      the session has ended, before `finish`
 """
 
 from dataclasses import asdict, dataclass, field, fields

@@ -12,9 +12,11 @@ from typing import Any
 
 from relay_mp._deliver import named
 from relay_mp._deliver.absent import Absent
+from relay_mp._deliver.frames import Opened
 from relay_mp._deliver.reports import CLOSED, ExporterReport
 from relay_mp._emit import middleware
 from relay_mp._log import logger
+from relay_mp._native import core
 from relay_mp._threads import Lock
 from relay_mp.errors import SessionError, SubscriberError
 from relay_mp.types import RuntimeRegistrationKind
@@ -32,6 +34,7 @@ class Subscription:
     """One registration: of the records at `since` and behind it, but before `until`, in units of the ring.
 
     What it has taken ahead of the other callbacks, by its `take_batch`, is before `taken`: see dispatcher.
+    `process`: (pid, start time, pid namespace) of the process that it belongs to, and with which it ends; None: none.
     """
 
     name: str
@@ -42,6 +45,8 @@ class Subscription:
     target: str | None = None
     arguments: dict[str, Any] | None = field(default=None, repr=False)  # secrets may be among them
     taken: int = 0
+    process: tuple[int, int, int] | None = None
+    has_begun: bool = field(init=False, default=False)
     take_batch: Callable[[list[Any]], int] | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -57,6 +62,32 @@ class Subscription:
     @property
     def is_live(self) -> bool:
         return self.until == _FOREVER
+
+    def begin(self, opened: Callable[[], Opened]) -> None:
+        """Tells a callback that asks for it what is open, once."""
+        begin = getattr(self.callback, "begin", None)
+        if self._is_ours and not self.has_begun and callable(begin):
+            self._run(begin, opened())
+        self.has_begun = True
+
+    def is_of_use(self, is_dead: Callable[[int, int, int], bool]) -> bool:
+        """Whether the process that it belongs to lives, and its callback has more to do."""
+        if self.process is not None and is_dead(*self.process):
+            return False
+        check = getattr(self.callback, "check", None)
+        if not self._is_ours or not callable(check):
+            return True
+        try:
+            return bool(check())
+        except Exception:
+            logger.exception("checking subscriber %r failed", self.name)
+            return True
+
+    def end_stream(self) -> None:
+        """The session has ended: a callback that asks for it is told."""
+        end_stream = getattr(self.callback, "end_stream", None)
+        if self._is_ours and callable(end_stream):
+            self._run(end_stream)
 
     @property
     def can_finish(self) -> bool:
@@ -122,6 +153,9 @@ class Subscriptions:
         """As a successor finds them, and how many events had been delivered then; see table."""
         self._publish_counts = publish_counts
         self._save = save
+        self._is_heard = False
+        self.heard_since_us = core.now_us()
+        """Since when there was always somebody who subscribes: what began before was perhaps never emitted."""
 
     def add(self, subscription: Subscription, position: Callable[[], int]) -> None:
         """Registers; `position()` gives the tail once emitters know that somebody listens.
@@ -179,8 +213,9 @@ class Subscriptions:
     def _fill(self, absent: Subscription, callback: Callback) -> None:
         with self._lock:
             found = Subscription(
-                absent.name, callback, absent.scope, absent.since, absent.until, absent.target, absent.arguments
-            )
+                absent.name, callback, absent.scope, absent.since, absent.until, absent.target, absent.arguments,
+                process=absent.process,
+            )  # fmt: skip
             self._keep_report(absent.name, absent.report())
             level = self._level(absent.scope)
             self._set_level(absent.scope, tuple(found if s is absent else s for s in level))
@@ -276,6 +311,18 @@ class Subscriptions:
                 viewers.append(s)
         return viewers, edge
 
+    @property
+    def has_owned(self) -> bool:
+        """Whether one belongs to a process."""
+        return any(s.process is not None for s in self._globals)
+
+    def end_useless(self, is_dead: Callable[[int, int, int], bool], position: Callable[[], int]) -> None:
+        """Ends those whose process has ended, or whose callback has no more to do. Where the dispatcher runs."""
+        for subscription in self.all():
+            if subscription.is_live and not subscription.is_of_use(is_dead):
+                logger.debug("subscriber %r ends: its process has ended, or wants no more", subscription.name)
+                self.remove(subscription.name, subscription.scope, position)
+
     def prune(self, read_position: int) -> None:
         """Forgets registrations that ended before `read_position`."""
         for subscription in self._take_ended(read_position):
@@ -319,6 +366,8 @@ class Subscriptions:
     def close(self, seconds: float | None = None) -> None:
         """The stream has ended: closes what was made from names. Exporters are given `seconds`, all at once."""
         ending = [*self.all(), *self._finishing]
+        for subscription in ending:
+            subscription.end_stream()
         for subscription in ending:
             if subscription.can_finish:
                 subscription.finish(seconds)
@@ -374,4 +423,8 @@ class Subscriptions:
 
     def _publish(self) -> None:
         local = sum(s.is_live for level in self._locals.values() for s in level)
-        self._publish_counts(self._held + local + sum(s.is_live for s in self._globals), local)
+        subscribers = self._held + local + sum(s.is_live for s in self._globals)
+        self._publish_counts(subscribers, local)
+        if subscribers and not self._is_heard:
+            self.heard_since_us = core.now_us()  # behind it: who begins from now on is emitted
+        self._is_heard = bool(subscribers)

@@ -23,8 +23,9 @@ from relay_mp.errors import SubscriberError
 _READS = 3
 """A reader that is overtaken by two writes finds neither copy whole; it looks again."""
 
-_ROW_FIELDS = 6
+_ROW_FIELDS = 7
 _REPORTS = "reports"
+_PROCESS_LIMITS = 1 << 32, 1 << 64, 1 << 64  # pid, start time, pid namespace
 
 
 def save(segment: Segment, subscriptions: Subscriptions, *, has_successor: bool = True) -> None:
@@ -34,7 +35,7 @@ def save(segment: Segment, subscriptions: Subscriptions, *, has_successor: bool 
         SessionError: it does not fit.
     """
     rows: list[list[Any]] = [
-        [s.name, s.target, s.arguments, s.scope, s.since, s.until]
+        [s.name, s.target, s.arguments, s.scope, s.since, s.until, s.process]
         for s in subscriptions.all()
         if s.target and has_successor
     ]
@@ -58,7 +59,7 @@ def restore(segment: Segment, subscriptions: Subscriptions, allowed: Allowed | N
     found, damaged = [], sum(not _is_row(row) for row in rows)
     if damaged:
         logger.error("the table of named subscribers is damaged: %d of its rows are passed over", damaged)
-    for name, target, arguments, scope, since, until in filter(_is_row, rows):
+    for name, target, arguments, scope, since, until, process in filter(_is_row, rows):
         try:
             allowed.require(target, arguments)
         except SubscriberError:
@@ -69,7 +70,8 @@ def restore(segment: Segment, subscriptions: Subscriptions, allowed: Allowed | N
         except SubscriberError as error:
             logger.exception("subscriber %r could not be made again after a restart of the dispatcher", name)
             callback = Absent(name, target, arguments, str(error), is_exporter=name in reports)
-        found.append(Subscription(name, callback, scope, since, until, target, arguments))
+        owner = tuple(process) if process else None
+        found.append(Subscription(name, callback, scope, since, until, target, arguments, process=owner))
     subscriptions.restore(found, reports)
     subscriptions.saved_reports = segment.events_delivered, subscriptions.reports()
 
@@ -106,7 +108,7 @@ def _rows(segment: Segment) -> list[Any]:
 def _is_row(row: Any) -> bool:
     if not isinstance(row, list) or len(row) != _ROW_FIELDS:
         return False
-    name, target, arguments, scope, since, until = row
+    name, target, arguments, scope, since, until, process = row
     return (
         isinstance(name, str)
         and isinstance(target, str)
@@ -114,6 +116,17 @@ def _is_row(row: Any) -> bool:
         and (scope is None or isinstance(scope, bytes))
         and type(since) is int
         and type(until) is int
+        and (process is None or _is_process(process))
+    )
+
+
+def _is_process(found: Any) -> bool:
+    return (
+        isinstance(found, list)
+        and len(found) == 3
+        and all(
+            type(number) is int and 0 <= number < limit for number, limit in zip(found, _PROCESS_LIMITS, strict=True)
+        )
     )
 
 

@@ -112,9 +112,6 @@ typedef struct rmp_header {
     char session_id[36];
     uint32_t max_deliveries; /* of one event, if they kill the dispatcher */
     uint32_t is_strict; /* what cannot be recorded is an error, not replaced */
-    uint64_t started_us; /* when the session began, microseconds since the epoch */
-    uint32_t owner_argv_bytes; /* of the whole command line, which may be longer than what is here of it */
-    char owner_argv[RMP_OWNER_ARGV_BYTES]; /* an argument each between two zero bytes, as in /proc/PID/cmdline */
 
     /* the newest claim: {pos, owner << 32 | units}; CASed by every producer */
     __attribute__((aligned(RMP_LINE))) rmp_pair tail;
@@ -146,6 +143,10 @@ typedef struct rmp_header {
     uint64_t configuration_told; /* the newest registration whose being out of workers' reach has been told */
     uint64_t middleware_failures; /* of middleware that a worker could not get hold of */
     uint64_t refused_requests; /* to the dispatcher: another uid's, or for a name that is not allowed */
+    /* identity again: what is read by nobody but who looks from outside */
+    __attribute__((aligned(RMP_LINE))) uint64_t started_us; /* when the session began, microseconds since the epoch */
+    uint32_t owner_argv_bytes; /* of the whole command line, which may be longer than what is here of it */
+    char owner_argv[RMP_OWNER_ARGV_BYTES]; /* an argument each between two zero bytes, as in /proc/PID/cmdline */
 } rmp_header;
 static_assert(sizeof(rmp_header) <= RMP_HEADER_BYTES, "header page");
 static_assert(offsetof(rmp_header, tail) % 16 == 0, "cmpxchg16b alignment");

@@ -20,7 +20,7 @@ from relay_mp._session.session import SessionHandle
 from relay_mp._session.stats import CAUSES
 from relay_mp.errors import SegmentError, SessionError, described_type
 
-__all__ = ["LEFT", "SessionInfo", "find", "sessions"]
+__all__ = ["LEFT", "SessionInfo", "find", "read", "sessions"]
 
 OPEN, CLOSING, BROKEN, LEFT, UNREADABLE = "open", "closing", "broken", "left", "unreadable"
 
@@ -103,14 +103,15 @@ def _look(path: str) -> Iterator[SessionInfo]:
         return
     try:
         if segment.state in _STATES:
-            yield _read(segment)
+            yield read(segment)
         elif segment.read_pos != segment.tail:
-            yield _read(segment, LEFT)
+            yield read(segment, LEFT)
     finally:
         segment.close()
 
 
-def _read(segment: Segment, state: str | None = None) -> SessionInfo:
+def read(segment: Segment, state: str | None = None) -> SessionInfo:
+    """A session's header and counts, as they are now; `state` if that is known better than by looking."""
     counted = zip((*CAUSES, "unregistered"), segment.losses(), strict=True)
     causes = {cause: count for cause, count in counted if count}
     state = state or (_STATES[segment.state] if recovery.is_attended(segment) else LEFT)

@@ -364,14 +364,14 @@ elif what == "dispatch":
 
 # ---- the table of named subscribers, which a dispatcher that died leaves to the next ----
 
-ROW = ["of another", "named_subscribers:ignores", None, None, 0, 1 << 62]
+ROW = ["of another", "named_subscribers:ignores", None, None, 0, 1 << 62, None]
 TABLES = {
     "no msgpack": b"\xc1",
     "nothing more": b"\x91",
     "no list": msgpack.packb({"a": 1}),
     "a number": msgpack.packb(5),
     "a number for a row": msgpack.packb([5]),
-    "a short row": msgpack.packb([ROW[:5]]),
+    "a short row": msgpack.packb([ROW[:6]]),
     "a long row": msgpack.packb([[*ROW, None]]),
     "a target that is none": msgpack.packb([[ROW[0], 5, *ROW[2:]]]),
     "a target that is not there": msgpack.packb([[ROW[0], "no_such:x", *ROW[2:]]]),
@@ -379,7 +379,9 @@ TABLES = {
     "arguments that are none": msgpack.packb([[*ROW[:2], 5, *ROW[3:]]]),
     "arguments with a number for a name": msgpack.packb([[*ROW[:2], {5: 5}, *ROW[3:]]]),
     "a scope that is none": msgpack.packb([[*ROW[:3], [], *ROW[4:]]]),
-    "places that are none": msgpack.packb([[*ROW[:4], "x", {}]]),
+    "places that are none": msgpack.packb([[*ROW[:4], "x", {}, None]]),
+    "a process that is none": msgpack.packb([[*ROW[:6], [1, 2]]]),
+    "a process with impossible numbers": msgpack.packb([[*ROW[:6], [-1, 1 << 63, 0]]]),
     "a name that is none": msgpack.packb([[[1], *ROW[1:]]]),
     "10,000 lists deep": b"\x91" * 10_000 + b"\xc0",
     "a list said to have 4 billion": b"\xdd" + LENGTH_32,
@@ -402,7 +404,9 @@ def test_a_hostile_table_of_subscribers_is_passed_over_and_the_stream_goes_on(fo
 
 
 def test_what_is_whole_in_a_table_of_subscribers_is_taken(forge, caplog):
-    forge.segment.store_subscriptions(msgpack.packb([5, ROW, [], [ROW[0] + "s", "os:getcwd", *ROW[2:3], 7, 0, 0]]))
+    forge.segment.store_subscriptions(
+        msgpack.packb([5, ROW, [], [ROW[0] + "s", "os:getcwd", *ROW[2:3], 7, 0, 0, None]])
+    )
     subscriptions = Subscriptions(lambda subscribers, scope_locals: None)
     table_module.restore(forge.segment, subscriptions)
     assert [(found.name, found.since, found.until) for found in subscriptions.all()] == [(ROW[0], 0, 1 << 62)]

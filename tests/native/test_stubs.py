@@ -11,14 +11,14 @@ import pytest
 from relay_mp._deliver import open_scopes
 from relay_mp._emit import current, handle, verbs
 from relay_mp._native import core, encoder, reader, segments
-from relay_mp._records import json_line, payloads, records
+from relay_mp._records import batches, json_line, payloads, records
 from relay_mp.observability.atif import steps
 from relay_mp.observability.otel import limits, otlp, places, spans
 
 MODULES = (
     *(core, encoder, reader, segments),
     *(current, handle, verbs),
-    *(json_line, payloads, records),
+    *(batches, json_line, payloads, records),
     open_scopes,
     *(steps, limits, otlp, places, spans),
 )
