@@ -28,7 +28,7 @@
 #include "atomics.h"
 
 #define RMP_MAGIC 0x31504d59414c4552ull /* "RELAYMP1" */
-#define RMP_LAYOUT_VERSION 5u
+#define RMP_LAYOUT_VERSION 6u
 
 #define RMP_UNIT_BYTES 64u
 #define RMP_RECORD_HEADER_BYTES 24u
