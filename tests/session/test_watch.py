@@ -58,18 +58,19 @@ class Viewer:
         environment = {**os.environ, "RELAY_MP_SESSION": ""}
         self.process = subprocess.Popen(
             [sys.executable, "-c", code, path, until, json.dumps(options)],
-            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            bufsize=0,  # else a line that is read takes some of the next along
         )  # fmt: skip
         self.pid = self.process.pid
         line = self.process.stdout.readline()
-        assert line == "watching\n", line + self.process.communicate()[1]
+        assert line == b"watching\n", line + self.process.communicate()[1]
 
     def seen(self, returncode=0):
         """Its rows, and its other lines, once it has ended."""
         out, err = self.process.communicate(timeout=WAIT_SECONDS)
         assert self.process.returncode == returncode, err
         assert not err
-        lines = out.splitlines()
+        lines = out.decode().splitlines()
         return [json.loads(line) for line in lines if line[0] == "["], [line for line in lines if line[0] != "["]
 
     def kill(self, number=signal.SIGKILL):
@@ -311,7 +312,7 @@ watch.close()
     viewer = Viewer(watched.path, code=code)
     scope.event("last")
     out, err = viewer.process.communicate(timeout=WAIT_SECONDS)
-    assert (out, err) == ("seen\n", "this watch is the parent process's; call relay_mp.watch() in this one")
+    assert (out, err) == (b"seen\n", b"this watch is the parent process's; call relay_mp.watch() in this one")
 
 
 # ---- a viewer is slow ----
