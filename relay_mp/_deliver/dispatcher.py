@@ -30,6 +30,7 @@ from relay_mp._deliver.allowed import Allowed
 from relay_mp._deliver.askers import Askers
 from relay_mp._deliver.frames import Opened
 from relay_mp._deliver.liveness import SCAN_SECONDS, Liveness, is_dead
+from relay_mp._deliver.open_scopes import OpenScopes, OpenStart
 from relay_mp._deliver.replacement import Named, replace
 from relay_mp._deliver.subscriptions import Subscription, Subscriptions
 from relay_mp._emit import middleware
@@ -51,6 +52,9 @@ IDLE_SECONDS = 0.25
 has nothing to do costs less than a thousandth of a core."""
 OWNED_SCAN_SECONDS = 0.5
 """Between two looks at the producers while a subscription belongs to a process: it ends within a second of that."""
+MAX_OPEN_SCOPES, MAX_OPEN_BYTES = 100_000, 16 * 1024 * 1024
+"""What is kept of open scopes, for who begins to watch: the oldest lose their payloads beyond so many bytes, and are
+given up if that is not enough, or there are too many."""
 LOSS_MARK = "relay_mp.loss"
 LOSS_CAUSES = ("full", "writer_died", "fenced", "corrupt", "poison")
 """Why events were lost: the ring was full; their writer died, or was too slow, before it had finished them; their
@@ -74,6 +78,7 @@ class Dispatcher:
         self._askers = Askers(segment, allowed or Allowed())
         self._reader = Reader(segment, view_of)
         self._liveness = Liveness(segment, self._reader)
+        self._open: OpenScopes[OpenStart[Any]] = OpenScopes(MAX_OPEN_SCOPES, lambda given_up: None, MAX_OPEN_BYTES)
         self._stall_seconds = segment.stall_timeout_ns / 1e9
         self._max_deliveries: float = segment.max_deliveries
         self._last_mark_seq = self._mark_seq_before()
@@ -147,6 +152,8 @@ class Dispatcher:
         position = batch[start].position
         viewers, edge = self._subscriptions.stretch(position)
         end = self._reader.run_end(batch, start, RUN_EVENTS, edge)
+        # Also what it does not come to now: to note a record twice is to note it once.
+        self._open.note(self._reader.events(batch, start, end))
         for viewer in viewers:
             if viewer.take_batch is not None and end > start:
                 end = self._offer(viewer, batch, start, end)
@@ -228,6 +235,7 @@ class Dispatcher:
         self._mark_losses(slot, self._reader.unmarked(slot), seq // UNIT_BYTES + 1)
 
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
+        self._open.note([event])
         for subscription in self._subscriptions.viewers(position, stack):
             if subscription.taken > position:
                 continue
@@ -389,4 +397,7 @@ class Dispatcher:
         subscription.begin(self._opened)
 
     def _opened(self) -> Opened:
-        return Opened([], core.now_us(), 0, self._segment.events_delivered)
+        starts = [kept.start for kept in self._open.snapshot()]
+        return Opened(
+            starts, self._subscriptions.heard_since_us, self._open.evicted, self._segment.events_delivered
+        )  # fmt: skip

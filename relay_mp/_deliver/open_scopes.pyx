@@ -13,11 +13,12 @@ One thread at a time; the counts may be read from any.
 """
 
 from relay_mp._native.python cimport PyBytes_GET_SIZE
-from relay_mp._records.records cimport RecordView
+from relay_mp._records.records cimport RecordView, kind_of
 
 from relay_mp._records.cut import cut_payloads
 
 cdef enum:
+    START, END  # kinds of records: see relay_mp.events
     SHARED_BYTES = 1024  # an event's record below that is kept with what others have decoded of it
 
 cdef Py_ssize_t NO_BOUND = <Py_ssize_t>((<size_t>-1) >> 1)
@@ -123,6 +124,20 @@ cdef class OpenScopes:
         else:
             self._remove(kept)
         return kept
+
+    def note(self, list events not None) -> None:
+        """Events that follow each other in the stream: keeps what begins, as OpenStart, and lets go of what ends."""
+        cdef RecordView event
+        cdef OpenStart kept
+        cdef int kind
+        for event in events:
+            kind = kind_of(event._record)
+            if kind == START:
+                kept = OpenStart.__new__(OpenStart)
+                kept._hold(event)
+                self.begin(kept)
+            elif kind == END:
+                self.end(event._read_field(1))
 
     cpdef object get(self, uuid):
         """What is kept of an open scope."""

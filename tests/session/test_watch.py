@@ -15,6 +15,7 @@ import pytest
 import relay_mp
 from relay_mp import ScopeType, scope, subscribers
 from relay_mp._deliver import tap
+from relay_mp._native import core
 from relay_mp._session import watch as watching
 
 WAIT_SECONDS = 60.0
@@ -211,6 +212,54 @@ def test_a_read_that_nothing_comes_for_is_empty_after_its_time(watched):
     with relay_mp.watch(watched.path) as watch:
         assert watch.read(WAIT_SECONDS).snapshot
         assert watch.read(0) == watch.read(0.01) == watching.Batch([])
+
+
+# ---- what was open before ----
+
+WORKER = """
+import sys
+from relay_mp import ScopeType, scope
+with scope.scope("worker's", ScopeType.Tool, input={"w": 1}):
+    print("open", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@both
+def test_who_comes_late_sees_each_open_scope_with_its_true_start_and_no_orphan(watched, tmp_path):
+    subscribers.register("x", "named_subscribers:Lines", arguments={"path": str(tmp_path / "lines")})
+    before = core.now_us()
+    with scope.scope("outer", ScopeType.Agent, input={"big": "x" * 5000}) as outer:
+        after = core.now_us()
+        with scope.scope("over", ScopeType.Agent):
+            pass
+        with subprocess.Popen(
+            [sys.executable, "-c", WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as worker:
+            assert worker.stdout.readline() == "open\n"
+            watched.flush()
+            with relay_mp.watch(watched.path) as watch:
+                first = watch.read(WAIT_SECONDS)
+                assert first.snapshot
+                worker.communicate("\n", timeout=WAIT_SECONDS)
+                scope.event("last")
+                rest = read_until(watch, "last")
+    starts = first.events[1:]
+    assert [(event.name, event.scope_category, event.pid) for event in starts] == [
+        ("outer", "start", os.getpid()), ("worker's", "start", worker.pid),
+    ]  # fmt: skip
+    assert (starts[0].uuid, starts[0].data) == (outer.uuid, {"big": "x" * 5000})
+    assert before <= starts[0].timestamp_us <= after <= starts[1].timestamp_us
+    assert [(event.name, event.uuid) for event in rest][:1] == [("worker's", starts[1].uuid)]
+    assert first.events[0].data["complete_since_us"] <= starts[0].timestamp_us
+
+
+def test_scopes_that_began_while_nobody_subscribed_are_said_to_be_unknown(watched):
+    with scope.scope("unknown", ScopeType.Agent), relay_mp.watch(watched.path) as watch:
+        before = time.time() * 1e6
+        first = watch.read(WAIT_SECONDS)
+        assert [event.name for event in first.events] == ["relay_mp.watch"]
+        assert abs(first.events[0].data["complete_since_us"] - before) < 60e6
 
 
 # ---- a viewer ends ----
