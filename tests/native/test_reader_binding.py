@@ -1074,6 +1074,7 @@ SEGMENT_CALLS = {
     "take_lease": (0,),
     "slots": (),
     "count_subscriber_error": (),
+    "count_unattached": (1,),
     "slot_state": (1,),
     "slot_pid": (1,),
     "slot_statuses": (),
