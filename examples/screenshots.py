@@ -1,12 +1,16 @@
-"""The pictures of README and docs: a run of worker_pool.py in Phoenix, and in Perfetto.
+"""The pictures of README and docs: worker_pool.py in Phoenix and in Perfetto, and tools_and_llm.py in the view.
 
-    python examples/screenshots.py [DIRECTORY]        default: where they have them, examples/screenshots
+    python examples/screenshots.py [DIRECTORY]            default: where they have them, examples/screenshots
+    python examples/screenshots.py [DIRECTORY] --view     only those of the view, which need no Phoenix and no Perfetto
 
-Starts both without a network, see viewers.py; needs the extras `openinference` and `viewers`, and a Chromium.
+Starts all without a network, see viewers.py; needs the extras `openinference` and `viewers`, and a Chromium.
 """
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -25,8 +29,13 @@ WIDTH, HEIGHT = 1280, 720
 
 def main() -> None:
     """Runs the agents once, with both exporters; then takes the pictures."""
-    directory = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("screenshots")
+    named = [Path(argument) for argument in sys.argv[1:] if argument != "--view"]
+    directory = named[0] if named else Path(__file__).with_name("screenshots")
     directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="relay-mp-screenshots-") as temporary, viewers.browser() as chromium:
+        show_view(Path(temporary), chromium, directory)
+    if "--view" in sys.argv:
+        return
     with tempfile.TemporaryDirectory(prefix="relay-mp-screenshots-") as temporary:
         data = Path(temporary)
         with viewers.phoenix(data) as phoenix, viewers.browser() as chromium:
@@ -87,6 +96,41 @@ def show_perfetto(trace: Path, chromium: Browser, file: Path) -> None:
         )
         ui.settle()
         save(ui.page.screenshot(), file)
+
+
+def show_view(data: Path, chromium: Browser, directory: Path) -> None:
+    """A run of tools_and_llm.py with prices, in light and dark: a model's call is selected that asks for a tool."""
+    prices = data / "prices.json"
+    rates = {"input_per_million": 2.0, "output_per_million": 8.0}
+    entry = {"provider": "openai", "model_id": "rules-1", "currency": "USD", "rates": rates}
+    entry |= {"pricing_as_of": "2026-01-01", "pricing_source": "made up"}
+    prices.write_text(json.dumps({"version": 1, "entries": [entry]}), encoding="utf-8")
+    program = [sys.executable, Path(__file__).with_name("tools_and_llm.py"), "--workers", "3", "--output", data]
+    environment = {**os.environ, "RELAY_MP_PRICES": str(prices)}
+    subprocess.run(program, env=environment, check=True, stdout=subprocess.DEVNULL, timeout=120)
+    events = (next(data.glob("*.jsonl"))).rename(data / "tools_and_llm.jsonl")
+    view = subprocess.Popen(
+        [sys.executable, "-m", "relay_mp", "view", events, "--no-browser"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        url = str(view.stdout.readline() if view.stdout else "").rpartition(" ")[2].strip()
+        for scheme in ("light", "dark"):
+            page = viewers.new_page(chromium, WIDTH, HEIGHT)
+            page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+            page.goto(url)
+            page.locator("#states", has_text="complete").wait_for()
+            page.locator("#query").fill("calls cat:llm")
+            page.locator("#matches", has_text="found").wait_for()
+            page.keyboard.press("Enter")
+            page.locator("#detail .message").first.wait_for()
+            page.locator("#query").fill("")
+            page.locator("#table").focus()
+            page.wait_for_timeout(500)
+            save(page.screenshot(), directory / f"view-{scheme}.png")
+            page.close()
+    finally:
+        view.terminate()
+        view.wait(30)
 
 
 def save(picture: bytes, file: Path) -> None:

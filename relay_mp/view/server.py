@@ -7,6 +7,7 @@
     GET /<token>/row/<uuid>          the row of a scope
     GET /<token>/search?text=...     rows whose payloads contain a text
     GET /<token>/download/<run>      the run's lines
+    GET /<token>/trace/<run>         the run as a trace for Perfetto
 
 Every answer needs the token, which only the user's terminal shows, and a Host that is this server: a page of another
 site cannot read from it, also not under a name that it has pointed to 127.0.0.1. What has an Origin must have this one.
@@ -15,10 +16,13 @@ once, since other users of the machine can read the arguments of a process. Noth
 """
 
 import base64
+import contextlib
 import gzip
 import hmac
 import json
 import secrets
+import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -28,8 +32,10 @@ from importlib import resources
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from relay_mp.view.rows import Batch, Cursor, Rows
+from relay_mp._log import logger
+from relay_mp.view.rows import Batch, Cursor, Rows, Run
 from relay_mp.view.search import search
+from relay_mp.view.trace import trace_of
 
 __all__ = ["ViewServer"]
 
@@ -68,7 +74,7 @@ class ViewServer(ThreadingHTTPServer):
         OSError: the port is taken.
     """
 
-    daemon_threads = True
+    daemon_threads = False  # `server_close` waits for them: what they answer from is still there
 
     def __init__(self, rows: Rows, port: int = 0) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
@@ -78,6 +84,7 @@ class ViewServer(ThreadingHTTPServer):
         self.hosts = {f"{name}:{self.server_port}" for name in ("127.0.0.1", "localhost")}
         self.streams = threading.BoundedSemaphore(MAX_STREAMS)
         self.is_closing = threading.Event()
+        self._connections: set[socket.socket] = set()
         root = resources.files("relay_mp.view") / "page"
         files = {file.name: file.read_bytes() for file in root.iterdir() if _type_of(file.name)}
         self.files = {name: (content, gzip.compress(content)) for name, content in files.items()}
@@ -92,10 +99,28 @@ class ViewServer(ThreadingHTTPServer):
         self._launch = None
         return True
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """A connection, which browsers keep open for more requests."""
+        self._connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Its end."""
+        self._connections.discard(request)
+        super().shutdown_request(request)
+
     def shutdown(self) -> None:
-        """Ends the streams, then the server."""
+        """Ends the server, the streams, and the connections."""
         self.is_closing.set()
         super().shutdown()
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes away is no error; anything else is told by the log."""
+        if not isinstance(sys.exception(), OSError):
+            logger.exception("a request to the view failed")
 
 
 def _type_of(name: str) -> str | None:
@@ -140,7 +165,7 @@ class _Handler(BaseHTTPRequestHandler):
         name, argument = path[0] or "index.html", path[1] if len(path) == 2 else ""
         routes: dict[str, Callable[[str, dict[str, list[str]]], None]] = {
             "events": self._events, "scope": self._scope, "row": self._row, "search": self._search,
-            "download": self._download,
+            "download": self._download, "trace": self._trace,
         }  # fmt: skip
         if len(path) == 1 and name in self.server.files:
             self._file(name)
@@ -234,12 +259,17 @@ class _Handler(BaseHTTPRequestHandler):
         rows, is_complete = search(self.server.rows, query.get("text", [""])[0])
         self._json({"generation": generation, "complete": is_complete, "rows": _base64(rows.tobytes())})
 
-    def _download(self, number: str, _: dict[str, list[str]]) -> None:
+    def _run(self, number: str) -> Run | None:
         runs = self.server.rows.runs
-        if not number.isdecimal() or int(number) >= len(runs):
-            self._say(HTTPStatus.NOT_FOUND, "there is no such run")
+        if number.isdecimal() and int(number) < len(runs):
+            return runs[int(number)]
+        self._say(HTTPStatus.NOT_FOUND, "there is no such run")
+        return None
+
+    def _download(self, number: str, _: dict[str, list[str]]) -> None:
+        run = self._run(number)
+        if run is None:
             return
-        run = runs[int(number)]
         self.close_connection = True
         name = "".join(letter if letter.isalnum() or letter in "-_." else "-" for letter in run.name)
         name = name if name.endswith(".jsonl") else f"{name}.jsonl"
@@ -247,6 +277,11 @@ class _Handler(BaseHTTPRequestHandler):
         self._head("application/x-ndjson", HTTPStatus.OK, {"Connection": "close", "Content-Disposition": disposition})
         for _reference, piece in run.payloads.chunks():
             self.wfile.write(piece)
+
+    def _trace(self, number: str, _: dict[str, list[str]]) -> None:
+        run = self._run(number)
+        if run is not None:
+            self._answer(trace_of(run.payloads), "application/json")
 
     def log_message(self, format: str, *args: Any) -> None:
         """Requests are not logged: their addresses have the token."""

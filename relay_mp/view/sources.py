@@ -22,11 +22,27 @@ __all__ = ["Batches", "add_files", "add_session"]
 BATCH_LINES = 2000
 
 
-class Batches(Protocol):
-    """What `relay_mp.watch()` returns, as far as it is used here."""
+class Batch(Protocol):
+    """What came next in a session, see `relay_mp.watch`."""
 
-    def batches(self) -> Iterable[tuple[list[Event], int, bool]]:
-        """(events, missed before them, whether the session has ended), as they come."""
+    @property
+    def events(self) -> list[Event]:
+        """In their order."""
+
+    @property
+    def missed(self) -> int:
+        """How many this viewer has missed."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no more to come."""
+
+
+class Batches(Protocol):
+    """What `relay_mp.watch` returns, as far as it is used here."""
+
+    def batches(self) -> Iterable[Batch]:
+        """As they come."""
 
     def close(self) -> None:
         """Ends the iteration."""
@@ -89,12 +105,11 @@ def add_session(rows: Rows, name: str, session: str, watch: Batches) -> threadin
 
 def _follow(rows: Rows, run: Run, kept: KeptPayloads, session: bytes, watch: Batches) -> None:
     try:
-        for events, missed, ended in watch.batches():
-            lines = [event_line(event, session) for event in events]
-            found = ((_event(run, line), line) for line in lines)
+        for batch in watch.batches():
+            found = ((_event(run, line), line) for line in (event_line(event, session) for event in batch.events))
             rows.take(run, [(event, kept.keep(line)) for event, line in found if event is not None])
-            run.missed += missed
-            if ended:
+            run.missed += batch.missed
+            if batch.ended:
                 break
     finally:
         watch.close()

@@ -92,10 +92,10 @@ def test_every_import_of_the_modules_is_a_file_that_is_served(server):
             assert b"".join(imported).decode() in server.files, name
 
 
-def test_the_page_names_no_other_host(server):
+def test_the_page_names_no_other_host_but_where_it_asks_first(server):
     for name, (content, _) in server.files.items():
         hosts = set(re.findall(rb"https?://([^/\"'` ]+)", content))
-        assert hosts <= {b"www.w3.org"}, name
+        assert hosts <= ({b"ui.perfetto.dev"} if name == "perfetto.js" else {b"www.w3.org"}), name
 
 
 @pytest.mark.parametrize("token", ["", "wrong", "ä"])
@@ -215,3 +215,9 @@ def test_a_download_is_the_file(server, tmp_path):
     _, headers, body = get(server, "download/0")
     assert body == (tmp_path / "events.jsonl").read_bytes()
     assert headers["Content-Disposition"] == 'attachment; filename="events.jsonl"'
+
+
+def test_a_trace_has_the_run_s_scopes(server):
+    status, _, body = get(server, "trace/0")
+    slices = [each for each in json.loads(body) if each.get("ph") in ("X", "b")]
+    assert (status, {each["name"] for each in slices}) == (200, {"ask", "work"})

@@ -11,6 +11,7 @@ import "./table.js";
 import "./names.js";
 import "./detail.js";
 import "./input.js";
+import "./perfetto.js";
 
 const element = id => document.getElementById(id);
 const wanted = hash();

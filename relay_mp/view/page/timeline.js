@@ -200,7 +200,7 @@ function links() {
     if (rows.start[row] >= from && rows.start[row] <= to) some.push(row);
   }
   context.strokeStyle = context.fillStyle = colours.dim;
-  context.globalAlpha = 0.45;
+  context.globalAlpha = 0.35;
   context.lineWidth = 1;
   if (some.length <= FEW_LINKS) some.forEach(link);
   context.globalAlpha = 1;
