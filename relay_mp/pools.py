@@ -33,7 +33,7 @@ from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.locks import ForkSafeRLock
 from relay_mp._log import logger
 from relay_mp._native import core
-from relay_mp._session import inheritance
+from relay_mp._session import inheritance, pool_workers
 from relay_mp._session.configuration import diagnostics
 from relay_mp._session.membership import attach, current_session
 from relay_mp.errors import SessionError, described_type
@@ -191,6 +191,7 @@ def propagate(function: Callable[P, R], context: TaskContext | None = None) -> C
     """
     if context is not None and not isinstance(context, TaskContext):
         raise TypeError(f"context is {described_type(context)}; expected what pools.capture() returns")
+    pool_workers.note_carrying()
     if isinstance(function, _Propagated):
         return function if context is None else _Propagated(function._function, context)
     if not callable(function):
@@ -211,6 +212,7 @@ def _carrying(method: Callable[..., R], parameter: str | None = None) -> Callabl
 
     @functools.wraps(method)
     def carry(self: Any, /, *args: Any, **kwargs: Any) -> R:
+        pool_workers.note_carrying()
         if index < len(args):
             args = (*args[:index], _carried(args[index]), *args[index + 1 :])
         elif name in kwargs:

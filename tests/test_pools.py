@@ -319,6 +319,33 @@ def test_workers_older_than_the_session_join_it_with_their_first_task(kind, meth
             pool.join()
 
 
+OLDER = """
+import concurrent.futures, multiprocessing, sys
+import relay_mp
+from relay_mp import pools
+
+start, kind = sys.argv[1:]
+if kind == "carried":
+    executor = pools.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start))
+else:
+    executor = concurrent.futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(start))
+if kind == "older":
+    executor.submit(abs, 1).result()
+with executor:
+    for _ in range(2):
+        with relay_mp.session():
+            executor.submit(abs, 1).result()
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver"])
+@pytest.mark.parametrize(("kind", "lines"), [("older", 1), ("serves the next", 1), ("carried", 0)])
+def test_a_pool_that_is_older_than_the_session_and_carries_nothing_is_told_of_once(run_script, method, kind, lines):
+    said = run_script(OLDER, method, kind).stderr
+    assert said.count("1 child processes are older than the session that begins") == lines
+    assert said.count("Begin the session before the pool") == lines
+
+
 def call_between(function):
     scope.event("before")
     function()

@@ -246,6 +246,7 @@ def _way_out(session: Session) -> str:
 
 
 def _start(settings: Settings, session_id: str) -> Session:
+    pool_workers.warn_of_older()
     for directory in placing.directories(settings):
         recovery.sweep(directory, settings.recovery_directory)
     segment, settings = placing.place(settings, session_id)

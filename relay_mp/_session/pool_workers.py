@@ -6,6 +6,9 @@
 
 A task that carries its scope (`relay_mp.pools`, `propagate`, `instrument()`) sets it for itself. One that does not is a
 root: a parent is right or absent. The worker says so once. Runs in every process that multiprocessing started.
+
+A worker that is older than the session hears of it from a task that carries one. Where no task does, the owner says so
+once, as the session begins.
 """
 
 import os
@@ -16,7 +19,7 @@ from relay_mp._log import logger
 from relay_mp._native import core
 from relay_mp._session import inheritance
 
-__all__ = ["is_pool_worker", "warn_once"]
+__all__ = ["is_pool_worker", "note_carrying", "warn_of_older", "warn_once"]
 
 
 WORKER_LOOPS = frozenset(
@@ -50,6 +53,8 @@ class _Watch:
     def __init__(self) -> None:
         self._watched: set[str] = set()
         self._warned_epoch = -1
+        self._warned_of_older = False
+        self._carries = False
 
     def before_fork(self) -> None:
         for util in inheritance.loaded("util"):
@@ -72,7 +77,31 @@ class _Watch:
             os.getpid(),
         )
 
+    def note_carrying(self) -> None:
+        """This program carries scopes with its tasks, which take workers along to their session."""
+        self._carries = True
+
+    def warn_of_older(self) -> None:
+        if self._warned_of_older or self._carries:
+            return
+        older = sorted(child.pid or 0 for module in inheritance.loaded("process") for child in module._children)
+        if not older:
+            return
+        self._warned_of_older = True
+        logger.warning(
+            "%d child processes are older than the session that begins (%s): what they emit is not in it unless a task "
+            "brings it along. Begin the session before the pool, or carry it: use relay_mp.pools' classes, "
+            "relay_mp.pools.propagate(function), or call relay_mp.pools.instrument()",
+            len(older),
+            ", ".join(map(str, older[:_MOST_NAMED])) + (", ..." if len(older) > _MOST_NAMED else ""),
+        )
+
+
+_MOST_NAMED = 5
+"""Processes that one line names."""
 
 _watch = _Watch()
 warn_once = _watch.warn_once
+note_carrying = _watch.note_carrying
+warn_of_older = _watch.warn_of_older
 os.register_at_fork(before=_watch.before_fork)
