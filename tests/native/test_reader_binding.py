@@ -1075,6 +1075,8 @@ SEGMENT_CALLS = {
     "slots": (),
     "count_subscriber_error": (),
     "count_unattached": (1,),
+    "put_request": (1, b""),
+    "leave_slot": (1,),
     "slot_state": (1,),
     "slot_pid": (1,),
     "slot_statuses": (),
