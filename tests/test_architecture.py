@@ -129,6 +129,8 @@ LATE = {
     ("relay_mp.cli.main", "relay_mp.cli.ls"): _COMMAND,
     ("relay_mp.cli.main", "relay_mp.cli.recover"): _COMMAND,
     ("relay_mp.cli.main", "relay_mp.cli.summary"): _COMMAND,
+    ("relay_mp.cli.main", "relay_mp.cli.tail"): _COMMAND,
+    ("relay_mp.cli.main", "relay_mp.cli.top"): _COMMAND,
     ("relay_mp.cli.main", "relay_mp.cli.view"): _COMMAND,
     ("relay_mp.events", "relay_mp.annotated"): "only events of LLM calls whose annotation is looked at need it",
     ("relay_mp.integrations.celery", "celery"): "not ours to require; only who uses Celery calls `instrument()`",

@@ -37,6 +37,8 @@ class Command(NamedTuple):
 
 COMMANDS = [
     Command("ls", "list the sessions of this user, and what dead ones have left"),
+    Command("top", "show a running session: its processes, its open agents, its ring"),
+    Command("tail", "show a session's events as they come"),
     Command("summary", "add up a recorded run by category and name, and show its longest parts"),
     Command("export", "write a recorded run in another format, or send it to a receiver"),
     Command("diff", "compare two recorded runs: what got slower, dearer, failed"),

@@ -58,7 +58,7 @@ def test_every_command_says_what_it_takes_with_an_example(command, capsys):
 
 
 @pytest.mark.parametrize("command", [command.name for command in main.COMMANDS])
-def test_every_command_s_example_runs(command, directory, capsys):
+def test_every_command_s_example_runs(command, directory, agents, capsys):
     for example in main.module_of(command).EXAMPLE.splitlines():
         program, *argv = shlex.split(example)
         code, out, err = called(capsys, *argv)
