@@ -77,6 +77,7 @@ from relay_mp._emit.propagation import (
     capture_traceparent,
     create_scope_stack_from_propagation,
 )
+from relay_mp._native.core import is_dispatching
 from relay_mp._session.flush import FlushResult
 from relay_mp._session.membership import attach, current_session, session, shutdown
 from relay_mp._session.recovery import recover
@@ -223,6 +224,7 @@ __all__ = [
     "get_scope_stack",
     "guardrails",
     "intercepts",
+    "is_dispatching",
     "llm",
     "observability",
     "plugin",

@@ -30,12 +30,12 @@ Every verb may be called from any thread, asyncio task and process, and after fo
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from datetime import datetime
 from typing import Any
 
 from relay_mp._emit.arguments import check_name
-from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, check_type
+from relay_mp._emit.calls import AnyHandle, LLMHandle, LLMRequest, LLMRequestInterceptOutcome, check_type
 from relay_mp._emit.current import _current as current
+from relay_mp._emit.failures import Status
 from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_call import (
@@ -72,7 +72,7 @@ from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, of_prog
 from relay_mp._emit.verbs import end_silently
 from relay_mp._native.core import active
 from relay_mp.errors import described_type
-from relay_mp.types import Json, LLMAttributes, RuntimeRegistrationKind, ScopeType
+from relay_mp.types import Json, LLMAttributes, RuntimeRegistrationKind, Timestamp
 
 __all__ = [
     "call",
@@ -95,12 +95,12 @@ def call(
     name: str,
     request: LLMRequest,
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: LLMAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
     model_name: str | None = None,
-    timestamp: datetime | None = None,
+    timestamp: Timestamp | None = None,
 ) -> LLMHandle:
     """Begins an LLM call that the caller makes: emits its start. No guardrail or intercept is asked.
 
@@ -112,7 +112,7 @@ def call(
         data: kept in the handle (`handle.data`), in no event.
         metadata: of both events.
         model_name: goes into `category_profile`.
-        timestamp: timezone-aware; now if left out.
+        timestamp: a timezone-aware datetime, or nanoseconds since the epoch; now if left out.
 
     Returns:
         The handle, to be given to `call_end`.
@@ -139,9 +139,10 @@ def call_end(
     metadata: Json | None = None,
     annotated_response: Any = None,
     response_codec: Any = None,
-    timestamp: datetime | None = None,
+    status: Status | None = None,
+    timestamp: Timestamp | None = None,
 ) -> None:
-    """Ends an LLM call: emits its end, with status OK. Called twice, it emits two.
+    """Ends an LLM call: emits its end. Called twice, it emits two.
 
     Args:
         handle: the call, from `call`.
@@ -151,7 +152,8 @@ def call_end(
         annotated_response: an AnnotatedLLMResponse, or a dict: goes into
             `category_profile.annotated_response`, unless a sanitizer changes the response.
         response_codec: makes that annotation of the sanitized response, where none is given.
-        timestamp: timezone-aware, kept as given. Left out: now, and always later than the start.
+        status: how it ended: "OK", "ERROR" or "UNSET", or the exception that ended it; OK if left out.
+        timestamp: as for `call`, kept as given. Left out: now, and always later than the start.
 
     Raises:
         TypeError: an argument is not of its type.
@@ -168,7 +170,7 @@ def call_end(
     if response_codec is not None or (registry.any and visible(RESPONSE_SANITIZERS)):
         shown, annotation = run_now(show_response(response, response_codec, annotated, BLOCK))
     end_call(
-        handle, LLM, shown, end_metadata(handle, metadata), end_profile(handle, annotation), timestamp
+        handle, LLM, shown, end_metadata(handle, metadata, status), end_profile(handle, annotation), timestamp
     )  # fmt: skip
 
 
@@ -177,7 +179,7 @@ async def execute(
     request: LLMRequest,
     func: Callable[[LLMRequest], Any],
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: LLMAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
@@ -227,7 +229,7 @@ def execute_sync(
     request: LLMRequest,
     func: Callable[[LLMRequest], Any],
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: LLMAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
@@ -261,7 +263,7 @@ async def _execute(spec: Spec, request: LLMRequest, func: Callable[[LLMRequest],
     active()  # takes over what the session has installed for its processes
     prepared = await prepare(spec, request, mode)
     started = await begin(spec, prepared, mode)
-    with Inside(started, ScopeType.Llm):
+    with Inside(started):
         try:
             request = traced(started, spec.parent, prepared.request)
             intercepts = visible(_EXECUTIONS)
@@ -299,7 +301,7 @@ async def stream_execute(
     collector: Callable[[Any], object],
     finalizer: Callable[[], Any],
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: LLMAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
@@ -344,7 +346,7 @@ def stream_execute_sync(
     collector: Callable[[Any], object],
     finalizer: Callable[[], Any],
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: LLMAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
@@ -382,7 +384,7 @@ async def _stream_execute(
     active()  # takes over what the session has installed for its processes
     prepared = await prepare(spec, request, mode)
     started = await begin(spec, prepared, mode)
-    before, scope = current.get(), Inside(started, ScopeType.Llm).scope
+    before, scope = current.get(), Inside(started).scope
     current.set(scope)
     try:
         try:
@@ -497,7 +499,7 @@ def conditional_execution(request: LLMRequest) -> Any:
 def _spec(
     name: str,
     request: object,
-    handle: ScopeHandle | None,
+    handle: AnyHandle | None,
     attributes: object,
     data: Any,
     metadata: Any,
@@ -510,7 +512,7 @@ def _spec(
 
 
 def _checked_call(
-    name: str, request: object, handle: ScopeHandle | None, attributes: object, model_name: object
+    name: str, request: object, handle: AnyHandle | None, attributes: object, model_name: object
 ) -> tuple[str, ScopeHandle, int, dict[str, Any]]:
     """A call's name, parent, attributes and `category_profile`."""
     if type(name) is not str:

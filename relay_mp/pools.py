@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from relay_mp._emit.carry import current_scope_text
-from relay_mp._emit.context import TaskContext, capture, forget_root, task_scope
+from relay_mp._emit.context import TaskContext, capture, forget_root, use_scope
 from relay_mp._emit.decorator import run_in_blocks
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.locks import ForkSafeRLock
@@ -166,7 +166,7 @@ def use(context: TaskContext) -> Iterator[ScopeHandle]:
     """
     if not isinstance(context, TaskContext):
         raise TypeError(f"use() takes what pools.capture() returns; found {type(context).__name__}")
-    with _tasks.running(context), task_scope(context) as handle:
+    with _tasks.running(context), use_scope(context.handle) as handle:
         yield handle
 
 
@@ -438,7 +438,7 @@ def _made_under(context: TaskContext, tasks: Iterable[Any]) -> Iterator[Any]:
     # joblib takes tasks when it has workers for them, in threads of its own, where the scope is another.
     iterator = iter(tasks)
     while True:
-        with task_scope(context):
+        with use_scope(context.handle):
             try:
                 function, args, kwargs = next(iterator)
             except StopIteration:

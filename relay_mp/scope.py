@@ -19,17 +19,18 @@ subscriber's callback they work too; what is emitted there comes later in the st
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from relay_mp._emit.arguments import check_name, to_microseconds
+from relay_mp._emit.calls import AnyHandle
+from relay_mp._emit.context import use_scope as use
 from relay_mp._emit.current import current_scope
-from relay_mp._emit.handle import ScopeHandle, check_handle
+from relay_mp._emit.handle import ScopeHandle, scope_handle
 from relay_mp._emit.metrics import METRIC_SCHEMA, measurements_payload
-from relay_mp._emit.verbs import event, pop, push, scope
+from relay_mp._emit.verbs import begin, end, event, pop, push, scope
 from relay_mp._native.core import active
-from relay_mp.types import Json, MetricMeasurement
+from relay_mp.types import Json, MetricMeasurement, Timestamp
 
-__all__ = ["event", "get_handle", "metric", "pop", "push", "scope"]
+__all__ = ["begin", "end", "event", "get_handle", "metric", "pop", "push", "scope", "use"]
 
 
 def get_handle() -> ScopeHandle:
@@ -45,9 +46,9 @@ def metric(
     name: str,
     measurements: Sequence[MetricMeasurement],
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     metadata: Json | None = None,
-    timestamp: datetime | None = None,
+    timestamp: Timestamp | None = None,
 ) -> None:
     """Emits a mark that carries measurements, all or none. Nothing at all while nobody listens.
 
@@ -59,7 +60,7 @@ def metric(
             unit.
         handle: the parent; the current scope if left out.
         metadata: what describes the event rather than the work.
-        timestamp: timezone-aware; now if left out.
+        timestamp: a timezone-aware datetime, or nanoseconds since the epoch; now if left out.
 
     Raises:
         TypeError: an argument is not of its type.
@@ -73,7 +74,7 @@ def metric(
     if type(name) is not str:
         name = check_name(name)
     if handle is not None:
-        check_handle(handle)
+        scope_handle(handle)  # refused likewise
     if timestamp is not None:
         to_microseconds(timestamp)  # refused before the measurements are looked at
     payload = measurements_payload(measurements)

@@ -24,12 +24,11 @@ by another process than the one that made it.
 
 import functools
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from typing import Any, TypeVar
 
-from relay_mp._emit.arguments import check_name, thaw
-from relay_mp._emit.calls import ToolExecutionInterceptOutcome, ToolExecutionResult, ToolHandle, check_type
-from relay_mp._emit.failures import STATUS_OK
+from relay_mp._emit.arguments import check_name, thaw, with_outcome
+from relay_mp._emit.calls import AnyHandle, ToolExecutionInterceptOutcome, ToolExecutionResult, ToolHandle, check_type
+from relay_mp._emit.failures import STATUS_OK, Status
 from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.managed import (
@@ -55,7 +54,7 @@ from relay_mp._emit.middleware import Registration, registry, visible
 from relay_mp._emit.settle import AWAIT, BLOCK, REFUSE, loop_is_running, of_program, run_now, settle
 from relay_mp._native.core import active
 from relay_mp.errors import RejectedError, described_type
-from relay_mp.types import Json, RuntimeRegistrationKind, ScopeType, ToolAttributes
+from relay_mp.types import Json, RuntimeRegistrationKind, ScopeType, Timestamp, ToolAttributes
 
 __all__ = ["call", "call_end", "conditional_execution", "execute", "execute_sync", "request_intercepts"]
 
@@ -75,12 +74,12 @@ def call(
     name: str,
     args: Json,
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: ToolAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
     tool_call_id: str | None = None,
-    timestamp: datetime | None = None,
+    timestamp: Timestamp | None = None,
 ) -> ToolHandle:
     """Begins a tool call that the caller runs: emits its start. No guardrail or intercept is asked.
 
@@ -92,7 +91,7 @@ def call(
         data: kept in the handle (`handle.data`), in no event.
         metadata: of both events.
         tool_call_id: the provider's name for the call; goes into `category_profile`.
-        timestamp: timezone-aware; now if left out.
+        timestamp: a timezone-aware datetime, or nanoseconds since the epoch; now if left out.
 
     Returns:
         The handle, to be given to `call_end`.
@@ -119,7 +118,8 @@ def call_end(
     *,
     data: Json | None = None,
     metadata: Json | None = None,
-    timestamp: datetime | None = None,
+    status: Status | None = None,
+    timestamp: Timestamp | None = None,
 ) -> None:
     """Ends a tool call: emits its end. Called twice, it emits two.
 
@@ -129,7 +129,8 @@ def call_end(
             `category_profile.tool_result_annotation`.
         data: the end event's `data` where the result, or what a sanitizer made of it, is None.
         metadata: merged over the start's, one level deep; where either is not a dict, it replaces it.
-        timestamp: timezone-aware, kept as given. Left out: now, and always later than the start.
+        status: how it ended: "OK", "ERROR" or "UNSET", or the exception that ended it. Nothing is said if left out.
+        timestamp: as for `call`, kept as given. Left out: now, and always later than the start.
 
     Raises:
         TypeError: an argument is not of its type.
@@ -140,6 +141,8 @@ def call_end(
     check_type(result, ToolExecutionResult, "result")
     if not active():
         return
+    if status is not None:
+        metadata = with_outcome(metadata, status, None)
     shown = result.result
     if registry.tools:
         shown = run_now(_sanitized(_RESPONSE_SANITIZERS, handle._name, shown, BLOCK))
@@ -152,7 +155,7 @@ async def execute(
     args: Json,
     func: Callable[[Any], ToolExecutionResult[_T] | Awaitable[ToolExecutionResult[_T]]],
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: ToolAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
@@ -198,7 +201,7 @@ def execute_sync(
     args: Json,
     func: Callable[[Any], ToolExecutionResult[_T]],
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: ToolAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
@@ -231,7 +234,7 @@ async def _execute(
     name: str,
     args: Any,
     func: Callable[[Any], Any],
-    handle: ScopeHandle | None,
+    handle: AnyHandle | None,
     attributes: ToolAttributes | None,
     data: Any,
     metadata: Any,
@@ -246,7 +249,7 @@ async def _execute(
     if registry.tools:
         return await _execute_guarded(name, args, func, parent, bits, data, metadata, profile, mode)
     call = begin_call(ToolHandle, _TOOL, name, parent, bits, data, metadata, profile, args, None)
-    with Inside(call, ScopeType.Tool):
+    with Inside(call):
         try:
             result: Any = func(args)
             if type(result) is not ToolExecutionResult:
@@ -292,7 +295,7 @@ async def _execute_guarded(
     shown = await _sanitized(_REQUEST_SANITIZERS, name, args, mode)
     call = begin_call(ToolHandle, _TOOL, name, parent, bits, data, metadata, profile, shown, None)
     marks: list[Any] = []
-    with Inside(call, ScopeType.Tool):
+    with Inside(call):
         try:
             result = await _run(name, args, func, marks, mode)
             shown = await _sanitized(_RESPONSE_SANITIZERS, name, result._result, mode)

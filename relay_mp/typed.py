@@ -20,8 +20,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from relay_mp import llm, tools
-from relay_mp._emit.calls import LLMRequest, ToolExecutionResult
-from relay_mp._emit.handle import ScopeHandle
+from relay_mp._emit.calls import AnyHandle, LLMRequest, ToolExecutionResult
 from relay_mp._emit.managed import returned
 from relay_mp.annotated import MAX_DEPTH
 from relay_mp.codecs import LlmCodec, LlmResponseCodec
@@ -282,7 +281,7 @@ async def tool_execute(
     args_codec: Codec[TArgs],
     result_codec: Codec[TResult],
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: ToolAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
@@ -330,7 +329,7 @@ async def llm_execute(
     func: Callable[[LLMRequest], TResponse | Awaitable[TResponse]],
     response_json_codec: Codec[TResponse],
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: LLMAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
@@ -383,7 +382,7 @@ async def llm_stream_execute(
     chunk_json_codec: Codec[TChunk],
     response_json_codec: Codec[TResponse],
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: LLMAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,

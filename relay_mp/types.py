@@ -11,6 +11,7 @@ value, and everything here pickles, because handles travel to workers.
 import enum
 import operator
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import ClassVar, NamedTuple, Self, SupportsIndex, TypeAlias, TypedDict
 
 from relay_mp.errors import described_type
@@ -35,6 +36,7 @@ __all__ = [
     "RuntimeRegistrationOwnerKind",
     "ScopeAttributes",
     "ScopeType",
+    "Timestamp",
     "ToolAttributes",
     "attribute_names",
 ]
@@ -43,6 +45,8 @@ JsonPrimitive: TypeAlias = str | int | float | bool | None
 JsonValue: TypeAlias = JsonPrimitive | list["JsonValue"] | dict[str, "JsonValue"]
 JsonObject: TypeAlias = dict[str, JsonValue]
 Json: TypeAlias = JsonValue
+Timestamp: TypeAlias = datetime | int
+"""A timezone-aware datetime, or nanoseconds since the epoch (`time.time_ns()`). Events keep microseconds."""
 
 CATEGORIES = (
     "agent",

@@ -142,7 +142,7 @@ def test_exchange_is_one_step_and_is_taken_back_if_a_listener_raises():
     with pytest.raises(OSError, match="full"):
         own.exchange(remove=own.all())
     assert [r.name for r in own.all()] == ["b", "c"]
-    own._install(middleware._Snapshot())
+    own._install(middleware.EMPTY)
 
 
 def test_what_arrived_gives_way_to_the_processs_own_in_either_order():
@@ -154,7 +154,7 @@ def test_what_arrived_gives_way_to_the_processs_own_in_either_order():
     own.exchange(add=[mine])
     own.exchange(add=[arrived])
     assert own.all() == [mine]
-    own._install(middleware._Snapshot())
+    own._install(middleware.EMPTY)
 
 
 # ------------------------------------------------------------------------- order and visibility

@@ -12,30 +12,16 @@ cut still has its uuid, parent, name, times and place; `{"relay_mp.cut": {"bytes
 One thread at a time; the counts may be read from any.
 """
 
-from libc.stdint cimport uint8_t
-
-from relay_mp._native.python cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from relay_mp._native.python cimport PyBytes_GET_SIZE
 from relay_mp._records.records cimport RecordView, kind_of
 
 from relay_mp._records.cut import cut_payloads
 
 cdef enum:
     START, END  # kinds of records: see relay_mp.events
-    BIN_8 = 0xc4
-    UUID_BYTES = 16
-    UUID_AT = 4  # behind the list's head, the kind, and the head of a bin of 16 bytes
-    UUID_END = 20
     SHARED_BYTES = 1024  # an event's record below that is kept with what others have decoded of it
 
 cdef Py_ssize_t NO_BOUND = <Py_ssize_t>((<size_t>-1) >> 1)
-
-
-cdef bytes _uuid_of(RecordView event):
-    """At its place in what the native encoder writes: to find where each field is takes longer than all the rest."""
-    cdef const uint8_t* start = <const uint8_t*>PyBytes_AS_STRING(event._record)
-    if PyBytes_GET_SIZE(event._record) >= UUID_END and start[2] == BIN_8 and start[3] == UUID_BYTES:
-        return PyBytes_FromStringAndSize(<const char*>start + UUID_AT, UUID_BYTES)
-    return event._read_field(1)
 
 
 cdef class OpenScope:
@@ -67,7 +53,7 @@ cdef class OpenStart(OpenScope):
         return cls
 
     cdef int _hold(self, RecordView start) except -1:
-        self.uuid = _uuid_of(start)
+        self.uuid = start._read_field(1)
         self.size_bytes = PyBytes_GET_SIZE(start._record)
         if self.size_bytes >= SHARED_BYTES:
             # A view of its own, of the same bytes: what subscribers decode stays with the event that they share.
@@ -151,7 +137,7 @@ cdef class OpenScopes:
                 kept._hold(event)
                 self.begin(kept)
             elif kind == END:
-                self.end(_uuid_of(event))
+                self.end(event._read_field(1))
 
     cpdef object get(self, uuid):
         """What is kept of an open scope."""

@@ -5,13 +5,15 @@ microseconds, payloads as JSON types, schemas as two strings. Here the caller's 
 that, and what cannot is refused before anything is emitted or any scope moves.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from relay_mp._emit.failures import status_of
 from relay_mp._native.encoder import pack, pack_payload
 from relay_mp._records.payloads import read_payload
-from relay_mp.errors import PayloadError, ScopeError, described_type
+from relay_mp.errors import PayloadError, PropagationError, ScopeError, described_type
 from relay_mp.events import SEVERITY_KEY, canonical_payload
 from relay_mp.types import DataSchema, LogSeverity, ScopeAttributes, ScopeType
 
@@ -20,14 +22,32 @@ __all__ = [
     "check_name",
     "check_schema",
     "freeze",
+    "freeze_profile",
     "freeze_setting",
     "merge_metadata",
     "misuse",
+    "parse_scope_uuid",
+    "parse_uuid",
     "scope_type_error",
+    "shown",
     "thaw",
     "to_microseconds",
+    "with_outcome",
     "with_severity",
 ]
+
+_UUID = re.compile(
+    r"(?:urn:uuid:)?([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12})"
+    r"|([0-9a-f]{32})",
+    re.ASCII | re.IGNORECASE,
+)
+_SHOWN_CHARACTERS = 80
+
+INPUT_KEY = "relay_mp.input"
+"""Of an end's metadata: what the scope was given, where that was not known at its start."""
+
+MIN_NANOSECONDS = 10**17
+"""A timestamp below, of March 1973, is refused: it is seconds, milliseconds or microseconds."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -38,14 +58,20 @@ _SCALARS = frozenset({type(None), bool, float})
 
 
 def to_microseconds(timestamp: object) -> int:
-    """A timezone-aware datetime as microseconds since the epoch, exactly.
+    """A timestamp as microseconds since the epoch: of a timezone-aware datetime exactly, of nanoseconds rounded down.
 
     Raises:
-        TypeError: it is not a datetime.
-        ValueError: it is naive.
+        TypeError: it is neither a datetime nor an int.
+        ValueError: it is naive, or out of range for nanoseconds of this age.
     """
+    if type(timestamp) is int:
+        if not MIN_NANOSECONDS <= timestamp < 1 << 63:
+            raise ValueError(f"timestamp is {timestamp}; expected nanoseconds since the epoch, such as time.time_ns()")
+        return timestamp // 1000
     if not isinstance(timestamp, datetime):
-        raise TypeError(f"timestamp is {described_type(timestamp)}; expected a timezone-aware datetime")
+        raise TypeError(
+            f"timestamp is {described_type(timestamp)}; expected a timezone-aware datetime, or nanoseconds as int"
+        )
     if timestamp.utcoffset() is None:
         raise ValueError(
             f"timestamp {timestamp.isoformat()} is naive; expected a timezone-aware datetime, "
@@ -133,6 +159,17 @@ def freeze(value: object, argument: str) -> Any:
     return value if type(value) in _SCALARS else pack_payload(value, argument)
 
 
+def freeze_profile(profile: object) -> Any:
+    """`freeze` for a category_profile, which is a dict.
+
+    Raises:
+        PayloadError: it is not a dict; or, in strict mode, something in it cannot be recorded.
+    """
+    if not isinstance(profile, dict):
+        raise PayloadError(f"category_profile is {described_type(profile)}; expected a dict")
+    return freeze(profile, "category_profile")
+
+
 def freeze_setting(value: object, argument: str) -> Any:
     """`freeze` for what is not an event's, such as a plugin's configuration: nothing in it is replaced.
 
@@ -180,6 +217,60 @@ def merge_metadata(start: Any, end: Any) -> Any:
         if not isinstance(end, dict):
             return end
     return {**thawed, **end}
+
+
+def shown(value: str) -> str:
+    """A text as a message quotes it, shortened."""
+    return repr(value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "...")
+
+
+def parse_uuid(value: object, argument: str) -> bytes:
+    """The 16 bytes of a UUID of 32 hexadecimal digits, with or without hyphens, braces or `urn:uuid:`.
+
+    Raises:
+        TypeError: it is not a str.
+        PropagationError: it is malformed, or nil.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{argument} is {described_type(value)}; expected a UUID as str")
+    bare = value[1:-1] if value.startswith("{") and value.endswith("}") else value
+    match = _UUID.fullmatch(bare)
+    if match is None:
+        raise PropagationError(f"{argument} is {shown(value)}; expected a UUID of 32 hexadecimal digits")
+    uuid = bytes.fromhex("".join(match.groups(default="")))
+    if not any(uuid):
+        raise PropagationError(f"{argument} is the nil UUID, which names no scope")
+    return uuid
+
+
+def parse_scope_uuid(value: object, argument: str) -> bytes:
+    """`parse_uuid` for a scope's, whose last half is the id of its span.
+
+    Raises:
+        TypeError, PropagationError: as `parse_uuid`; or the last half is 0.
+    """
+    uuid = parse_uuid(value, argument)
+    if not any(uuid[8:]):
+        raise PropagationError(f"{argument} is {shown(str(value))}; its last 16 digits make no span id")
+    return uuid
+
+
+def with_outcome(metadata: Any, status: object, given: Any) -> dict[str, Any]:
+    """An end's metadata with the status, and the input that the start did not know.
+
+    Raises:
+        TypeError: the status is neither a text nor an exception.
+        ValueError: it is a text other than "OK", "ERROR" and "UNSET".
+        ScopeError: the metadata is not a dict, and has no place for them.
+    """
+    if metadata is not None and not isinstance(metadata, dict):
+        raise ScopeError(
+            f"metadata is {described_type(metadata)}; expected a dict where a status or an input is given, to hold it"
+        )
+    found = {} if status is None else status_of(status)
+    if given is not None:
+        found = {**found, INPUT_KEY: given}
+    return {**found, **(metadata or {})}
 
 
 def with_severity(metadata: Any, severity: object) -> dict[str, Any]:

@@ -8,11 +8,13 @@ All of them pickle; handles arrive in another process as what they were, and can
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import msgpack  # type: ignore[import-untyped]
 
 from relay_mp._emit.arguments import check_name, check_schema, freeze, thaw
+from relay_mp._emit.current import current_scope
+from relay_mp._emit.handle import ScopeHandle
 from relay_mp._native.core import fork_epoch
 from relay_mp._native.encoder import Packed, pack, replaced_so_far
 from relay_mp.errors import PayloadError, described_type
@@ -24,10 +26,12 @@ from relay_mp.types import (
     JsonValue,
     LLMAttributes,
     LogSeverity,
+    ScopeType,
     ToolAttributes,
 )
 
 __all__ = [
+    "AnyHandle",
     "LLMHandle",
     "LLMRequest",
     "LLMRequestInterceptOutcome",
@@ -400,6 +404,8 @@ class _CallHandle:
     # the category_profile of the start event. `_start_us` is 0 where nobody listened. `_epoch` is the process's.
     __slots__ = ("_bits", "_data", "_epoch", "_metadata", "_name", "_parent", "_profile", "_start_us", "_uuid")
 
+    _scope_type: ClassVar[ScopeType]
+
     def __init__(
         self, uuid: bytes, parent: bytes, name: str, bits: int, data: Any, metadata: Any, profile: dict[str, Any]
     ) -> None:
@@ -412,6 +418,12 @@ class _CallHandle:
         self._profile = profile
         self._start_us = 0
         self._epoch = fork_epoch()
+
+    def _as_scope(self) -> ScopeHandle:
+        """The call as a scope of this context: what others stand below. Its end is the call's."""
+        outer, uuid = current_scope(), self._uuid
+        trace = outer._trace or uuid
+        return ScopeHandle(uuid, self._parent, self._name, self._scope_type, 0, None, None, outer, trace, fork_epoch())
 
     @property
     def is_copy(self) -> bool:
@@ -461,9 +473,12 @@ _PICKLED = tuple(slot for slot in _CallHandle.__slots__ if slot != "_epoch")
 
 
 class ToolHandle(_CallHandle):
-    """A tool call that has begun, as `tools.call` returns it; for `tools.call_end`. Read-only; pickles."""
+    """A tool call that has begun, as `tools.call` returns it; for `tools.call_end`, and wherever a scope's handle is
+    taken as a parent. Read-only; pickles."""
 
     __slots__ = ()
+
+    _scope_type = ScopeType.Tool
 
     @property
     def attributes(self) -> ToolAttributes:
@@ -472,11 +487,18 @@ class ToolHandle(_CallHandle):
 
 
 class LLMHandle(_CallHandle):
-    """An LLM call that has begun, as `llm.call` returns it; for `llm.call_end`. Read-only; pickles."""
+    """An LLM call that has begun, as `llm.call` returns it; for `llm.call_end`, and wherever a scope's handle is taken
+    as a parent. Read-only; pickles."""
 
     __slots__ = ()
+
+    _scope_type = ScopeType.Llm
 
     @property
     def attributes(self) -> LLMAttributes:
         """Its flags."""
         return LLMAttributes(self._bits >> LLMAttributes._shift)
+
+
+AnyHandle = ScopeHandle | ToolHandle | LLMHandle
+"""What may be a parent: a scope, or a call that has begun."""

@@ -32,8 +32,9 @@ from contextvars import Context, Token, copy_context
 from types import TracebackType
 from typing import Any
 
+from relay_mp._emit.calls import AnyHandle
 from relay_mp._emit.current import _current, current_scope, nearest_open, stack_uuids, thread_scopes
-from relay_mp._emit.handle import ScopeHandle, make_foreign_handle, make_root, portable
+from relay_mp._emit.handle import ScopeHandle, make_foreign_handle, make_root, portable, scope_handle
 from relay_mp.errors import ScopeError, described_type
 
 __all__ = [
@@ -48,7 +49,7 @@ __all__ = [
     "scope_stack_active",
     "set_session_hook",
     "set_thread_scope_stack",
-    "task_scope",
+    "use_scope",
     "use_scope_stack",
 ]
 
@@ -247,21 +248,29 @@ def capture() -> TaskContext:
     return TaskContext(_session_hook(), current_scope())
 
 
-class task_scope:
-    """Runs a block, one task, under the scope where it was submitted; after it all is as before.
+class use_scope:
+    """Makes a scope the current one for the length of a `with` block; after it all is as before. It ends nothing.
 
-    What the task pushed and did not pop goes with it: the next task of a reused worker starts clean.
+    What is emitted inside stands below it, also if it has ended already. A scope that was pushed inside and not popped
+    is left open. For who mirrors the life cycle of another library, with `begin` and `end`; in any thread, task or
+    context of any process. Emits nothing.
+
+    Args:
+        handle: the scope, or the call of a tool or an LLM.
+
+    Raises:
+        TypeError: it is not a handle.
     """
 
-    __slots__ = ("_context", "_previous", "_token")
+    __slots__ = ("_handle", "_previous", "_token")
 
-    def __init__(self, context: TaskContext) -> None:
-        self._context = context
+    def __init__(self, handle: AnyHandle) -> None:
+        self._handle = scope_handle(handle)
 
     def __enter__(self) -> ScopeHandle:
-        handle = self._context.handle
+        handle = self._handle
         if not handle._open:
-            # It ended before its task began. The task is its child all the same, as it is in a worker.
+            # It ended before this began, such as a task of a pool. What is inside is its child all the same.
             handle = _foreign_copy(handle)
         self._previous = _current.get()
         self._token: Token[ScopeHandle | None] = _current.set(handle)

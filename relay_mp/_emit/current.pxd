@@ -15,6 +15,7 @@ cdef ScopeHandle settle(object stored)
 cpdef ScopeHandle nearest_open(ScopeHandle handle)
 cpdef bytes stack_uuids(ScopeHandle handle)
 cdef bytes foreign_stack(ScopeHandle current)
+cdef int require_endable(ScopeHandle handle, str purpose) except -1
 cdef int require_poppable(ScopeHandle handle) except -1
 cdef int leave(ScopeHandle handle) except -1
 

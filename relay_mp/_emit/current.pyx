@@ -136,15 +136,24 @@ def require_open(ScopeHandle handle not None, str purpose) -> None:
         raise ended_already(handle, purpose)
 
 
+cdef int require_endable(ScopeHandle handle, str purpose) except -1:
+    """Holds if this process may end the scope, whatever is current.
+
+    Raises ScopeError: the scope is a root, another process's, or has ended.
+    """
+    if not handle.has_parent:
+        raise ScopeError(f"cannot {purpose} {handle.name_text!r} ({handle.uuid}): it is a root, which has no end")
+    require_open(handle, purpose)
+    return 0
+
+
 cdef int require_poppable(ScopeHandle handle) except -1:
     """Holds if this context may pop the scope; whether it has ended already is decided when it is closed.
 
     Raises ScopeError: the scope is a root, another process's, has ended, or has an open descendant that is
     this context's current scope.
     """
-    if not handle.has_parent:
-        raise ScopeError(f"cannot pop {handle.name_text!r} ({handle.uuid}): it is a root, which has no end")
-    require_open(handle, "pop")
+    require_endable(handle, "pop")
     if stored_scope() is not handle:
         _require_innermost(handle)
     return 0

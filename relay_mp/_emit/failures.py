@@ -10,15 +10,20 @@ looked at: it goes on to the program unchanged. Names of the keys: OpenTelemetry
 import os
 import sys
 import traceback
+from typing import Literal, TypeAlias
+
+from relay_mp.errors import described_type
 
 __all__ = [
     "DESCRIPTION_KEY",
     "STATUS_KEY",
     "STATUS_OK",
+    "Status",
     "describe",
     "failure_status",
     "is_cancellation",
     "plain_text",
+    "status_of",
     "type_name",
 ]
 
@@ -28,6 +33,10 @@ DESCRIPTION_KEY = "otel.status_description"
 # Never changed: the encoder reads them, and merging copies.
 STATUS_OK = {STATUS_KEY: "OK"}
 _STATUS_UNSET = {STATUS_KEY: "UNSET"}
+_STATUSES = {"OK": STATUS_OK, "ERROR": {STATUS_KEY: "ERROR"}, "UNSET": _STATUS_UNSET}
+
+Status: TypeAlias = BaseException | Literal["OK", "ERROR", "UNSET"]
+"""How a scope or a call ended, as its caller says it."""
 
 STACKTRACES_VARIABLE = "RELAY_MP_STACKTRACES"
 """`0` leaves `exception.stacktrace` out of every event of the process."""
@@ -87,6 +96,22 @@ def failure_status(exc: BaseException) -> dict[str, str]:
     if trace:
         found["exception.stacktrace"] = trace
     return found
+
+
+def status_of(status: object) -> dict[str, str]:
+    """The end's metadata of what its caller says of it.
+
+    Raises:
+        TypeError: it is neither a text nor an exception.
+        ValueError: it is a text other than "OK", "ERROR" and "UNSET".
+    """
+    if isinstance(status, BaseException):
+        return failure_status(status)
+    if not isinstance(status, str):
+        raise TypeError(f"status is {described_type(status)}; expected 'OK', 'ERROR', 'UNSET' or an exception")
+    if status not in _STATUSES:
+        raise ValueError(f"status is {plain_text(status)[:80]!r}; expected 'OK', 'ERROR', 'UNSET' or an exception")
+    return _STATUSES[status]
 
 
 def _stacktrace(exc: BaseException) -> str:

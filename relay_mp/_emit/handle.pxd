@@ -16,7 +16,7 @@ cdef class ScopeHandle:
     # `is_open` decides, by an atomic exchange, who ends the scope. `frozen_data` and `frozen_metadata`: see
     # arguments.freeze. `trace` is what `traceparent` calls the trace: the outermost emitted scope,
     # inherited, so that it costs nothing to find. `stack` is a cache. `epoch` is the `fork_epoch` of the
-    # process that pushed it, FOREIGN in a copy that was unpickled. `outer` and `stack` change while others
+    # process that pushed it, FOREIGN in a copy that was unpickled. `frozen_profile` is the category_profile of both events. `outer` and `stack` change while others
     # may look: only by the functions below.
     cdef uint8_t uuid_bytes[16]
     cdef uint8_t parent_bytes[16]
@@ -31,19 +31,18 @@ cdef class ScopeHandle:
     cdef str name_text
     cdef object frozen_data
     cdef object frozen_metadata
+    cdef object frozen_profile
     cdef ScopeHandle outer
     cdef bytes stack
     cdef object __weakref__
 
 
 cdef int type_code_of(object scope_type) except -1
-cdef int refuse_handle(object handle) except -1
+cdef ScopeHandle scope_of(object handle)
 
 
 cdef inline ScopeHandle checked_handle(object handle):
-    if not isinstance(handle, ScopeHandle):
-        refuse_handle(handle)
-    return <ScopeHandle>handle
+    return <ScopeHandle>handle if isinstance(handle, ScopeHandle) else scope_of(handle)
 
 
 cdef inline bytes uuid_object(const uint8_t* field):

@@ -45,8 +45,12 @@ cdef int type_code_of(object scope_type) except -1:
     raise scope_type_error(f"scope_type is {described_type(scope_type)}; expected ScopeType", scope_type)
 
 
-cdef int refuse_handle(object handle) except -1:
-    raise TypeError(f"handle is {described_type(handle)}; expected ScopeHandle")
+cdef ScopeHandle scope_of(object handle):
+    """The scope of what is no ScopeHandle itself: of a call that has begun, the call."""
+    as_scope = getattr(type(handle), "_as_scope", None)
+    if as_scope is None:
+        raise TypeError(f"handle is {described_type(handle)}; expected ScopeHandle, ToolHandle or LLMHandle")
+    return as_scope(handle)
 
 
 cdef bint _set_uuid(uint8_t* field, bytes uuid) except -1:
@@ -212,10 +216,10 @@ def make_root() -> ScopeHandle:
     return ScopeHandle(uuid7(), None, ROOT_NAME, ScopeType.Agent, 0, None, None, None, None, own_fork_epoch())
 
 
-def check_handle(handle) -> None:
-    """Refuses what is not a handle.
+def scope_handle(handle) -> ScopeHandle:
+    """The scope that a handle names: also a tool's or an LLM call's.
 
     Raises:
-        TypeError: it is not a ScopeHandle.
+        TypeError: it is not a handle.
     """
-    checked_handle(handle)
+    return checked_handle(handle)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from relay_mp._emit.arguments import merge_metadata, thaw
 from relay_mp._emit.calls import LLMHandle, LLMRequest, LLMRequestInterceptOutcome, PendingMarkSpec
-from relay_mp._emit.failures import STATUS_OK
+from relay_mp._emit.failures import STATUS_OK, status_of
 from relay_mp._emit.families import FAMILIES
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._emit.llm_codec import (
@@ -309,13 +309,14 @@ def end_profile(handle: LLMHandle, annotation: Any) -> dict[str, Any]:
     return handle._profile if annotation is None else {**handle._profile, "annotated_response": annotation}
 
 
-def end_metadata(handle: LLMHandle, metadata: Any) -> dict[str, Any]:
-    """A manual call's end metadata: the end's over the start's, as far as they are dicts, and OK."""
+def end_metadata(handle: LLMHandle, metadata: Any, status: object) -> dict[str, Any]:
+    """A manual call's end metadata: the end's over the start's, as far as they are dicts, and the status: mostly OK."""
+    found = STATUS_OK if status is None else status_of(status)
     if metadata is None and handle._metadata is None:
-        return STATUS_OK
+        return found
     start = thaw(handle._metadata)
     if metadata is None or (isinstance(start, dict) and not isinstance(metadata, dict)):
         merged = start
     else:
         merged = merge_metadata(handle._metadata, metadata)
-    return {**merged, **STATUS_OK} if isinstance(merged, dict) else STATUS_OK
+    return {**merged, **found} if isinstance(merged, dict) else found

@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Self, TypeVar
 
 from relay_mp._emit.arguments import freeze, merge_metadata, thaw, to_microseconds
-from relay_mp._emit.calls import PendingMarkSpec, _CallHandle
+from relay_mp._emit.calls import AnyHandle, PendingMarkSpec, _CallHandle
 from relay_mp._emit.current import _current as current
 from relay_mp._emit.current import current_scope, record_stack
 from relay_mp._emit.event_middleware import report
@@ -37,7 +37,7 @@ from relay_mp._emit.failures import (
     type_name,
 )
 from relay_mp._emit.families import Family
-from relay_mp._emit.handle import ScopeHandle, check_handle
+from relay_mp._emit.handle import ScopeHandle, scope_handle
 from relay_mp._emit.middleware import Registration, visible
 from relay_mp._emit.settle import AWAIT, settle
 from relay_mp._emit.verbs import end_silently
@@ -90,16 +90,13 @@ def copy_to_go_on_with(value: Any, argument: str) -> Any:
     return copy if replaced_so_far() == before else value
 
 
-def parent_of(handle: ScopeHandle | None) -> ScopeHandle:
+def parent_of(handle: AnyHandle | None) -> ScopeHandle:
     """The scope that a call is under: the one named, or the current one.
 
     Raises:
-        TypeError: it is not a ScopeHandle.
+        TypeError: it is not a handle.
     """
-    if handle is None:
-        return current_scope()
-    check_handle(handle)
-    return handle
+    return current_scope() if handle is None else scope_handle(handle)
 
 
 # ------------------------------------------------------------------------------------------- failures
@@ -257,15 +254,12 @@ class Inside:
 
     Args:
         call: the call.
-        scope_type: Tool or Llm.
     """
 
     __slots__ = ("scope",)
 
-    def __init__(self, call: _CallHandle, scope_type: ScopeType) -> None:
-        outer, uuid = current_scope(), call._uuid
-        trace = outer._trace or uuid
-        self.scope = ScopeHandle(uuid, call._parent, call._name, scope_type, 0, None, None, outer, trace, fork_epoch())
+    def __init__(self, call: _CallHandle) -> None:
+        self.scope = call._as_scope()
 
     def __enter__(self) -> Self:
         current.set(self.scope)

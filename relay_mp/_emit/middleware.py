@@ -134,6 +134,9 @@ class _Snapshot(NamedTuple):
         return [r for family in FAMILIES.values() for level in levels for r in level.get(family, ())]
 
 
+EMPTY = _Snapshot({}, {}, ())
+
+
 OnChange = Callable[[Sequence[Registration], Sequence[Registration]], None]
 
 
@@ -148,7 +151,7 @@ class Registry:
         self.lock = ForkSafeRLock()
         self._listeners: tuple[OnChange, ...] = ()
         self._event_hook: Callable[..., Any] | None = None
-        self.snapshot = _Snapshot({}, {}, ())
+        self.snapshot = EMPTY
         self.any = False
         self.tools = False
 

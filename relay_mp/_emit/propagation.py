@@ -24,6 +24,7 @@ import json
 import re
 from typing import Any, Final
 
+from relay_mp._emit.arguments import parse_uuid, shown
 from relay_mp._emit.context import ScopeStack
 from relay_mp._emit.current import current_scope
 from relay_mp._emit.handle import make_foreign_handle
@@ -51,31 +52,7 @@ MAX_JSON_CHARACTERS = 8192
 MAX_TRACEPARENT_CHARACTERS = 512
 """Version 00 has 55; later versions may append fields."""
 
-_UUID = re.compile(
-    r"(?:urn:uuid:)?([0-9a-f]{8})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{4})-([0-9a-f]{12})"
-    r"|([0-9a-f]{32})",
-    re.ASCII | re.IGNORECASE,
-)
 _TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.ASCII)
-
-_SHOWN_CHARACTERS = 80
-
-
-def _show(value: str) -> str:
-    return repr(value if len(value) <= _SHOWN_CHARACTERS else value[:_SHOWN_CHARACTERS] + "...")
-
-
-def _parse_uuid(value: object, argument: str) -> bytes:
-    if not isinstance(value, str):
-        raise TypeError(f"{argument} is {described_type(value)}; expected a UUID as str")
-    bare = value[1:-1] if value.startswith("{") and value.endswith("}") else value
-    match = _UUID.fullmatch(bare)
-    if match is None:
-        raise PropagationError(f"{argument} is {_show(value)}; expected a UUID of 32 hexadecimal digits")
-    uuid = bytes.fromhex("".join(match.groups(default="")))
-    if not any(uuid):
-        raise PropagationError(f"{argument} is the nil UUID, which names no scope")
-    return uuid
 
 
 class PropagationContext:
@@ -101,10 +78,10 @@ class PropagationContext:
             raise OverflowError(f"version is {version}; expected {VERSION}")
         if version != VERSION:
             raise PropagationError(f"version of the propagation context is {version}; expected {VERSION}")
-        self._parent: Final = _parse_uuid(parent_uuid, "parent_uuid")
+        self._parent: Final = parse_uuid(parent_uuid, "parent_uuid")
         if not any(self._parent[8:]):
-            raise PropagationError(f"parent_uuid is {_show(parent_uuid)}; its last 16 digits make no span id")
-        self._root: Final = None if root_uuid is None else _parse_uuid(root_uuid, "root_uuid")
+            raise PropagationError(f"parent_uuid is {shown(parent_uuid)}; its last 16 digits make no span id")
+        self._root: Final = None if root_uuid is None else parse_uuid(root_uuid, "root_uuid")
 
     @property
     def version(self) -> int:
@@ -140,13 +117,13 @@ class PropagationContext:
         fields = _parse_json_object(value)
         version = fields.get("version")
         if type(version) is not int or not 0 <= version < 1 << 16:
-            found = _show(str(version)) if "version" in fields else "missing"
+            found = shown(str(version)) if "version" in fields else "missing"
             raise PropagationError(f"version is {found}; expected {VERSION}")
         parent, root = fields.get("parent_uuid"), fields.get("root_uuid")
         if not isinstance(parent, str):
-            raise PropagationError(f"parent_uuid is {_show(repr(parent))}; expected a UUID as a string")
+            raise PropagationError(f"parent_uuid is {shown(repr(parent))}; expected a UUID as a string")
         if root is not None and not isinstance(root, str):
-            raise PropagationError(f"root_uuid is {_show(repr(root))}; expected a UUID as a string, or null")
+            raise PropagationError(f"root_uuid is {shown(repr(root))}; expected a UUID as a string, or null")
         return PropagationContext(parent, root, version)
 
     def to_traceparent(self) -> str:
@@ -182,11 +159,11 @@ class PropagationContext:
         match = _TRACEPARENT.fullmatch(value) if len(value) <= MAX_TRACEPARENT_CHARACTERS else None
         if match is None or match[1] == "ff" or (match[1] == "00" and match[5] is not None):
             raise PropagationError(
-                f"traceparent is {_show(value)}; expected 00-<32 digits>-<16 digits>-<2 digits>, lower-case hexadecimal"
+                f"traceparent is {shown(value)}; expected 00-<32 digits>-<16 digits>-<2 digits>, lower-case hexadecimal"
             )
         trace_id, span_id = match[2], match[3]
         if int(trace_id, 16) == 0 or int(span_id, 16) == 0:
-            raise PropagationError(f"traceparent is {_show(value)}; its trace id or span id is all zero")
+            raise PropagationError(f"traceparent is {shown(value)}; its trace id or span id is all zero")
         return PropagationContext(trace_id[:16] + span_id, trace_id)
 
     def __eq__(self, other: object) -> bool:
@@ -230,9 +207,9 @@ def _parse_json_object(value: object) -> dict[str, Any]:
     except PropagationError:
         raise
     except (ValueError, RecursionError) as error:
-        raise PropagationError(f"propagation JSON {_show(value)} is malformed: {error}") from None
+        raise PropagationError(f"propagation JSON {shown(value)} is malformed: {error}") from None
     if not isinstance(fields, dict):
-        raise PropagationError(f"propagation JSON is {_show(value)}; expected an object")
+        raise PropagationError(f"propagation JSON is {shown(value)}; expected an object")
     return fields
 
 

@@ -4,12 +4,13 @@
 """
 
 from collections.abc import Callable
-from datetime import datetime
 from types import TracebackType
 from typing import ParamSpec, TypeVar
 
+from relay_mp._emit.calls import AnyHandle
+from relay_mp._emit.failures import Status
 from relay_mp._emit.handle import ScopeHandle
-from relay_mp.types import DataSchema, Json, LogSeverity, ScopeAttributes, ScopeType
+from relay_mp.types import DataSchema, Json, JsonObject, LogSeverity, ScopeAttributes, ScopeType, Timestamp
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -17,30 +18,57 @@ _R = TypeVar("_R")
 def event(
     name: str,
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     data: Json | None = None,
     data_schema: DataSchema | None = None,
     metadata: Json | None = None,
     severity: LogSeverity | None = None,
-    timestamp: datetime | None = None,
+    timestamp: Timestamp | None = None,
 ) -> None: ...
 def push(
     name: str,
     scope_type: ScopeType,
     *,
-    handle: ScopeHandle | None = None,
+    handle: AnyHandle | None = None,
     attributes: ScopeAttributes | None = None,
     data: Json | None = None,
     metadata: Json | None = None,
+    category_profile: JsonObject | None = None,
     input: Json | None = None,
-    timestamp: datetime | None = None,
+    timestamp: Timestamp | None = None,
 ) -> ScopeHandle: ...
 def pop(
     handle: ScopeHandle,
     *,
     output: Json | None = None,
     metadata: Json | None = None,
-    timestamp: datetime | None = None,
+    category_profile: JsonObject | None = None,
+    timestamp: Timestamp | None = None,
+) -> None: ...
+def begin(
+    name: str,
+    scope_type: ScopeType,
+    *,
+    parent: AnyHandle | None = None,
+    uuid: str | None = None,
+    trace: str | None = None,
+    attributes: ScopeAttributes | None = None,
+    data: Json | None = None,
+    metadata: Json | None = None,
+    category_profile: JsonObject | None = None,
+    input: Json | None = None,
+    timestamp: Timestamp | None = None,
+) -> ScopeHandle: ...
+def end(
+    handle: ScopeHandle,
+    *,
+    output: Json | None = None,
+    input: Json | None = None,
+    scope_type: ScopeType | None = None,
+    status: Status | None = None,
+    metadata: Json | None = None,
+    category_profile: JsonObject | None = None,
+    timestamp: Timestamp | None = None,
 ) -> None: ...
 def end_silently(handle: ScopeHandle) -> None: ...
 
@@ -50,13 +78,14 @@ class scope:
         name: str,
         scope_type: ScopeType,
         *,
-        handle: ScopeHandle | None = None,
+        handle: AnyHandle | None = None,
         attributes: ScopeAttributes | None = None,
         data: Json | None = None,
         metadata: Json | None = None,
+        category_profile: JsonObject | None = None,
         input: Json | None = None,
-        timestamp: datetime | None = None,
-        end_timestamp: datetime | None = None,
+        timestamp: Timestamp | None = None,
+        end_timestamp: Timestamp | None = None,
     ) -> None: ...
     def __enter__(self) -> ScopeHandle: ...
     def __exit__(

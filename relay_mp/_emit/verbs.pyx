@@ -27,6 +27,7 @@ from relay_mp._emit.current cimport (
     current_handle,
     leave,
     record_stack_of,
+    require_endable,
     require_poppable,
     stack_uuids,
     store_scope,
@@ -50,15 +51,20 @@ from relay_mp._emit.arguments import (
     check_name,
     check_schema,
     freeze,
+    freeze_profile,
     merge_metadata,
     misuse,
+    parse_scope_uuid,
+    parse_uuid,
     to_microseconds,
+    with_outcome,
     with_severity,
 )
 from relay_mp._emit.current import ended_already
 from relay_mp._emit.decorator import run_in_blocks
 from relay_mp._emit.failures import STATUS_OK as _STATUS_OK, failure_status
-from relay_mp.errors import ScopeError
+from relay_mp._native.core import uuid7
+from relay_mp.errors import ScopeError, described_type
 from relay_mp.events import KIND_END as _KIND_END, KIND_MARK as _KIND_MARK, KIND_START as _KIND_START
 
 
@@ -85,9 +91,9 @@ cdef dict _status_ok = _STATUS_OK
 
 # ---------------------------------------------------------------------------------------------- marks
 
-def event(name: str, *, handle: ScopeHandle | None = None, data: Json | None = None,
+def event(name: str, *, handle: AnyHandle | None = None, data: Json | None = None,
           data_schema: DataSchema | None = None, metadata: Json | None = None, severity: LogSeverity | None = None,
-          timestamp: datetime | None = None) -> None:
+          timestamp: Timestamp | None = None) -> None:
     """Emits a mark: a point in time with a name. Nothing at all while nobody listens.
 
     Emits one event: a full ring may hold the call up, see the module. From any thread and process.
@@ -100,11 +106,11 @@ def event(name: str, *, handle: ScopeHandle | None = None, data: Json | None = N
         data_schema: the schema that `data` follows; keys other than `name` and `version` are dropped.
         metadata: what describes the event rather than the work.
         severity: makes it a log line; goes into metadata as `relay_mp.log.severity`.
-        timestamp: timezone-aware; now if left out.
+        timestamp: a timezone-aware datetime, or nanoseconds since the epoch; now if left out.
 
     Raises:
         TypeError: an argument is not of its type.
-        ValueError: the timestamp is naive.
+        ValueError: the timestamp is naive, or too small for nanoseconds.
         PayloadError: a payload holds a value that cannot be recorded, or the schema lacks a string name or version.
         ScopeError: a severity is given, and metadata that is not a dict.
         UnicodeEncodeError: the name has a lone surrogate.
@@ -140,7 +146,7 @@ def event(name: str, *, handle: ScopeHandle | None = None, data: Json | None = N
 # --------------------------------------------------------------------------------------------- scopes
 
 cdef ScopeHandle _push(object name, object scope_type, object parent, object attributes, object data,
-                       object metadata, object input_, object timestamp):
+                       object metadata, object profile, object input_, object timestamp):
     cdef ScopeHandle handle, outer, enclosing
     cdef int type_code
     cdef int64_t now
@@ -156,6 +162,8 @@ cdef ScopeHandle _push(object name, object scope_type, object parent, object att
         handle.frozen_data = freeze(data, "data")
     if metadata is not None:
         handle.frozen_metadata = freeze(metadata, "metadata")
+    if profile is not None:
+        handle.frozen_profile = freeze_profile(profile)
     now = clock_us()
     make_uuid7(handle.uuid_bytes, now)
     memcpy(handle.parent_bytes, enclosing.uuid_bytes, UUID_BYTES)
@@ -167,12 +175,14 @@ cdef ScopeHandle _push(object name, object scope_type, object parent, object att
     handle.outer = outer
     handle.epoch = own_fork_epoch()
     if is_listening():
-        handle.start_us = _emit_start(handle, now if timestamp is None else to_microseconds(timestamp), input_, metadata)
+        handle.start_us = _emit_start(handle, now if timestamp is None else to_microseconds(timestamp), input_, metadata,
+                                      profile)
     store_scope(handle)
     return handle
 
 
-cdef int64_t _emit_start(ScopeHandle handle, int64_t timestamp_us, object input_, object metadata) except? -1:
+cdef int64_t _emit_start(ScopeHandle handle, int64_t timestamp_us, object input_, object metadata,
+                         object profile) except? -1:
     cdef rmp_envelope envelope
     envelope.kind = _start
     envelope.category = handle.type_code
@@ -180,19 +190,25 @@ cdef int64_t _emit_start(ScopeHandle handle, int64_t timestamp_us, object input_
     envelope.timestamp_us = timestamp_us
     envelope.uuid = handle.uuid_bytes
     envelope.parent = handle.parent_bytes
-    emit_event(&envelope, handle.name_text, None, record_stack_of(handle.outer), input_, metadata, None, None)
+    emit_event(&envelope, handle.name_text, None, record_stack_of(handle.outer), input_, metadata, profile, None)
     return timestamp_us
 
 
-cdef int _end_scope(ScopeHandle handle, object output, object metadata, object timestamp) except -1:
+cdef int _pop(ScopeHandle handle, object output, object metadata, object profile, object timestamp) except -1:
     # What the usual case, the current scope, needs to know is known without a look at the chain.
     if stored_scope() is not handle or handle.epoch != <int64_t>own_fork_epoch() or not handle.has_parent:
         require_poppable(handle)
     if not rmp_close_once(&handle.is_open):
         raise ended_already(handle, "pop")
+    return _end_scope(handle, handle.type_code, output, metadata, profile, timestamp)
+
+
+cdef int _end_scope(ScopeHandle handle, int type_code, object output, object metadata, object profile,
+                    object timestamp) except -1:
+    """The end of a scope that is closed already."""
     try:
         if is_listening():
-            _emit_end(handle, output, metadata, timestamp)
+            _emit_end(handle, type_code, output, metadata, profile, timestamp)
     except (TypeError, ValueError):  # an argument was refused: the scope is still the caller's to end
         handle.is_open = 1
         raise
@@ -231,13 +247,14 @@ cdef int _leave_block(ScopeHandle handle, object status, object timestamp) excep
         return 0
     try:
         if is_listening():
-            _emit_end(handle, None, status, timestamp)
+            _emit_end(handle, handle.type_code, None, status, None, timestamp)
     finally:
         _is_over(handle)
     return 0
 
 
-cdef int _emit_end(ScopeHandle handle, object output, object metadata, object timestamp) except -1:
+cdef int _emit_end(ScopeHandle handle, int type_code, object output, object metadata, object profile,
+                   object timestamp) except -1:
     cdef rmp_envelope envelope
     if timestamp is None:
         # Strictly later than the start, also if the clock was set back or the start lies ahead.
@@ -248,20 +265,23 @@ cdef int _emit_end(ScopeHandle handle, object output, object metadata, object ti
         envelope.timestamp_us = to_microseconds(timestamp)
     if handle.frozen_metadata is not None:
         metadata = merge_metadata(handle.frozen_metadata, metadata)
+    if handle.frozen_profile is not None:
+        profile = merge_metadata(handle.frozen_profile, profile)
     envelope.kind = _end
-    envelope.category = handle.type_code
+    envelope.category = type_code
     envelope.attributes = handle.attribute_bits
     envelope.uuid = handle.uuid_bytes
     envelope.parent = handle.parent_bytes
     # The scope's own chain: its subscribers see its end, wherever it is popped.
-    emit_event(&envelope, handle.name_text, None, stack_uuids(handle) if wants_stacks() else None, output, metadata, None,
-               None)
+    emit_event(&envelope, handle.name_text, None, stack_uuids(handle) if wants_stacks() else None, output, metadata,
+               profile, None)
     return 0
 
 
-def push(name: str, scope_type: ScopeType, *, handle: ScopeHandle | None = None,
+def push(name: str, scope_type: ScopeType, *, handle: AnyHandle | None = None,
          attributes: ScopeAttributes | None = None, data: Json | None = None, metadata: Json | None = None,
-         input: Json | None = None, timestamp: datetime | None = None) -> ScopeHandle:
+         category_profile: JsonObject | None = None, input: Json | None = None,
+         timestamp: Timestamp | None = None) -> ScopeHandle:
     """Opens a scope, makes it the current one, and emits its start.
 
     Emits one event: a full ring may hold the call up, see the module. From any thread and process.
@@ -274,8 +294,9 @@ def push(name: str, scope_type: ScopeType, *, handle: ScopeHandle | None = None,
         attributes: flags.
         data: kept in the handle (`handle.data`), in no event.
         metadata: of the start event; the end's is merged over it.
+        category_profile: what is particular to the scope's type, such as `{"model_name": ...}`; of both events.
         input: the start event's `data`.
-        timestamp: timezone-aware; now if left out.
+        timestamp: a timezone-aware datetime, or nanoseconds since the epoch; now if left out.
 
     Returns:
         The handle, to be given to `pop`.
@@ -286,11 +307,11 @@ def push(name: str, scope_type: ScopeType, *, handle: ScopeHandle | None = None,
         PayloadError: a payload holds a value that cannot be recorded; no scope was opened.
         UnicodeEncodeError: the name has a lone surrogate; no scope was opened.
     """
-    return _push(name, scope_type, handle, attributes, data, metadata, input, timestamp)
+    return _push(name, scope_type, handle, attributes, data, metadata, category_profile, input, timestamp)
 
 
 def pop(handle: ScopeHandle, *, output: Json | None = None, metadata: Json | None = None,
-        timestamp: datetime | None = None) -> None:
+        category_profile: JsonObject | None = None, timestamp: Timestamp | None = None) -> None:
     """Ends a scope: emits its end, and goes back to the nearest open scope around it.
 
     Emits one event: a full ring may hold the call up, see the module. From any thread, task or context
@@ -301,7 +322,8 @@ def pop(handle: ScopeHandle, *, output: Json | None = None, metadata: Json | Non
         handle: the scope, from `push`.
         output: the end event's `data`.
         metadata: merged over the start's, one level deep; where either is not a dict, it replaces it.
-        timestamp: timezone-aware, kept as given even if before the start. Left out: now, and always
+        category_profile: merged likewise.
+        timestamp: as for `push`, kept as given even if before the start. Left out: now, and always
             later than the start.
 
     Raises:
@@ -310,12 +332,118 @@ def pop(handle: ScopeHandle, *, output: Json | None = None, metadata: Json | Non
         ValueError: the timestamp is naive; the scope stays open.
         PayloadError: a payload holds a value that cannot be recorded; the scope stays open.
     """
-    _end_scope(checked_handle(handle), output, metadata, timestamp)
+    if profile_is_wrong(category_profile):
+        freeze_profile(category_profile)
+    _pop(_own_scope(handle), output, metadata, category_profile, timestamp)
+
+
+cdef inline ScopeHandle _own_scope(object handle):
+    """What can be ended here: a call ends by `llm.call_end` or `tools.call_end`."""
+    if not isinstance(handle, ScopeHandle):
+        raise TypeError(f"handle is {described_type(handle)}; expected ScopeHandle")
+    return <ScopeHandle>handle
+
+
+cdef inline bint profile_is_wrong(object profile):
+    return profile is not None and not isinstance(profile, dict)
+
+
+def begin(name: str, scope_type: ScopeType, *, parent: AnyHandle | None = None, uuid: str | None = None,
+          trace: str | None = None, attributes: ScopeAttributes | None = None, data: Json | None = None,
+          metadata: Json | None = None, category_profile: JsonObject | None = None, input: Json | None = None,
+          timestamp: Timestamp | None = None) -> ScopeHandle:
+    """Opens a scope without making it the current one, and emits its start.
+
+    For who mirrors the life cycle of another library, which says "begun" and "ended" from wherever it happens to be:
+    `end` ends it from any thread, task or context of the process. `with scope.use(handle):` makes it the current scope
+    of a block.
+
+    Emits one event: a full ring may hold the call up, see the module. From any thread and process.
+
+    Args:
+        name: what the work is called.
+        scope_type: what kind of work it is.
+        parent: the scope, or the call, that it is under; the current scope if left out.
+        uuid: its uuid, 32 hexadecimal digits with or without hyphens, where another library has given it one; the last
+            16 must not all be 0. A new one if left out.
+        trace: the trace that it belongs to, as the `traceparent` of what is under it says; likewise. Its parent's if
+            left out.
+        attributes: flags.
+        data: kept in the handle (`handle.data`), in no event.
+        metadata: of the start event; the end's is merged over it.
+        category_profile: what is particular to the scope's type, such as `{"model_name": ...}`; of both events.
+        input: the start event's `data`.
+        timestamp: a timezone-aware datetime, or nanoseconds since the epoch; now if left out.
+
+    Returns:
+        The handle, to be given to `end`, and as a parent.
+
+    Raises:
+        TypeError: an argument is not of its type.
+        ValueError: the timestamp is naive, or too small for nanoseconds.
+        PropagationError: a uuid is malformed.
+        PayloadError: a payload holds a value that cannot be recorded; no scope was opened.
+        UnicodeEncodeError: the name has a lone surrogate; no scope was opened.
+    """
+    cdef ScopeHandle outer = current_handle() if parent is None else checked_handle(parent)
+    own = uuid7() if uuid is None else parse_scope_uuid(uuid, "uuid")
+    around = (outer._trace or own) if trace is None else parse_uuid(trace, "trace")
+    cdef ScopeHandle handle = ScopeHandle(
+        own, outer._uuid, name if type(name) is str else check_name(name), scope_type,
+        0 if attributes is None else attribute_bits(attributes), None if data is None else freeze(data, "data"),
+        None if metadata is None else freeze(metadata, "metadata"), outer, around, own_fork_epoch(),
+    )
+    if category_profile is not None:
+        handle.frozen_profile = freeze_profile(category_profile)
+    if is_listening():
+        handle.start_us = _emit_start(handle, clock_us() if timestamp is None else to_microseconds(timestamp), input,
+                                      metadata, category_profile)
+    return handle
+
+
+def end(handle: ScopeHandle, *, output: Json | None = None, input: Json | None = None,
+        scope_type: ScopeType | None = None, status: Status | None = None, metadata: Json | None = None,
+        category_profile: JsonObject | None = None, timestamp: Timestamp | None = None) -> None:
+    """Ends a scope from any thread, task or context of its process: emits its end.
+
+    What is still open inside ends later, under it. Contexts in which it is the current scope go on with the nearest open
+    scope around it.
+
+    Emits one event: a full ring may hold the call up, see the module.
+
+    Args:
+        handle: the scope, from `begin` or `push`.
+        output: the end event's `data`.
+        input: what it was given, where that was not known at its start: the end's metadata has it as `relay_mp.input`.
+        scope_type: what kind of work it was, where that was not known at its start: the end event's category.
+        status: how it ended: "OK", "ERROR" or "UNSET", or the exception that ended it. In the end's metadata, as a `with`
+            block has it.
+        metadata: merged over the start's, one level deep; where either is not a dict, it replaces it.
+        category_profile: merged likewise.
+        timestamp: as for `begin`, kept as given even if before the start. Left out: now, and always later than the start.
+
+    Raises:
+        ScopeError: it has ended, is a root, or another process's; or there is a status or an input, and metadata that is
+            not a dict.
+        TypeError: an argument is not of its type; the scope stays open.
+        ValueError: the timestamp is naive, or too small for nanoseconds; the status is another text. It stays open.
+        PayloadError: a payload holds a value that cannot be recorded; the scope stays open.
+    """
+    cdef ScopeHandle scope_ = _own_scope(handle)
+    cdef int type_code = scope_.type_code if scope_type is None else type_code_of(scope_type)
+    if status is not None or input is not None:
+        metadata = with_outcome(metadata, status, input)
+    if profile_is_wrong(category_profile):
+        freeze_profile(category_profile)
+    require_endable(scope_, "end")
+    if not rmp_close_once(&scope_.is_open):
+        raise ended_already(scope_, "end")
+    _end_scope(scope_, type_code, output, metadata, category_profile, timestamp)
 
 
 @cython.freelist(8)
 cdef class scope:
-    """scope(name, scope_type, *, handle=None, attributes=None, data=None, metadata=None, input=None, timestamp=None, end_timestamp=None)
+    """scope(name, scope_type, *, handle=None, attributes=None, data=None, metadata=None, category_profile=None, input=None, timestamp=None, end_timestamp=None)
 --
 
     A scope for the length of a `with` block. It ends however the block ends, and says how.
@@ -342,8 +470,9 @@ cdef class scope:
         attributes: flags.
         data: kept in the handle, in no event.
         metadata: of both events.
+        category_profile: what is particular to the scope's type; of both events.
         input: the start event's `data`.
-        timestamp: of the start; timezone-aware, now if left out.
+        timestamp: of the start; a timezone-aware datetime, or nanoseconds since the epoch; now if left out.
         end_timestamp: of the end, kept as given even if before the start.
 
     Returns:
@@ -353,14 +482,15 @@ cdef class scope:
         TypeError, ValueError, PayloadError, UnicodeEncodeError: on entering, as `push`.
     """
 
-    cdef object _name, _type, _parent, _attributes, _data, _metadata, _input, _timestamp, _end_timestamp
+    cdef object _name, _type, _parent, _attributes, _data, _metadata, _profile, _input, _timestamp, _end_timestamp
     cdef ScopeHandle _handle
 
-    def __init__(self, name: str, scope_type: ScopeType, *, handle: ScopeHandle | None = None,
+    def __init__(self, name: str, scope_type: ScopeType, *, handle: AnyHandle | None = None,
                  attributes: ScopeAttributes | None = None, data: Json | None = None, metadata: Json | None = None,
-                 input: Json | None = None, timestamp: datetime | None = None,
-                 end_timestamp: datetime | None = None) -> None:
-        _fill(self, name, scope_type, handle, attributes, data, metadata, input, timestamp, end_timestamp)
+                 category_profile: JsonObject | None = None, input: Json | None = None,
+                 timestamp: Timestamp | None = None, end_timestamp: Timestamp | None = None) -> None:
+        _fill(self, name, scope_type, handle, attributes, data, metadata, category_profile, input, timestamp,
+              end_timestamp)
 
     def __enter__(self) -> ScopeHandle:
         if self._handle is not None:
@@ -369,7 +499,7 @@ cdef class scope:
             # Refused before the work, not after it, when the scope could no longer be ended.
             to_microseconds(self._end_timestamp)
         self._handle = _push(self._name, self._type, self._parent, self._attributes, self._data, self._metadata,
-                             self._input, self._timestamp)
+                             self._profile, self._input, self._timestamp)
         return self._handle
 
     def __exit__(self, exc_type, exc, traceback) -> None:
@@ -388,28 +518,30 @@ cdef class scope:
 
     def _another(self) -> scope:
         return scope(self._name, self._type, handle=self._parent, attributes=self._attributes, data=self._data,
-                     metadata=self._metadata, input=self._input, timestamp=self._timestamp,
-                     end_timestamp=self._end_timestamp)
+                     metadata=self._metadata, category_profile=self._profile, input=self._input,
+                     timestamp=self._timestamp, end_timestamp=self._end_timestamp)
 
 
 cdef inline void _fill(scope block, object name, object scope_type, object handle, object attributes, object data,
-                       object metadata, object input_, object timestamp, object end_timestamp) noexcept:
+                       object metadata, object profile, object input_, object timestamp,
+                       object end_timestamp) noexcept:
     block._name = name
     block._type = scope_type
     block._parent = handle
     block._attributes = attributes
     block._data = data
     block._metadata = metadata
+    block._profile = profile
     block._input = input_
     block._timestamp = timestamp
     block._end_timestamp = end_timestamp
     block._handle = None
 
 
-def _new_block(name, scope_type, *, handle=None, attributes=None, data=None, metadata=None, input=None, timestamp=None,
-               end_timestamp=None):
+def _new_block(name, scope_type, *, handle=None, attributes=None, data=None, metadata=None, category_profile=None,
+               input=None, timestamp=None, end_timestamp=None):
     cdef scope block = scope.__new__(scope)
-    _fill(block, name, scope_type, handle, attributes, data, metadata, input, timestamp, end_timestamp)
+    _fill(block, name, scope_type, handle, attributes, data, metadata, category_profile, input, timestamp, end_timestamp)
     return block
 
 

@@ -310,7 +310,11 @@ def set_dispatching(dispatching: bool) -> None:
 
 
 def is_dispatching() -> bool:
-    """Whether the calling thread is the dispatcher's (and not a fork of it)."""
+    """Whether the calling thread is delivering events: a subscriber's callback runs in it.
+
+    What a callback's own instrumentation would emit comes back to the callback: an integration asks this, and emits
+    nothing then. False in a child that a callback has forked. Any thread; costs a call.
+    """
     return dispatches_here()
 
 

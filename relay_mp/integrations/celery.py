@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from relay_mp._emit.carry import current_scope_text, scope_from_text
-from relay_mp._emit.context import TaskContext, task_scope
+from relay_mp._emit.context import use_scope
 from relay_mp._log import logger
 from relay_mp.errors import PropagationError
 
@@ -23,7 +23,7 @@ __all__ = ["HEADER", "instrument", "uninstrument"]
 HEADER = "relay_mp"
 """Of a task's message: the publisher's scope, as text."""
 
-_running: dict[str, task_scope] = {}
+_running: dict[str, use_scope] = {}
 
 
 def instrument() -> None:
@@ -58,7 +58,7 @@ def _begin(task_id: str, task: Any, **_: Any) -> None:
     except PropagationError as error:
         logger.warning("task %s begins at a root: its header %s is ignored: %s", task_id, HEADER, error)
         return
-    scope = _running[task_id] = task_scope(TaskContext(None, handle))
+    scope = _running[task_id] = use_scope(handle)
     scope.__enter__()
 
 

@@ -28,7 +28,7 @@ from relay_mp._emit.context import (
     scope_stack_active,
     set_thread_scope_stack,
     stack_uuids,
-    task_scope,
+    use_scope,
     use_scope_stack,
 )
 from relay_mp.errors import ScopeError
@@ -389,11 +389,11 @@ def test_a_task_runs_under_its_submitter_and_leaves_nothing_behind():
 
     def work():
         before = current_scope()
-        with task_scope(task) as current:
+        with use_scope(task.handle) as current:
             assert current is handle
             left_open = push("left open")
         assert current_scope() is before
-        with pytest.raises(KeyError), task_scope(task):
+        with pytest.raises(KeyError), use_scope(task.handle):
             raise KeyError
         assert current_scope() is before
         return left_open
@@ -411,7 +411,7 @@ def test_a_pickled_task_carries_scope_session_and_stack(monkeypatch):
     assert len(payload) < 400
     task = pickle.loads(payload)
     assert task.session == "the session"
-    with task_scope(task) as handle:
+    with use_scope(task.handle) as handle:
         assert (handle, handle.name, handle.parent_uuid) == (inner, "inner", outer.uuid)
         assert stack_uuids(handle) == stack_uuids(inner)
         child = push("child")
@@ -425,7 +425,7 @@ def test_a_pickled_task_carries_scope_session_and_stack(monkeypatch):
 
 def test_a_task_submitted_outside_any_scope_keeps_the_submitters_root():
     root = current_scope()
-    with task_scope(pickle.loads(pickle.dumps(capture()))):
+    with use_scope(pickle.loads(pickle.dumps(capture())).handle):
         child = push()
         assert child.parent_uuid == root.uuid
         scope.pop(child)
