@@ -21,7 +21,7 @@ register, deregister and fork; it may not flush.
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 
@@ -52,9 +52,6 @@ IDLE_SECONDS = 0.25
 has nothing to do costs less than a thousandth of a core."""
 OWNED_SCAN_SECONDS = 0.5
 """Between two looks at the producers while a subscription belongs to a process: it ends within a second of that."""
-MAX_OPEN_SCOPES, MAX_OPEN_BYTES = 100_000, 16 * 1024 * 1024
-"""What is kept of open scopes, for who begins to watch: the oldest lose their payloads beyond so many bytes, and are
-given up if that is not enough, or there are too many."""
 LOSS_MARK = "relay_mp.loss"
 LOSS_CAUSES = ("full", "writer_died", "fenced", "corrupt", "poison")
 """Why events were lost: the ring was full; their writer died, or was too slow, before it had finished them; their
@@ -68,17 +65,35 @@ REPLY_OK, REPLY_NO, REPLY_ERROR = 0, 1, 2
 _CONTROL = bytes([core.KIND_CONTROL])
 
 
+class OpenBounds(NamedTuple):
+    """What is kept of open scopes, for who begins to watch: beyond so many bytes the oldest lose their payloads, and
+    are given up if that is not enough, or there are too many. No scopes: nothing is kept, which is cheaper."""
+
+    scopes: int = 100_000
+    size_bytes: int = 16 << 20
+
+
 class Dispatcher:
     """Delivers one session's stream. `run` returns when `stop` was called and all is delivered."""
 
-    def __init__(self, segment: Segment, subscriptions: Subscriptions, allowed: Allowed | None = None) -> None:
+    def __init__(
+        self,
+        segment: Segment,
+        subscriptions: Subscriptions,
+        allowed: Allowed | None = None,
+        bounds: OpenBounds | None = None,
+    ) -> None:
         """`allowed`: what other processes may have it import; anything by default."""
         self._segment = segment
         self._subscriptions = subscriptions
         self._askers = Askers(segment, allowed or Allowed())
         self._reader = Reader(segment, view_of)
         self._liveness = Liveness(segment, self._reader)
-        self._open: OpenScopes[OpenStart[Any]] = OpenScopes(MAX_OPEN_SCOPES, lambda given_up: None, MAX_OPEN_BYTES)
+        bounds = bounds or OpenBounds()
+        self._keeps_open = bounds.scopes > 0
+        self._open: OpenScopes[OpenStart[Any]] = OpenScopes(
+            max(bounds.scopes, 1), lambda given_up: None, bounds.size_bytes
+        )
         self._stall_seconds = segment.stall_timeout_ns / 1e9
         self._max_deliveries: float = segment.max_deliveries
         self._last_mark_seq = self._mark_seq_before()
@@ -152,8 +167,9 @@ class Dispatcher:
         position = batch[start].position
         viewers, edge = self._subscriptions.stretch(position)
         end = self._reader.run_end(batch, start, RUN_EVENTS, edge)
-        # Also what it does not come to now: to note a record twice is to note it once.
-        self._open.note(self._reader.events(batch, start, end))
+        if self._keeps_open:
+            # Also what it does not come to now: to note a record twice is to note it once.
+            self._open.note(self._reader.events(batch, start, end))
         for viewer in viewers:
             if viewer.take_batch is not None and end > start:
                 end = self._offer(viewer, batch, start, end)
@@ -235,7 +251,8 @@ class Dispatcher:
         self._mark_losses(slot, self._reader.unmarked(slot), seq // UNIT_BYTES + 1)
 
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
-        self._open.note([event])
+        if self._keeps_open:
+            self._open.note([event])
         for subscription in self._subscriptions.viewers(position, stack):
             if subscription.taken > position:
                 continue
@@ -398,6 +415,5 @@ class Dispatcher:
 
     def _opened(self) -> Opened:
         starts = [kept.start for kept in self._open.snapshot()]
-        return Opened(
-            starts, self._subscriptions.heard_since_us, self._open.evicted, self._segment.events_delivered
-        )  # fmt: skip
+        since_us = self._subscriptions.heard_since_us if self._keeps_open else core.now_us()
+        return Opened(starts, since_us, self._open.evicted, self._segment.events_delivered)

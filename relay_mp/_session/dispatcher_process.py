@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from relay_mp._deliver import table
 from relay_mp._deliver.allowed import ANY, Allowed
-from relay_mp._deliver.dispatcher import Dispatcher
+from relay_mp._deliver.dispatcher import Dispatcher, OpenBounds
 from relay_mp._deliver.file_lock import write_for
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._deliver.subscriptions import Subscriptions
@@ -21,7 +21,7 @@ from relay_mp._log import logger, work_in_background
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
 from relay_mp._session import membership
-from relay_mp._session.settings import ALLOWED_VARIABLE
+from relay_mp._session.settings import ALLOWED_VARIABLE, OPEN_VARIABLES
 from relay_mp.errors import SegmentError, SessionError
 
 ORPHAN_GRACE_SECONDS = 10.0
@@ -96,7 +96,8 @@ def main(path: str, descriptor: int | None = None) -> int:
     allowed = Allowed(os.environ.get(ALLOWED_VARIABLE) or ANY)
     table.restore(segment, subscriptions, allowed)
     _take_lease(segment)
-    dispatcher = Dispatcher(segment, subscriptions, allowed)
+    bounds = OpenBounds(*[int(os.environ[name]) for name in OPEN_VARIABLES if os.environ.get(name)])
+    dispatcher = Dispatcher(segment, subscriptions, allowed, bounds)
     owner, epoch = _Owner(segment, dispatcher), core.fork_epoch()
     dispatcher.run(owner.check)
     if core.fork_epoch() != epoch:

@@ -7,8 +7,10 @@ broken, the dispatcher delivers what it still can and ends; none is started in i
 from typing import Protocol
 
 from relay_mp._deliver.allowed import Allowed
+from relay_mp._deliver.dispatcher import OpenBounds
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._native.segments import Segment
+from relay_mp._session.settings import Settings
 from relay_mp._session.thread_host import ThreadHost
 from relay_mp.errors import SessionError
 
@@ -29,12 +31,14 @@ class Host(Protocol):
         """Ends it. True if everything was delivered by then."""
 
 
-def start(segment: Segment, allowed: Allowed, max_restarts: int) -> Host:
-    """Starts the dispatcher that the segment's settings ask for."""
+def start(segment: Segment, settings: Settings) -> Host:
+    """Starts the dispatcher that the settings ask for."""
+    allowed = Allowed(settings.allowed_subscribers)
+    bounds = OpenBounds(settings.max_open_scopes, settings.max_open_bytes)
     if not segment.dispatcher_is_process:
-        return ThreadHost(segment, allowed)
+        return ThreadHost(segment, allowed, bounds)
     try:
         from relay_mp._session.process_host import ProcessHost
     except OSError as error:  # no descriptor is left to read the module
         raise SessionError(f"the dispatcher process could not be started: {error}") from error
-    return ProcessHost(segment, allowed, max_restarts)
+    return ProcessHost(segment, allowed, bounds, settings.max_restarts)

@@ -10,7 +10,6 @@ registration; a forked child has its parent's session without looking.
 import atexit
 import os
 
-from relay_mp._deliver.allowed import Allowed
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._emit import carry, context, replaced
 from relay_mp._emit.current import set_inherited_hook
@@ -254,7 +253,7 @@ def _start(settings: Settings, session_id: str) -> Session:
     try:
         segment.make_current()
         publishing.own(segment)
-        host = hosts.start(segment, Allowed(settings.allowed_subscribers), settings.max_restarts)
+        host = hosts.start(segment, settings)
         session = Session(segment, settings, host, host.subscriptions)
         _state.own(session)
         if settings.on_sigterm == "flush":
@@ -329,6 +328,8 @@ def session(
     max_producers: int | None = None,
     configuration_bytes: int | None = None,
     allowed_subscribers: str | None = None,
+    max_open_scopes: int | None = None,
+    max_open_bytes: int | None = None,
     directory: str | None = None,
     recovery_directory: str | None = None,
     strict: bool | None = None,

@@ -13,12 +13,13 @@ import time
 
 from relay_mp._deliver.allowed import Allowed
 from relay_mp._deliver.at_fork import unforked
+from relay_mp._deliver.dispatcher import OpenBounds
 from relay_mp._log import logger, work_in_background
 from relay_mp._native import core
 from relay_mp._native.segments import Segment
 from relay_mp._session import inheritance
 from relay_mp._session.draining import is_drained, wait_for_end
-from relay_mp._session.settings import ALLOWED_VARIABLE
+from relay_mp._session.settings import ALLOWED_VARIABLE, OPEN_VARIABLES
 from relay_mp._threads import Event, Thread, nap, popen, sleep, wait
 from relay_mp.errors import SessionError
 
@@ -74,9 +75,10 @@ class ProcessHost:
 
     subscriptions = None  # they are over there
 
-    def __init__(self, segment: Segment, allowed: Allowed, max_restarts: int) -> None:
+    def __init__(self, segment: Segment, allowed: Allowed, bounds: OpenBounds, max_restarts: int) -> None:
         self._segment = segment
         self.allowed = allowed
+        self._bounds = bounds
         self._restarts = _Restarts(segment, max_restarts)
         self._stopping = self._has_failed = False
         self._given_up = Event()
@@ -95,6 +97,7 @@ class ProcessHost:
         inherited = (inheritance.SESSION_VARIABLE, inheritance.SCOPE_VARIABLE)
         environment = {name: value for name, value in os.environ.items() if name not in inherited}
         environment[ALLOWED_VARIABLE] = self.allowed.as_setting()
+        environment |= dict(zip(OPEN_VARIABLES, map(str, self._bounds), strict=True))
         # As multiprocessing does it.
         flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
         descriptor = self._segment.descriptor  # by which it is found: others may have removed the name

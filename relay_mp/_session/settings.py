@@ -13,6 +13,7 @@ from relay_mp.errors import SessionError, described_type
 
 PREFIX = "RELAY_MP_"
 ALLOWED_VARIABLE = f"{PREFIX}ALLOWED_SUBSCRIBERS"
+OPEN_VARIABLES = (f"{PREFIX}MAX_OPEN_SCOPES", f"{PREFIX}MAX_OPEN_BYTES")
 
 DEFAULT_RING_BYTES = 16 * 1024 * 1024
 MIN_RING_BYTES = 64 * 1024
@@ -65,6 +66,10 @@ class Settings:
         allowed_subscribers: what other processes of the session may have the dispatcher import, beside exporters of
             installed packages and what the owner registers: names "package.module:attribute" with commas between them,
             in which * stands for any part without a dot; "*": anything; "none": nothing more.
+        max_open_scopes: how many open scopes the dispatcher keeps for who begins to watch (`relay_mp.watch`); beyond
+            that the oldest are given up. 0: none, which saves a tenth of a microsecond a scope event at delivery; who
+            begins to watch then sees what begins later.
+        max_open_bytes: how much it keeps of them; beyond that the oldest lose their payloads, then are given up.
         directory: where the segment is made; a memory file system. "": /dev/shm, or the temporary directory where
             there is no room.
         recovery_directory: where events that dead sessions left behind are written. "": the temporary directory.
@@ -90,6 +95,8 @@ class Settings:
     max_producers: int = 1024
     configuration_bytes: int = 64 * 1024
     allowed_subscribers: str = ANY
+    max_open_scopes: int = 100_000
+    max_open_bytes: int = 16 * 1024 * 1024
     directory: str = ""
     recovery_directory: str = ""
     strict: bool = False
@@ -108,6 +115,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "min_ring_bytes": (MIN_RING_BYTES, MAX_RING_BYTES),
     "max_producers": (1, core.MAX_PRODUCERS),
     "configuration_bytes": (1024, 16 * 1024 * 1024),
+    "max_open_scopes": (0, 10_000_000),
+    "max_open_bytes": (1, 1 << 40),
 }
 _CHOICES = {"dispatcher": ("thread", "process"), "on_full": ("block", "drop"), "on_sigterm": ("leave", "flush")}
 

@@ -4,7 +4,7 @@ import time
 
 from relay_mp._deliver import table
 from relay_mp._deliver.allowed import Allowed
-from relay_mp._deliver.dispatcher import Dispatcher
+from relay_mp._deliver.dispatcher import Dispatcher, OpenBounds
 from relay_mp._deliver.subscriptions import Subscriptions
 from relay_mp._log import logger, work_in_background
 from relay_mp._native import core
@@ -16,7 +16,7 @@ from relay_mp._threads import Event, Thread, apart
 class ThreadHost:
     """A daemon thread of the owner."""
 
-    def __init__(self, segment: Segment, allowed: Allowed) -> None:
+    def __init__(self, segment: Segment, allowed: Allowed, bounds: OpenBounds) -> None:
         self._segment = segment
         self.allowed = allowed
         subscriptions = Subscriptions(
@@ -24,7 +24,7 @@ class ThreadHost:
         )
         self.subscriptions = subscriptions
         segment.take_lease(segment.lease()[0])
-        self._dispatcher = Dispatcher(segment, self.subscriptions, allowed)
+        self._dispatcher = Dispatcher(segment, self.subscriptions, allowed, bounds)
         self._ended = Event()
         self._thread = Thread(target=self._run, name="relay_mp-dispatcher")
         self._thread.start()

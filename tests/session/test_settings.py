@@ -26,6 +26,8 @@ VALID = {
     "max_producers": 7,
     "configuration_bytes": 4096,
     "allowed_subscribers": "my_app.subscribers:*, my_app.audit:Log",
+    "max_open_scopes": 0,
+    "max_open_bytes": 4096,
     "directory": "/tmp",
     "recovery_directory": "/var/tmp",
     "strict": True,

@@ -1,6 +1,7 @@
 """`relay_mp.watch()`: a session seen from other processes, which come, are slow, are stopped, die, and fork."""
 
 import concurrent.futures
+import contextlib
 import json
 import os
 import signal
@@ -260,6 +261,43 @@ def test_scopes_that_began_while_nobody_subscribed_are_said_to_be_unknown(watche
         first = watch.read(WAIT_SECONDS)
         assert [event.name for event in first.events] == ["relay_mp.watch"]
         assert abs(first.events[0].data["complete_since_us"] - before) < 60e6
+
+
+def snapshot(directory, dispatcher, tmp_path, **settings):
+    """What a viewer begins with where three scopes are open: the session's mark, and the starts."""
+    with (
+        relay_mp.session(directory=directory, ring_bytes=1 << 20, dispatcher=dispatcher, **settings) as session,
+        contextlib.ExitStack() as blocks,
+    ):
+        subscribers.register("x", "named_subscribers:Lines", arguments={"path": str(tmp_path / "lines")})
+        for name in "abc":
+            blocks.enter_context(scope.scope(name, ScopeType.Agent, input={"text": name * 1000}))
+        session.flush()
+        with relay_mp.watch(session.path) as watch:
+            mark, *starts = watch.read(WAIT_SECONDS).events
+    return mark.data, [(event.name, "relay_mp.cut" in event.data) for event in starts]
+
+
+@pytest.mark.parametrize("dispatcher", ["thread", "process"])
+@pytest.mark.parametrize(
+    ("settings", "given_up", "kept"),
+    [
+        ({"max_open_scopes": 3}, 0, [("a", False), ("b", False), ("c", False)]),
+        ({"max_open_scopes": 2}, 1, [("b", False), ("c", False)]),
+        ({"max_open_scopes": 0}, 0, []),
+        ({"max_open_bytes": 2500}, 0, [("a", True), ("b", False), ("c", False)]),
+        ({"max_open_bytes": 1}, 3, []),
+    ],
+)
+def test_what_is_kept_of_open_scopes_has_two_bounds(directory, dispatcher, tmp_path, settings, given_up, kept):
+    before = core.now_us()
+    data, found = snapshot(directory, dispatcher, tmp_path, **settings)
+    assert found == kept
+    assert data["given_up"] == given_up
+    keeps_none = settings.get("max_open_scopes") == 0
+    # What began before is not known where nothing is kept.
+    assert data["complete_since_us"] > before
+    assert keeps_none == (found == [] and data["given_up"] == 0)
 
 
 # ---- a viewer ends ----
