@@ -3,10 +3,12 @@
 import contextlib
 import os
 import sys
+import time
 
 from workload import Host, dies, run, work
 
 WORKERS = 2
+WAIT_SECONDS = 60
 
 
 class Dask(Host):
@@ -44,6 +46,9 @@ class Agent:
 
     def work(self, number):
         return work(number)
+
+    def pid(self):
+        return os.getpid()
 
     def dies(self):
         dies()
@@ -115,23 +120,31 @@ class RayActors(Ray):
         return self.ray.get([self.actor.work.remote(number) for number in numbers])
 
     def recycle(self):
+        earlier = self._pid()
         self.ray.kill(self.actor, no_restart=False)
-        self._await()
+        self._wait_for_another(earlier)
 
     def kill(self):
+        earlier = self._pid()
         try:
             self.ray.get(self.actor.dies.remote())
         except self.ray.exceptions.RayActorError:
-            self._await()
+            self._wait_for_another(earlier)
             return
         raise AssertionError("the worker was not killed")
 
-    def _await(self):
-        while True:
-            try:
-                return self.ray.get(self.actor.__ray_ready__.remote(), timeout=60)
-            except self.ray.exceptions.ActorUnavailableError:
-                continue
+    def _pid(self):
+        return self.ray.get(self.actor.pid.remote(), timeout=WAIT_SECONDS)
+
+    def _wait_for_another(self, earlier):
+        """The one that is to die may answer first."""
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(self.ray.exceptions.RayActorError):
+                if self._pid() != earlier:
+                    return
+            time.sleep(0.02)
+        raise AssertionError("Ray has not made the actor again")
 
 
 if __name__ == "__main__":
