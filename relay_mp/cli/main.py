@@ -42,7 +42,7 @@ COMMANDS = [
     Command("summary", "add up a recorded run by category and name, and show its longest parts"),
     Command("export", "write a recorded run in another format, or send it to a receiver"),
     Command("diff", "compare two recorded runs: what got slower, dearer, failed"),
-    Command("view", "show a recorded run in the browser, or two side by side"),
+    Command("view", "show a living session or a recorded run in the browser, or two side by side"),
     Command("recover", "write out what dead sessions have left"),
     Command("doctor", "check whether the library can work here, and say what to do"),
     Command("bench", "measure what emitting costs on this machine under load"),

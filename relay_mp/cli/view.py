@@ -1,4 +1,4 @@
-"""`relay-mp view FILE...`: the page that shows a run, in the browser."""
+"""`relay-mp view [SESSION or FILE...]`: the page that shows a run, in the browser."""
 
 import os
 import sys
@@ -6,11 +6,15 @@ import threading
 import webbrowser
 from argparse import ArgumentParser, Namespace
 
+from relay_mp._runs.files import STANDARD_INPUT
+from relay_mp._session.naming import session_id_of
+from relay_mp._session.seen import find
+from relay_mp._session.watch import watch
 from relay_mp.cli.exits import CommandError, Exit
 from relay_mp.cli.terminal import Terminal
 from relay_mp.view.rows import MAX_ROWS, Rows
 from relay_mp.view.server import ViewServer
-from relay_mp.view.sources import add_files
+from relay_mp.view.sources import add_files, add_session
 
 EXAMPLE = "relay-mp view events.jsonl --no-browser --seconds 1"
 
@@ -21,7 +25,11 @@ MOST_RUNS = 2
 def add_arguments(parser: ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument(
-        "runs", nargs="+", metavar="FILE", help="ATOF JSON lines; a second one is shown beside the first, and compared"
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="a file of ATOF JSON lines; or a living session: the beginning of its id, or its owner's pid (default: the"
+        " only one). A second run is shown beside the first, and compared",
     )
     parser.add_argument("--port", type=int, default=0, metavar="N", help="of 127.0.0.1 (default: any that is free)")
     parser.add_argument("--no-browser", action="store_true", help="print the address, and open nothing")
@@ -43,8 +51,8 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
     if arguments.rows < 4:
         raise CommandError(Exit.USAGE, f"--rows is {arguments.rows}; expected at least 4")
     rows = Rows(arguments.rows)
-    for path in arguments.runs:
-        add_files(rows, [path])
+    for name in arguments.runs or [None]:
+        _add(rows, name)
     try:
         server = ViewServer(rows, arguments.port)
     except (OSError, OverflowError) as error:
@@ -60,6 +68,16 @@ def run(arguments: Namespace, terminal: Terminal) -> int:
         terminal.note("Open it in a browser of this machine. Ctrl-C ends it.")
     _serve(server, arguments.seconds)
     return Exit.DONE
+
+
+def _add(rows: Rows, name: str | None) -> None:
+    """A file, or a living session."""
+    if name is not None and (name == STANDARD_INPUT or os.path.exists(name) or os.path.splitext(name)[1]):
+        add_files(rows, [name])
+        return
+    path = find(name)
+    session = session_id_of(path)
+    add_session(rows, f"session {session.rpartition('-')[2]}", session, watch(path))
 
 
 def _has_browser() -> bool:

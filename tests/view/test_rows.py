@@ -2,11 +2,15 @@
 
 import gzip
 import math
+import os
+import time
 from array import array
 
 import pytest
 from recorded import error, line, scope_lines, uuid
 
+from relay_mp import ScopeType, scope, subscribers
+from relay_mp.cli import view as relay_mp_view
 from relay_mp.view.envelope import envelope
 from relay_mp.view.payloads import CHUNK_BYTES, FilePayloads, KeptPayloads
 from relay_mp.view.rows import COLUMNS, FAILED, NO_START, Cursor, Rows
@@ -185,3 +189,24 @@ def test_a_search_finds_payloads_and_not_envelopes(recorded_run, rows, text, fou
     recorded_run(lines)
     rows_found, is_complete = search(rows, text)
     assert (rows_found.tolist(), is_complete) == (found, bool(text))
+
+
+def test_a_living_session_s_scopes_are_rows_as_they_begin(session, rows):
+    subscribers.register("other", lambda event: None)  # else nothing is recorded before somebody watches
+    with scope.scope("open-before", ScopeType.Agent):
+        relay_mp_view._add(rows, str(os.getpid()))
+        run = rows.runs[0]
+        with scope.scope("inside", ScopeType.Tool):
+            wait_for(lambda: len([end for end in rows.columns["end"] if math.isnan(end)]) == 2)
+        wait_for(lambda: len([end for end in rows.columns["end"] if math.isnan(end)]) == 1)
+    assert run.state == "live"
+    session.close()
+    wait_for(lambda: run.state == "ended")
+    assert run.problem == ""
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
