@@ -36,6 +36,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = [
+    Command("run", "run a program with all its processes recorded, and show what it did"),
     Command("ls", "list the sessions of this user, and what dead ones have left"),
     Command("top", "show a running session: its processes, its open agents, its ring"),
     Command("tail", "show a session's events as they come"),
