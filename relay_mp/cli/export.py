@@ -212,17 +212,17 @@ def _fed(sink: Any, arguments: Namespace, terminal: Terminal) -> ExporterReport:
     Raises:
         CommandError: some of them are nowhere.
     """
-    logging.getLogger("relay_mp").setLevel(logging.CRITICAL)  # the report says it, in one line
     given = 0
-    try:
-        for given, (_, event) in enumerate(_rebuilt(arguments, terminal), 1):
-            with suppress(Exception):  # the sink has counted it, and goes on
-                sink(event)
-            if not given % WINDOW_EVENTS:
-                _wait(sink)
-    finally:
-        sink.finish(GIVE_UP_SECONDS)
-        sink.close()
+    with _without_log():  # the report says it, in one line
+        try:
+            for given, (_, event) in enumerate(_rebuilt(arguments, terminal), 1):
+                with suppress(Exception):  # the sink has counted it, and goes on
+                    sink(event)
+                if not given % WINDOW_EVENTS:
+                    _wait(sink)
+        finally:
+            sink.finish(GIVE_UP_SECONDS)
+            sink.close()
     report: ExporterReport = sink.report()
     if lost := report.dropped:
         causes = ", ".join(f"{cause} {number}" for cause, number in report.drops.items())
@@ -230,6 +230,18 @@ def _fed(sink: Any, arguments: Namespace, terminal: Terminal) -> ExporterReport:
             Exit.OUTPUT, f"{plural(lost, 'event')} of {given} could not be exported ({causes}): {report.last_error}"
         )
     return report
+
+
+@contextmanager
+def _without_log() -> Iterator[None]:
+    """Keeps the library's own log silent for a block."""
+    logger = logging.getLogger("relay_mp")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _rebuilt(arguments: Namespace, terminal: Terminal) -> Iterator[tuple[RecordedEvent, Event]]:
