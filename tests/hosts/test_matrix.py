@@ -70,13 +70,14 @@ gunicorn preload               | servers gunicorn --preload          | yes    | 
 gunicorn reload (SIGHUP)       | servers gunicorn-hup                | yes    | yes    | yes      | yes    | yes
 gunicorn --reload              | servers gunicorn-touch --reload     | yes    | yes    | yes      | yes    | yes
 uvicorn --workers              | servers uvicorn                     | yes    | yes    | yes      | yes    | yes
-hypercorn --workers            | servers hypercorn                   | yes    | yes    | yes      | ends   | yes
+hypercorn --workers            | servers hypercorn                   | yes    | yes    | drops    | ends   | yes
 pytest-xdist                   | fixture xdist                       | yes    | yes    | yes      | yes    | yes
 pytest-forked                  | fixture forked                      | yes    | yes    | yes      | yes    | yes
 unittest                       | fixture unittest                    | yes    | yes    | yes      | yes    | yes
 """
 
 REASONS = {
+    "drops": "the server drops the requests that are under way when a worker has had its last (`max_requests`)",
     "ends": "the server ends as a whole when one of its workers is killed",
     "fork": "the standard library refuses `max_tasks_per_child` under fork",
     "each": "each task has a process of its own",

@@ -58,7 +58,7 @@ if __name__ == "__main__":
     from hypercorn.run import run
     config = Config()
     config.application_path, config.bind = "web_program:asgi_application", ["127.0.0.1:PORT"]
-    config.workers, config.loglevel, config.max_requests = 2, "ERROR", RECYCLED_AFTER
+    config.workers, config.loglevel = 2, "ERROR"
     with begin(on_sigterm="flush"):
         run(config)
 """
@@ -154,12 +154,13 @@ if __name__ == "__main__":
             server.send_signal(signal.SIGHUP)
         if name == "gunicorn-touch":
             Path("touched.py").write_text("changed = True\n")
-        wait_for_others(pids["arrive"])
-        pids["recycled"] = work("recycled")
+        if name != "hypercorn":  # see the table's reasons
+            wait_for_others(pids["arrive"])
+            pids["recycled"] = work("recycled")
         assert get("/fail", "recycled") in {500, None}
-        if name != "hypercorn":  # which ends as a whole then
+        if name != "hypercorn":
             assert get("/die", "killed") is None
-        pids["killed"] = work("killed")
+            pids["killed"] = work("killed")
         code = end(server)
         assert code in {0, -signal.SIGTERM}, code
     finally:
