@@ -9,7 +9,8 @@ import pytest
 
 # In the middle of what another thread does: the main thread forks. It goes on once the fork is done, or if it waits.
 MIDDLE = """
-import os, sys, threading, time
+import os, sys, threading, time, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # Python's, of a fork beside a thread
 started, forked = threading.Event(), threading.Event()
 def middle():
     if not started.is_set():
