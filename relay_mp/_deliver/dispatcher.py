@@ -69,8 +69,12 @@ class OpenBounds(NamedTuple):
     """What is kept of open scopes, for who begins to watch: beyond so many bytes the oldest lose their payloads, and
     are given up if that is not enough, or there are too many. No scopes: nothing is kept, which is cheaper."""
 
-    scopes: int = 100_000
-    size_bytes: int = 16 << 20
+    scopes: int
+    size_bytes: int
+
+
+OPEN_BOUNDS = OpenBounds(100_000, 16 << 20)
+"""What the settings `max_open_scopes` and `max_open_bytes` are by default."""
 
 
 class Dispatcher:
@@ -81,7 +85,7 @@ class Dispatcher:
         segment: Segment,
         subscriptions: Subscriptions,
         allowed: Allowed | None = None,
-        bounds: OpenBounds | None = None,
+        bounds: OpenBounds = OPEN_BOUNDS,
     ) -> None:
         """`allowed`: what other processes may have it import; anything by default."""
         self._segment = segment
@@ -89,7 +93,6 @@ class Dispatcher:
         self._askers = Askers(segment, allowed or Allowed())
         self._reader = Reader(segment, view_of)
         self._liveness = Liveness(segment, self._reader)
-        bounds = bounds or OpenBounds()
         self._keeps_open = bounds.scopes > 0
         self._open: OpenScopes[OpenStart[Any]] = OpenScopes(
             max(bounds.scopes, 1), lambda given_up: None, bounds.size_bytes

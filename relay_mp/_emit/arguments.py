@@ -20,6 +20,7 @@ from relay_mp.types import DataSchema, LogSeverity, ScopeAttributes, ScopeType
 __all__ = [
     "attribute_bits",
     "check_name",
+    "check_profile",
     "check_schema",
     "freeze",
     "freeze_profile",
@@ -159,14 +160,23 @@ def freeze(value: object, argument: str) -> Any:
     return value if type(value) in _SCALARS else pack_payload(value, argument)
 
 
+def check_profile(profile: object) -> None:
+    """Refuses a category_profile that is not a dict.
+
+    Raises:
+        PayloadError: it is not one.
+    """
+    if not isinstance(profile, dict):
+        raise PayloadError(f"category_profile is {described_type(profile)}; expected a dict")
+
+
 def freeze_profile(profile: object) -> Any:
-    """`freeze` for a category_profile, which is a dict.
+    """`freeze` for a category_profile.
 
     Raises:
         PayloadError: it is not a dict; or, in strict mode, something in it cannot be recorded.
     """
-    if not isinstance(profile, dict):
-        raise PayloadError(f"category_profile is {described_type(profile)}; expected a dict")
+    check_profile(profile)
     return freeze(profile, "category_profile")
 
 

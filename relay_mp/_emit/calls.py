@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 import msgpack  # type: ignore[import-untyped]
 
-from relay_mp._emit.arguments import check_name, check_schema, freeze, thaw
+from relay_mp._emit.arguments import check_name, check_profile, check_schema, freeze, thaw
 from relay_mp._emit.current import current_scope
 from relay_mp._emit.handle import ScopeHandle
 from relay_mp._native.core import fork_epoch
@@ -222,8 +222,8 @@ class PendingMarkSpec:
         self._name = check_name(name)
         if category is not None:
             check_type(category, str, "category")
-        if category_profile is not None and not isinstance(category_profile, dict):
-            raise PayloadError(f"category_profile is {described_type(category_profile)}; expected a dict")
+        if category_profile is not None:
+            check_profile(category_profile)
         if severity is not None:
             check_type(severity, LogSeverity, "severity")
         self._category = category

@@ -49,6 +49,7 @@ from relay_mp._emit import scope_end as _scope_end
 from relay_mp._emit.arguments import (
     attribute_bits,
     check_name,
+    check_profile,
     check_schema,
     freeze,
     freeze_profile,
@@ -332,8 +333,8 @@ def pop(handle: ScopeHandle, *, output: Json | None = None, metadata: Json | Non
         ValueError: the timestamp is naive; the scope stays open.
         PayloadError: a payload holds a value that cannot be recorded; the scope stays open.
     """
-    if profile_is_wrong(category_profile):
-        freeze_profile(category_profile)
+    if category_profile is not None:
+        check_profile(category_profile)
     _pop(_own_scope(handle), output, metadata, category_profile, timestamp)
 
 
@@ -342,10 +343,6 @@ cdef inline ScopeHandle _own_scope(object handle):
     if not isinstance(handle, ScopeHandle):
         raise TypeError(f"handle is {described_type(handle)}; expected ScopeHandle")
     return <ScopeHandle>handle
-
-
-cdef inline bint profile_is_wrong(object profile):
-    return profile is not None and not isinstance(profile, dict)
 
 
 def begin(name: str, scope_type: ScopeType, *, parent: AnyHandle | None = None, uuid: str | None = None,
@@ -433,8 +430,8 @@ def end(handle: ScopeHandle, *, output: Json | None = None, input: Json | None =
     cdef int type_code = scope_.type_code if scope_type is None else type_code_of(scope_type)
     if status is not None or input is not None:
         metadata = with_outcome(metadata, status, input)
-    if profile_is_wrong(category_profile):
-        freeze_profile(category_profile)
+    if category_profile is not None:
+        check_profile(category_profile)
     require_endable(scope_, "end")
     if not rmp_close_once(&scope_.is_open):
         raise ended_already(scope_, "end")

@@ -103,7 +103,8 @@ cdef int _check_segment(int code, str path, str doing, uint32_t found_version=0)
         return 0
     if code == RMP_SEGMENT_VERSION:
         raise SegmentError(f"{path} has layout version {found_version}; this relay_mp has another layout version, "
-                           f"{RMP_LAYOUT_VERSION}: use one relay_mp version in all processes of the session, and to look at it")
+                           f"{RMP_LAYOUT_VERSION}: use one relay_mp version in all processes of the session, and to look at it. "
+                           "If its program has ended, the file can be removed")
     if code > 0:
         raise SegmentError(f"{path} {_REFUSALS[code]}")
     cause = OSError(-code, _os.strerror(-code), path)

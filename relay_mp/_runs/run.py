@@ -212,7 +212,7 @@ class Run:
                 roots.append(scope)
             else:
                 scope.parent.children.append(scope)
-        return roots
+        return roots + _roots_of_circles(ordered, roots)
 
     @property
     def duration_us(self) -> int:
@@ -223,6 +223,20 @@ class Run:
     def lost(self) -> int:
         """Events that are not there."""
         return sum(self.losses.values())
+
+
+def _roots_of_circles(ordered: list[Scope], roots: list[Scope]) -> list[Scope]:
+    """Of scopes that stand under each other in a circle, as a damaged file may say, the first of each: cut from its
+    parent, so that none of them is left out."""
+    reached = {scope.uuid for root in roots for scope in root.walk()}
+    found = []
+    for scope in ordered:
+        if scope.uuid not in reached and scope.parent is not None:
+            scope.parent.children.remove(scope)
+            scope.parent = None
+            reached.update(inner.uuid for inner in scope.walk())
+            found.append(scope)
+    return found
 
 
 def error_of(metadata: Any) -> str | None:

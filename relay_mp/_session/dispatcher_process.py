@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from relay_mp._deliver import table
 from relay_mp._deliver.allowed import ANY, Allowed
-from relay_mp._deliver.dispatcher import Dispatcher, OpenBounds
+from relay_mp._deliver.dispatcher import OPEN_BOUNDS, Dispatcher, OpenBounds
 from relay_mp._deliver.file_lock import write_for
 from relay_mp._deliver.liveness import holder_is_dead, is_dead
 from relay_mp._deliver.subscriptions import Subscriptions
@@ -77,6 +77,12 @@ def _attach(path: str, descriptor: int | None) -> Segment:
             os.close(descriptor)
 
 
+def _open_bounds() -> OpenBounds:
+    """As the owner has handed them over."""
+    given = (os.environ.get(name, default) for name, default in zip(OPEN_VARIABLES, OPEN_BOUNDS, strict=True))
+    return OpenBounds(*map(int, given))
+
+
 def main(path: str, descriptor: int | None = None) -> int:
     """Dispatches until there is no more to come.
 
@@ -96,8 +102,7 @@ def main(path: str, descriptor: int | None = None) -> int:
     allowed = Allowed(os.environ.get(ALLOWED_VARIABLE) or ANY)
     table.restore(segment, subscriptions, allowed)
     _take_lease(segment)
-    bounds = OpenBounds(*[int(os.environ[name]) for name in OPEN_VARIABLES if os.environ.get(name)])
-    dispatcher = Dispatcher(segment, subscriptions, allowed, bounds)
+    dispatcher = Dispatcher(segment, subscriptions, allowed, _open_bounds())
     owner, epoch = _Owner(segment, dispatcher), core.fork_epoch()
     dispatcher.run(owner.check)
     if core.fork_epoch() != epoch:

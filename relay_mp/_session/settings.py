@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from relay_mp._deliver.allowed import ANY, check_patterns
+from relay_mp._deliver.dispatcher import OPEN_BOUNDS
 from relay_mp._native import core
 from relay_mp.errors import SessionError, described_type
 
@@ -95,8 +96,8 @@ class Settings:
     max_producers: int = 1024
     configuration_bytes: int = 64 * 1024
     allowed_subscribers: str = ANY
-    max_open_scopes: int = 100_000
-    max_open_bytes: int = 16 * 1024 * 1024
+    max_open_scopes: int = OPEN_BOUNDS.scopes
+    max_open_bytes: int = OPEN_BOUNDS.size_bytes
     directory: str = ""
     recovery_directory: str = ""
     strict: bool = False

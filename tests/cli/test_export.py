@@ -3,14 +3,13 @@
 import json
 import os
 import stat
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from recorded import START_US, answer, error, line, scope_lines, uuid
 
 from relay_mp.cli import export, main
 from relay_mp.cli.exits import Exit
+from tests.observability.receiver import Receiver
 
 
 @pytest.fixture
@@ -30,27 +29,8 @@ def recorded(tmp_path, monkeypatch):
 
 @pytest.fixture
 def receiver():
-    """An OTLP receiver: the bodies and headers of its requests, and the status that it answers with."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            server.requests.append((self.path, dict(self.headers), body))
-            self.send_response(server.status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *arguments):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    server.requests, server.status = [], 200
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with Receiver() as server:
+        yield server
 
 
 def exported(capsys, *argv):
@@ -58,10 +38,10 @@ def exported(capsys, *argv):
     return code, *capsys.readouterr()
 
 
-def spans(requests):
+def spans(bodies):
     proto = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
     found = {}
-    for _, _, body in requests:
+    for body in bodies:
         for resource in proto.ExportTraceServiceRequest.FromString(body).resource_spans:
             for scope in resource.scope_spans:
                 found |= {span.name: (span, resource.resource) for span in scope.spans}
@@ -123,27 +103,25 @@ def test_parquet_has_a_row_for_each_event(recorded, capsys):
 
 
 def test_otlp_has_the_times_and_the_identities_of_the_run(recorded, receiver, capsys):
-    url = f"http://127.0.0.1:{receiver.server_port}"
+    url = receiver.url.partition("?")[0]
     code, out, err = exported(
         capsys, "events.jsonl", "--to", "otlp", "--url", url, "--service", "shop", "--header", "x-key=secret"
     )
     assert (code, out, err) == (Exit.DONE, f"7 events in {url}\n", "")
-    found = spans(receiver.requests)
+    found = spans(receiver.bodies)
     answered, resource = found["answer"]
     assert answered.start_time_unix_nano == START_US * 1000
     assert found["gpt"][0].end_time_unix_nano == (START_US + 9000) * 1000
     assert found["gpt"][0].parent_span_id == answered.span_id
     assert {item.key: item.value.string_value for item in resource.attributes}["service.name"] == "shop"
-    assert {headers["x-key"] for _, headers, _ in receiver.requests} == {"secret"}
+    assert {headers["x-key"] for headers in receiver.headers} == {"secret"}
 
 
 def test_openinference_has_its_own_attributes(recorded, receiver, capsys):
     pytest.importorskip("openinference.semconv")
-    code, _, _ = exported(
-        capsys, "events.jsonl", "--to", "openinference", "--url", f"http://127.0.0.1:{receiver.server_port}"
-    )
+    code, _, _ = exported(capsys, "events.jsonl", "--to", "openinference", "--url", receiver.url)
     assert code == Exit.DONE
-    attributes = {item.key: item.value for item in spans(receiver.requests)["gpt"][0].attributes}
+    attributes = {item.key: item.value for item in spans(receiver.bodies)["gpt"][0].attributes}
     assert attributes["openinference.span.kind"].string_value == "LLM"
     assert attributes["llm.token_count.prompt"].int_value == 1200
 
@@ -151,16 +129,14 @@ def test_openinference_has_its_own_attributes(recorded, receiver, capsys):
 def test_a_receiver_that_is_slower_than_the_file_gets_everything(recorded, receiver, capsys):
     lines = [each for n in range(6000) for each in scope_lines(n, n, n + 1)]
     recorded.write_text("\n".join(lines), encoding="utf-8")
-    code, out, _ = exported(capsys, "events.jsonl", "--to", "otlp", "--url", f"http://127.0.0.1:{receiver.server_port}")
+    code, out, _ = exported(capsys, "events.jsonl", "--to", "otlp", "--url", receiver.url)
     assert code == Exit.DONE
     assert out.startswith("12,000 events in ")
 
 
 def test_a_receiver_that_refuses_is_an_error_with_its_words(recorded, receiver, capsys):
-    receiver.status = 400
-    code, out, err = exported(
-        capsys, "events.jsonl", "--to", "otlp", "--url", f"http://127.0.0.1:{receiver.server_port}"
-    )
+    receiver.plan.append(400)
+    code, out, err = exported(capsys, "events.jsonl", "--to", "otlp", "--url", receiver.url)
     assert (code, out) == (Exit.OUTPUT, "")
     assert "7 events of 7 could not be exported (refused 7)" in err
     assert "400" in err

@@ -1,12 +1,11 @@
 """uvicorn itself, as one process: nothing is lost at SIGTERM. Servers with workers are in test_matrix.py."""
 
-import http.server
+import http.client
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import relay_mp
+from tests.observability.receiver import Receiver
 
 HERE = Path(__file__).parent / "programs"
 
@@ -67,30 +67,18 @@ def serve(tmp_path, run_script):
             process.wait()
 
 
-class Receiver(http.server.BaseHTTPRequestHandler):
+class Slow(Receiver):
     """Takes ATOF lines, slowly."""
 
-    def do_POST(self):
-        length = int(self.headers.get("Content-Length", 0))
-        self.server.bodies.append(self.rfile.read(length))
+    def acknowledge(self, handler, body):
         time.sleep(0.02)
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *arguments):
-        pass
+        super().acknowledge(handler, body)
 
 
 @pytest.fixture
 def receiver():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    server.bodies = []
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with Slow() as server:
+        yield server
 
 
 def test_one_process_of_uvicorn_exports_what_it_has_at_sigterm(serve, needs, receiver, tmp_path):
@@ -98,7 +86,7 @@ def test_one_process_of_uvicorn_exports_what_it_has_at_sigterm(serve, needs, rec
     needs("uvicorn")
     port = free_port()
     command = ["-m", "uvicorn", "web_program:asgi_application", "--port", str(port), "--log-level", "error"]
-    stop = serve(command, port, OWN_SESSION=f"http://127.0.0.1:{receiver.server_port}/")
+    stop = serve(command, port, OWN_SESSION=receiver.url)
     for number in range(50):
         get(port, f"/task/{number}")
     assert stop() == -signal.SIGTERM

@@ -31,6 +31,16 @@ def test_a_scope_has_its_parent_its_times_and_its_emitter():
     assert (run.events, run.marks, run.pids, list(run.sessions)) == (5, 1, {7, 8}, ["1-2-3-4"])
 
 
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_scopes_that_stand_under_each_other_in_a_circle_are_all_there(size):
+    circle = [scope_lines(n, n, n + 10, name=f"s{n}", parent=n % size + 1) for n in range(1, size + 1)]
+    below = scope_lines(9, 1, 2, name="below", parent=size)
+    run = run_of(*[each for lines in (*circle, below) for each in lines])
+    assert sorted(by_name(run)) == ["below", *(f"s{n}" for n in range(1, size + 1))]
+    assert [root.name for root in run.roots] == ["s1"]
+    assert sum(row.count for row in Summary(run).rows) == size + 1
+
+
 def test_children_that_run_at_the_same_time_count_once_in_self_time():
     run = run_of(
         *scope_lines(1, 0, 100, name="outer"),
