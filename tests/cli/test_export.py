@@ -33,6 +33,16 @@ def receiver():
         yield server
 
 
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory):
+    """pyarrow's module. It has read and written a file: from then on early versions keep descriptors of their own."""
+    module = pytest.importorskip("pyarrow.parquet")
+    file = tmp_path_factory.mktemp("parquet") / "file"
+    module.write_table(pytest.importorskip("pyarrow").table({"n": [1]}), file)
+    module.read_table(file)
+    return module
+
+
 def exported(capsys, *argv):
     code = main.main(["export", *argv])
     return code, *capsys.readouterr()
@@ -90,8 +100,7 @@ def test_atif_of_a_run_without_an_agent_says_so(recorded, capsys):
     assert "no agent's scope" in err
 
 
-def test_parquet_has_a_row_for_each_event(recorded, capsys):
-    parquet = pytest.importorskip("pyarrow.parquet")
+def test_parquet_has_a_row_for_each_event(recorded, parquet, capsys):
     code, out, _ = exported(capsys, "events.jsonl", "--to", "parquet")
     assert (code, out) == (Exit.DONE, "7 events in events.parquet\n")
     rows = parquet.read_table(recorded.parent / "events.parquet").to_pylist()
