@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -188,9 +189,10 @@ def _nothing_is_left_behind() -> Iterator[Scripts]:
     logger.forget()
     yield scripts
     _stop_helpers()
-    for thread in threading.enumerate():
-        if thread.name == WRITER_NAME:  # it ends by itself, once there is no more to write
-            thread.join(5.0)
+    # It ends by itself, once there is no more to write. Not `join`: it may be about to start.
+    deadline = time.monotonic() + 5.0
+    while any(thread.name == WRITER_NAME for thread in threading.enumerate()) and time.monotonic() < deadline:
+        time.sleep(0.001)
     new_threads = [thread.name for thread in threading.enumerate() if thread not in threads]
     new_children = {pid: what for pid, what in _children().items() if pid not in children}
     new_segments = _segments({os.getpid(), *scripts.pids, *new_children})

@@ -114,6 +114,7 @@ LATE = {
         "relay_mp._session.process_host",
     ): "it needs `subprocess`, which takes a thirtieth of the import",
     ("relay_mp._session.membership", "relay_mp._session.termination"): "only a session that heeds SIGTERM needs it",
+    ("relay_mp._session.recovery", "relay_mp._deliver.jsonl"): "only where a dead session has left events",
     ("relay_mp._session.settings", "tempfile"): "only who starts a session asks for the directory",
     ("relay_mp._session.stats", "numpy"): "a worker that is never asked for statistics does without its 100 ms",
     ("relay_mp.cli.export", "relay_mp._runs.parquet"): "it needs an extra of its own, and so does only who asks for it",

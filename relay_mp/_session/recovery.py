@@ -9,9 +9,9 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from relay_mp._deliver.dispatcher import Dispatcher
-from relay_mp._deliver.jsonl import JsonlFile
 from relay_mp._deliver.liveness import LIVE_STATUSES, holder_is_dead, is_dead
 from relay_mp._deliver.private_files import free_name, is_own_file
 from relay_mp._deliver.subscriptions import Subscriptions
@@ -24,6 +24,9 @@ from relay_mp._session import naming
 from relay_mp._session.settings import temporary_directory
 from relay_mp.errors import SegmentError, SessionError
 from relay_mp.events import Event
+
+if TYPE_CHECKING:
+    from relay_mp._deliver.jsonl import JsonlFile
 
 PAST_IMAGE_SECONDS = 10.0
 """How long a dispatcher process is waited for whose owner has become another program."""
@@ -266,6 +269,8 @@ class _Drain(Dispatcher):
 
     def _publish(self, event: Event, position: int, stack: bytes | None) -> None:
         if self.file is None:
+            from relay_mp._deliver.jsonl import JsonlFile
+
             self.file = JsonlFile(self._output())
         plain, with_origin = event_line(event, None), event_line(event, self._session_id)
         self.file.append(*((with_origin, plain) if self._says_origin else (plain, with_origin)))
