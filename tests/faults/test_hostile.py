@@ -383,7 +383,7 @@ def test_an_emit_that_waits_is_let_go_when_the_ring_is_found_broken(tmp_path):
         assert not emitters[0].is_alive()
     finally:
         go_on.set()
-        session.close(0.0)
+        session.close(30)  # its dispatcher has ended by then
         session._segment.unlink()
 
 
